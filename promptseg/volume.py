@@ -1,0 +1,243 @@
+"""Arrays that know where they are: a volume and its segmentation."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import permutations
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from promptseg.errors import PromptError, VolumeError
+
+CoordinateFrame = Literal["voxel", "ras", "lps"]
+Modality = Literal["CT", "MR"]
+
+FRAMES: tuple[CoordinateFrame, ...] = ("voxel", "ras", "lps")
+_LPS_FROM_RAS = np.array([-1.0, -1.0, 1.0])
+_SINGULAR = 1e-6
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """A 3D scalar image and its place in the world; never reoriented.
+
+    Args:
+        data: (I, J, K) values as the file stores them, after its own slope and intercept.
+        affine: (4, 4) voxel index to RAS+ millimetres; voxel centres are at whole numbers.
+        modality: `CT`, `MR`, or None where the file does not say.
+        header: The header object of the reader, carried through to the output file.
+        source: Path the volume was read from.
+
+    Raises:
+        VolumeError: not 3D, not real numbers, NaN or infinite voxels, zero or NaN spacing,
+            or an affine that cannot be inverted.
+    """
+
+    data: np.ndarray
+    affine: np.ndarray
+    modality: Modality | None = None
+    header: Any = field(default=None, repr=False)
+    source: Path | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "data", _checked_data(self.data))
+        object.__setattr__(self, "affine", _checked_affine(self.affine))
+        if self.modality not in ("CT", "MR", None):
+            raise VolumeError(f"modality is {self.modality!r}: use 'CT', 'MR' or None")
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(I, J, K) voxels."""
+        i, j, k = self.data.shape
+        return i, j, k
+
+    @property
+    def spacing(self) -> np.ndarray:
+        """(3,) millimetres between neighbouring voxel centres along i, j, k."""
+        return spacing_of(self.affine)
+
+    @cached_property
+    def sha256(self) -> str:
+        """Digest of values, shape, type and affine; computed once."""
+        return digest(self.data, self.affine)
+
+    def to_world(self, voxels: np.ndarray, frame: CoordinateFrame = "ras") -> np.ndarray:
+        """Map (N, 3) voxel coordinates to (N, 3) coordinates in `frame`, in millimetres."""
+        points = np.asarray(voxels, dtype=np.float64)
+        if _checked_frame(frame) == "voxel":
+            return points.copy()
+        world = points @ self.affine[:3, :3].T + self.affine[:3, 3]
+        return world * _LPS_FROM_RAS if frame == "lps" else world
+
+    def to_voxels(self, points: np.ndarray, frame: CoordinateFrame = "ras") -> np.ndarray:
+        """Map (N, 3) coordinates in `frame` to (N, 3) continuous voxel coordinates."""
+        world = np.asarray(points, dtype=np.float64)
+        if _checked_frame(frame) == "voxel":
+            return world.copy()
+        if frame == "lps":
+            world = world * _LPS_FROM_RAS
+        inverse = np.linalg.inv(self.affine[:3, :3])
+        return (world - self.affine[:3, 3]) @ inverse.T
+
+
+@dataclass(frozen=True, eq=False)
+class Segmentation:
+    """Integer labels on a volume's own grid.
+
+    Args:
+        data: (I, J, K) integers, 0 is background.
+        affine: (4, 4) of the volume.
+        score: Predicted quality in [0, 1] by target.
+        uncertainty: (I, J, K) float or None.
+        report: What was done: window, axis, timings and so on.
+        header: Header of the volume the grid came from.
+        labels: Names by target.
+
+    Raises:
+        VolumeError: the labels are not integers or not 3D, or a grid does not match.
+    """
+
+    data: np.ndarray
+    affine: np.ndarray
+    score: Mapping[int, float] = field(default_factory=dict)
+    uncertainty: np.ndarray | None = field(default=None, repr=False)
+    report: dict[str, Any] = field(default_factory=dict, repr=False)
+    header: Any = field(default=None, repr=False)
+    labels: Mapping[int, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        data = _checked_data(self.data)
+        if data.dtype.kind not in "biu":
+            raise VolumeError(f"labels are {data.dtype}: round them to integers first")
+        if self.uncertainty is not None and self.uncertainty.shape != data.shape:
+            raise VolumeError(
+                f"uncertainty has shape {self.uncertainty.shape}, the labels {data.shape}"
+            )
+        object.__setattr__(self, "data", data)
+        object.__setattr__(self, "affine", _checked_affine(self.affine))
+
+    @classmethod
+    def from_volume(cls, volume: Volume, data: np.ndarray, **fields: Any) -> Segmentation:
+        """Put (I, J, K) labels on the grid of `volume`; `fields` as in the constructor."""
+        if np.shape(data) != volume.shape:
+            raise VolumeError(f"labels have shape {np.shape(data)}, the volume {volume.shape}")
+        return cls(data, volume.affine, header=volume.header, **fields)
+
+    @property
+    def targets(self) -> tuple[int, ...]:
+        """Targets that were asked for or found, in order; a target may have an empty mask."""
+        found = {int(value) for value in np.unique(self.data)} - {0}
+        return tuple(sorted(found | set(self.score)))
+
+    @cached_property
+    def sha256(self) -> str:
+        """Digest of labels, shape, type and affine; computed once."""
+        return digest(self.data, self.affine)
+
+    def mask(self, target: int) -> np.ndarray:
+        """(I, J, K) bool mask of one target."""
+        return self.data == target
+
+    def volume_ml(self, target: int) -> float:
+        """Volume of one target in millilitres."""
+        voxel_mm3 = abs(float(np.linalg.det(self.affine[:3, :3])))
+        return int(np.count_nonzero(self.data == target)) * voxel_mm3 / 1000.0
+
+    def save(self, path: str | os.PathLike[str], format: str | None = None) -> None:
+        """Write the labels; the format follows the suffix unless `format` names it."""
+        from promptseg.io import write
+
+        write(self, path, format=format)
+
+
+def spacing_of(affine: np.ndarray) -> np.ndarray:
+    """(3,) lengths of the columns of a (4, 4) affine, in millimetres."""
+    return np.sqrt((np.asarray(affine, dtype=np.float64)[:3, :3] ** 2).sum(axis=0))
+
+
+def anatomical_axes(affine: np.ndarray) -> tuple[int, int, int]:
+    """Voxel axes most along right, anterior and superior, each used once.
+
+    The assignment with the largest sum of direction cosines wins, so that even a grid turned
+    by 45 degrees has one axis for each direction.
+    """
+    cosines = np.abs(np.asarray(affine)[:3, :3] / spacing_of(affine))
+    r, a, s = max(
+        permutations(range(3)),
+        key=lambda axes: round(sum(cosines[row, axis] for row, axis in enumerate(axes)), 6),
+    )
+    return r, a, s
+
+
+def guess_modality(data: np.ndarray) -> Modality:
+    """Guess `CT` from Hounsfield-like values, else `MR`.
+
+    CT holds air near -1000 HU: whole numbers from at most -500 down to the usual padding
+    values, or, after resampling, any numbers whose minimum is near -1000.
+    """
+    lowest, highest = float(data.min()), float(data.max())
+    if not (-3100 <= lowest <= -500 and highest <= 32767):
+        return "MR"
+    if -1100 <= lowest <= -900:
+        return "CT"
+    sample = data.ravel(order="K")[:: max(1, data.size // 1_000_000)]
+    return "CT" if bool(np.all(sample == np.rint(sample))) else "MR"
+
+
+def digest(data: np.ndarray, affine: np.ndarray) -> str:
+    """Sha256 of values, shape, type and affine; the same for any memory order."""
+    state = hashlib.sha256(f"{data.dtype.str} {data.shape}".encode())
+    state.update(np.ascontiguousarray(affine, dtype=np.float64).tobytes())
+    for plane in data.T:
+        state.update(np.ascontiguousarray(plane).data)
+    return state.hexdigest()
+
+
+def _checked_frame(frame: str) -> str:
+    if frame not in FRAMES:
+        raise PromptError(f"frame is {frame!r}: use one of {', '.join(FRAMES)}")
+    return frame
+
+
+def _checked_data(data: np.ndarray) -> np.ndarray:
+    data = np.asarray(data)
+    if data.ndim != 3:
+        advice = "split it into 3D volumes" if data.ndim > 3 else "give it a third axis"
+        raise VolumeError(f"the image is {data.ndim}D with shape {data.shape}, not 3D: {advice}")
+    if data.size == 0:
+        raise VolumeError(f"the image has no voxel: shape {data.shape}")
+    if data.dtype.kind not in "biuf":
+        raise VolumeError(f"voxels are {data.dtype}, not real numbers: convert them to one channel")
+    if not data.dtype.isnative:
+        data = data.astype(data.dtype.newbyteorder("="))
+    if data.dtype.kind == "f":
+        bad = data.size - int(np.count_nonzero(np.isfinite(data)))
+        if bad:
+            found = "no finite voxel" if bad == data.size else f"{bad} NaN or infinite voxels"
+            raise VolumeError(f"the image has {found} of {data.size}: replace them first")
+    return data
+
+
+def _checked_affine(affine: np.ndarray) -> np.ndarray:
+    try:
+        affine = np.array(affine, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise VolumeError(f"the affine is not a matrix of numbers: {error}") from error
+    if affine.shape != (4, 4) or not np.array_equal(affine[3], (0, 0, 0, 1)):
+        raise VolumeError(f"the affine must be 4x4 with last row 0 0 0 1, found {affine.tolist()}")
+    with np.errstate(all="ignore"):
+        spacing = spacing_of(affine)
+        usable = bool(np.all(np.isfinite(affine)) and np.all(np.isfinite(spacing)))
+        if not usable or not np.all(spacing > 0):
+            shown = ", ".join(f"{value:g}" for value in spacing)
+            raise VolumeError(f"the spacing is ({shown}) mm: every axis needs a positive number")
+        volume = abs(np.linalg.det(affine[:3, :3] / spacing))
+    if not volume > _SINGULAR:
+        raise VolumeError("the affine is singular: two voxel axes point the same way")
+    return affine
