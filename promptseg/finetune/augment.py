@@ -1,0 +1,60 @@
+"""Grey-level augmentation of crops (S, S, 3) in [0, 1]."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from promptseg.finetune.synthetic import smooth_noise
+
+Image = NDArray[np.float32]
+
+
+def change_contrast(image: Image, rng: np.random.Generator) -> Image:
+    """Gamma, gain and offset."""
+    image = image ** np.float32(np.exp(rng.uniform(-0.7, 0.7)))
+    return (image - 0.5) * rng.uniform(0.7, 1.4) + 0.5 + rng.uniform(-0.15, 0.15)
+
+
+def bias_field(image: Image, rng: np.random.Generator) -> Image:
+    """Smooth multiplicative field, as of a receive coil."""
+    field = np.exp(smooth_noise(image.shape[0], int(rng.integers(2, 5)), rng) * 0.25)
+    return image * field[..., None]
+
+
+def lower_resolution(image: Image, rng: np.random.Generator) -> Image:
+    """Down and up again by up to three."""
+    size = image.shape[0]
+    small = max(8, int(size / rng.uniform(1.2, 3.0)))
+    coarse = cv2.resize(image, (small, small), interpolation=cv2.INTER_AREA)
+    return cv2.resize(coarse, (size, size), interpolation=cv2.INTER_LINEAR)
+
+
+def blur(image: Image, rng: np.random.Generator) -> Image:
+    """Gaussian blur of up to two pixels in 128."""
+    return cv2.GaussianBlur(image, (0, 0), rng.uniform(0.3, 2.0) * image.shape[0] / 128)
+
+
+def add_noise(image: Image, rng: np.random.Generator) -> Image:
+    """White or coarse Gaussian noise."""
+    size = image.shape[0]
+    cells = size if rng.random() < 0.5 else size // 2
+    noise = rng.standard_normal((cells, cells, 3)).astype(np.float32) * rng.uniform(0, 0.1)
+    return image + cv2.resize(noise, (size, size))
+
+
+def augment(image: Image, rng: np.random.Generator, invert: bool) -> Image:
+    """Random chain of the above; `invert` allows black and white to be swapped."""
+    if invert and rng.random() < 0.15:
+        image = 1 - image
+    for chance, change in (
+        (0.6, change_contrast),
+        (0.25, bias_field),
+        (0.2, lower_resolution),
+        (0.15, blur),
+        (0.3, add_noise),
+    ):
+        if rng.random() < chance:
+            image = np.clip(change(image, rng), 0, 1)
+    return image.astype(np.float32)

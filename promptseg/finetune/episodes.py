@@ -1,0 +1,374 @@
+"""Episodes: a crop of a case, a target in it, and the prompts a user would give."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from promptseg.backbones.base import PixelPrompts
+from promptseg.evaluate import users
+from promptseg.finetune.augment import augment
+from promptseg.finetune.synthetic import synthetic_slices
+
+Mask2D = NDArray[np.bool_]
+CT_WINDOWS = ((400, 40), (1500, -600), (1800, 400), (80, 40), (150, 30), (350, 50))
+
+
+@dataclass
+class Case:
+    """One labelled image held in memory.
+
+    Args:
+        name: Case name, unique in its group.
+        group: Data set.
+        image: (I, J, K) grey values or Hounsfield units; a 2D image has K = 1.
+        labels: (I, J, K) uint8.
+        spacing: (3,) mm; 1 where unknown.
+        modality: `CT` takes a random window, anything else its own percentiles.
+        axes: Axes along which slices are taken.
+        instances: True if every label or component is an object of its own.
+    """
+
+    name: str
+    group: str
+    image: NDArray[np.generic]
+    labels: NDArray[np.uint8]
+    spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    modality: str = "MR"
+    axes: tuple[int, ...] = (2,)
+    instances: bool = False
+    limits: tuple[float, float] = field(init=False)
+    extents: dict[int, dict[int, NDArray[np.int64]]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        inside = self.image[self.image > 0] if (self.image > 0).any() else self.image
+        low, high = np.percentile(inside, (0.5, 99.5))
+        self.limits = (float(min(low, 0)), float(max(high, low + 1e-3)))
+        self.extents = {axis: self._slices_with(axis) for axis in self.axes}
+
+    @property
+    def ground(self) -> float:
+        """Grey value outside the image: air, or black."""
+        return -1000.0 if self.modality == "CT" else 0.0
+
+    def _slices_with(self, axis: int, least: int = 12) -> dict[int, NDArray[np.int64]]:
+        """Label -> indices of the slices on which it has at least `least` pixels."""
+        others = tuple(a for a in range(3) if a != axis)
+        found = {}
+        for label in np.unique(self.labels)[1:]:
+            indices = np.flatnonzero((self.labels == label).sum(others) >= least)
+            if len(indices):
+                found[int(label)] = indices
+        return found
+
+    def slice_stack(self, axis: int, index: int) -> tuple[NDArray[np.generic], NDArray[np.uint8]]:
+        """Three neighbouring slices of image and labels, each (H, W, 3)."""
+        last = self.image.shape[axis] - 1
+        image, labels = np.moveaxis(self.image, axis, 0), np.moveaxis(self.labels, axis, 0)
+        indices = [max(index - 1, 0), index, min(index + 1, last)]
+        stacks = (np.stack([data[n] for n in indices], -1) for data in (image, labels))
+        return tuple(stacks)  # type: ignore[return-value]
+
+
+@dataclass
+class Episode:
+    """A training sample.
+
+    Args:
+        image: (3, S, S) in [0, 1].
+        target: (S, S) share of each pixel inside the target.
+        prompts: Independent interactions with this target.
+        ambiguous: Per interaction, True if it is a single click.
+    """
+
+    image: Tensor
+    target: Tensor
+    prompts: list[PixelPrompts]
+    ambiguous: list[bool]
+
+
+def choose_target(
+    case: Case, axis: int, rng: np.random.Generator
+) -> tuple[int, tuple[int, ...]] | None:
+    """Slice index and label set; now and then a union of labels."""
+    extents = case.extents[axis]
+    if not extents:
+        return None
+    labels = list(extents)
+    label = labels[int(rng.integers(len(labels)))]
+    chosen = {label}
+    if not case.instances and rng.random() < 0.12:
+        chosen |= {labels[int(rng.integers(len(labels)))]}
+    return int(rng.choice(extents[label])), tuple(chosen)
+
+
+def normalise_crop(
+    crop: NDArray[np.float32], case: Case, target: Mask2D, rng: np.random.Generator
+) -> NDArray[np.float32]:
+    """Grey values to [0, 1]: a random window for CT, jittered percentiles otherwise."""
+    if case.modality == "CT":
+        low, high = random_window(crop[..., 1][target], rng)
+    else:
+        span = case.limits[1] - case.limits[0]
+        low = case.limits[0] + rng.uniform(-0.05, 0.05) * span
+        high = case.limits[1] + rng.uniform(-0.15, 0.1) * span
+    return np.clip((crop - low) / max(high - low, 1e-3), 0, 1).astype(np.float32)
+
+
+def random_window(inside: NDArray[np.float32], rng: np.random.Generator) -> tuple[float, float]:
+    """A preset, or a random window in which the target's mean is not clipped away."""
+    if rng.random() < 0.4:
+        width, level = CT_WINDOWS[int(rng.integers(len(CT_WINDOWS)))]
+    else:
+        width = float(np.exp(rng.uniform(np.log(100), np.log(2500))))
+        level = float(inside.mean() if inside.size else 0) + rng.uniform(-0.3, 0.3) * width
+    if inside.size and abs(float(inside.mean()) - level) > width * 0.55:
+        level = float(inside.mean())
+    return level - width / 2, level + width / 2
+
+
+def crop_matrix(
+    box: NDArray[np.float32],
+    shape: tuple[int, int],
+    spacing: tuple[float, float],
+    size: int,
+    rng: np.random.Generator,
+) -> NDArray[np.float32]:
+    """(2, 3) map from crop pixels to slice pixels: zoom, offset, flips, rotation.
+
+    Args:
+        box: x0, y0, x1, y1 of the target.
+        shape: Rows and columns of the slice.
+        spacing: mm of a row and of a column.
+        size: Side of the crop in pixels.
+    """
+    millimetres = np.array([spacing[1], spacing[0]])
+    extent = (box[2:] - box[:2]) * millimetres
+    whole = max(shape[1] * spacing[1], shape[0] * spacing[0])
+    side = float(extent.max()) * np.exp(rng.uniform(np.log(1.15), np.log(3.2)))
+    side = whole * rng.uniform(0.9, 1.1) if rng.random() < 0.1 else side
+    side = max(side, 14 * float(millimetres.min()))
+    slack = np.maximum(side - extent, 0) * 0.48
+    centre = (box[:2] + box[2:]) / 2 * millimetres + rng.uniform(-1, 1, 2) * slack
+    turn = np.deg2rad(rng.uniform(-30, 30) if rng.random() < 0.5 else 0)
+    turn += np.pi / 2 * int(rng.integers(4)) if rng.random() < 0.5 else 0
+    rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+    stretch = np.exp(rng.uniform(-0.12, 0.12, 2)) * (1 if rng.random() < 0.5 else [-1, 1])
+    linear = (rotation * stretch) * (side / size) / millimetres[:, None]
+    offset = centre / millimetres - linear @ np.array([size / 2, size / 2]) + linear.sum(1) / 2
+    return np.concatenate([linear, (offset - 0.5)[:, None]], 1).astype(np.float32)
+
+
+def warp(
+    data: NDArray[np.generic], matrix: NDArray[np.float32], size: int, border: float = 0.0
+) -> NDArray[np.float32]:
+    """Sample (H, W[, C]) through a crop-to-slice matrix, smoothing where it shrinks."""
+    shrink = float(np.abs(np.linalg.det(matrix[:, :2]))) ** 0.5
+    fine = 2 if shrink > 1.5 else 1
+    denser = matrix.copy()
+    denser[:, :2] /= fine
+    denser[:, 2] -= denser[:, :2].sum(1) * (fine - 1) / 2 if fine > 1 else 0
+    sampled = cv2.warpAffine(
+        data.astype(np.float32),
+        denser,
+        (size * fine, size * fine),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderValue=(border,) * 4,
+    )
+    return sampled if fine == 1 else cv2.resize(sampled, (size, size), interpolation=cv2.INTER_AREA)
+
+
+def mask_logits(mask: Mask2D, rng: np.random.Generator) -> Tensor:
+    """(S/2, S/2) logits as a network would have given for this mask."""
+    soft = cv2.resize(
+        mask.astype(np.float32), (mask.shape[1] // 2,) * 2, interpolation=cv2.INTER_AREA
+    )
+    if rng.random() < 0.5:
+        soft = cv2.GaussianBlur(soft, (0, 0), rng.uniform(0.5, 2.5))
+    return torch.from_numpy((soft * 2 - 1) * np.float32(rng.uniform(2, 12)))
+
+
+def box_prompt(target: Mask2D, rng: np.random.Generator) -> PixelPrompts:
+    """Tight or loose box, now and then with a click."""
+    loose = rng.uniform(0, 0.2) if rng.random() < 0.3 else 0.0
+    box = users.jittered_box(target, rng, float(rng.uniform(0, 0.1)), loose)
+    if rng.random() < 0.12:
+        point = torch.from_numpy(users.inner_click(target, rng))
+        return PixelPrompts(point, torch.ones(1, dtype=torch.long), torch.from_numpy(box))
+    return PixelPrompts(box=torch.from_numpy(box))
+
+
+def click_prompt(target: Mask2D, rng: np.random.Generator) -> PixelPrompts:
+    """One click, central or anywhere inside."""
+    centred = rng.random() < 0.4
+    point = users.centre_click(target) if centred else users.inner_click(target, rng)
+    return PixelPrompts(torch.from_numpy(point), torch.ones(1, dtype=torch.long))
+
+
+def clicks_prompt(target: Mask2D, rng: np.random.Generator) -> PixelPrompts:
+    """Two to six foreground clicks and up to three in the background."""
+    inside = [users.inner_click(target, rng) for _ in range(int(rng.integers(2, 7)))]
+    near = background_near(target)
+    outside = [users.inner_click(near, rng) for _ in range(int(rng.integers(0, 4)) * near.any())]
+    labels = torch.tensor([1] * len(inside) + [0] * len(outside))
+    return PixelPrompts(torch.from_numpy(np.concatenate(inside + outside)), labels)
+
+
+def background_near(target: Mask2D) -> Mask2D:
+    """Background within about a tenth of the crop of the target."""
+    reach = max(3, target.shape[0] // 10) | 1
+    return (cv2.dilate(target.astype(np.uint8), np.ones((reach, reach))) > 0) & ~target
+
+
+def margin_prompt(target: Mask2D, rng: np.random.Generator) -> PixelPrompts:
+    """Interior margin points, half of the time with the box around them."""
+    inset = rng.uniform(1, 4) * target.shape[0] / 128
+    points = torch.from_numpy(users.margin_points(target, rng, inset))
+    box = torch.cat([points.min(0).values, points.max(0).values]) if rng.random() < 0.5 else None
+    return PixelPrompts(points, torch.ones(len(points), dtype=torch.long), box)
+
+
+def scribble_prompt(target: Mask2D, rng: np.random.Generator) -> PixelPrompts:
+    """One or two strokes inside, often one outside."""
+    inside = users.scribble(target, rng)
+    if rng.random() < 0.4:
+        inside |= users.scribble(target, rng)
+    near = background_near(target) if rng.random() < 0.5 else ~target
+    drawn = rng.random() < 0.7 and near.any()
+    outside = users.scribble(near, rng) if drawn else np.zeros_like(target)
+    return PixelPrompts(scribbles=torch.from_numpy(np.stack([inside, outside])).float())
+
+
+def rough_prompt(target: Mask2D, rng: np.random.Generator) -> PixelPrompts:
+    """A rough mask, sometimes already corrected by a click on its largest error."""
+    rough = users.rough_mask(target, rng)
+    click = users.corrective_click(rough, target, rng) if rng.random() < 0.5 else None
+    if click is None:
+        return PixelPrompts(mask=mask_logits(rough, rng))
+    return PixelPrompts(torch.from_numpy(click[0]), torch.tensor([click[1]]),
+                        mask=mask_logits(rough, rng))  # fmt: skip
+
+
+def neighbour_prompt(neighbour: Mask2D, rng: np.random.Generator) -> PixelPrompts:
+    """The mask of a neighbouring slice, exact or as a network would have drawn it."""
+    mask = users.rough_mask(neighbour, rng) if rng.random() < 0.4 else neighbour
+    return PixelPrompts(mask=mask_logits(mask, rng))
+
+
+KINDS: tuple[tuple[float, Callable[[Mask2D, np.random.Generator], PixelPrompts]], ...] = (
+    (0.36, box_prompt),
+    (0.19, click_prompt),
+    (0.08, clicks_prompt),
+    (0.09, margin_prompt),
+    (0.13, scribble_prompt),
+    (0.15, rough_prompt),
+)
+
+
+def sample_prompts(
+    target: Mask2D, neighbour: Mask2D | None, count: int, rng: np.random.Generator
+) -> tuple[list[PixelPrompts], list[bool]]:
+    """`count` independent interactions; an absent target can only come from a neighbour."""
+    prompts, ambiguous = [], []
+    for _ in range(count):
+        carried = neighbour is not None and neighbour.any()
+        if carried and (not target.any() or rng.random() < 0.25):
+            prompts.append(neighbour_prompt(neighbour, rng))  # type: ignore[arg-type]
+            ambiguous.append(False)
+            continue
+        kind = rng.choice(len(KINDS), p=[weight for weight, _ in KINDS])
+        prompts.append(KINDS[kind][1](target, rng))
+        ambiguous.append(KINDS[kind][1] is click_prompt)
+    return prompts, ambiguous
+
+
+def pick_component(stack: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.bool_]:
+    """Keep one component of the middle slice of (H, W, 3), and what it touches beside it."""
+    count, components, stats, _ = cv2.connectedComponentsWithStats(stack[..., 1].astype(np.uint8))
+    large = np.flatnonzero(stats[1:, cv2.CC_STAT_AREA] >= 12) + 1 if count > 1 else []
+    if len(large) < 2:
+        return stack
+    kept = components == rng.choice(large)
+    sides = [stack[..., n] & (cv2.dilate(kept.astype(np.uint8), np.ones((9, 9))) > 0)
+             for n in (0, 2)]  # fmt: skip
+    return np.stack([sides[0], kept, sides[1]], -1)
+
+
+def real_episode(case: Case, size: int, count: int, rng: np.random.Generator) -> Episode | None:
+    """An episode of a case, None if the draw had no usable target."""
+    axis = int(rng.choice(case.axes))
+    chosen = choose_target(case, axis, rng)
+    if chosen is None:
+        return None
+    index, labels = chosen
+    beyond = beyond_extent(case, axis, labels, rng) if rng.random() < 0.1 else None
+    index, absent = (beyond, True) if beyond is not None else (index, False)
+    image, stack = case.slice_stack(axis, index)
+    masks = np.isin(stack, labels)
+    if not absent and rng.random() < (0.9 if case.instances else 0.2):
+        masks = pick_component(masks, rng)
+    reference = masks.any(-1) if absent else masks[..., 1]
+    if not reference.any():
+        return None
+    spacing = tuple(s for a, s in enumerate(case.spacing) if a != axis)
+    matrix = crop_matrix(users.tight_box(reference), reference.shape, spacing, size, rng)
+    warped = warp(masks.astype(np.uint8), matrix, size)
+    target = warped[..., 1]
+    hard = target > 0.5
+    if not absent and hard.sum() < 12:
+        return None
+    side = 0 if rng.random() < 0.5 else 2
+    side = side if warped[..., side].max() > 0.5 else 2 - side
+    neighbour = None if case.image.shape[axis] == 1 else warped[..., side] > 0.5
+    if absent and (neighbour is None or not neighbour.any()):
+        return None
+    grey = normalise_crop(warp(image, matrix, size, case.ground), case, hard, rng)
+    return finish(grey, target, neighbour, count, case.modality != "CT", rng)
+
+
+def beyond_extent(
+    case: Case, axis: int, labels: tuple[int, ...], rng: np.random.Generator
+) -> int | None:
+    """Index of the slice just outside the target's extent, None at the volume's end."""
+    others = tuple(a for a in range(3) if a != axis)
+    present = np.flatnonzero(np.isin(case.labels, labels).any(others))
+    index = int(present[0] - 1 if rng.random() < 0.5 else present[-1] + 1)
+    return index if 0 <= index < case.labels.shape[axis] else None
+
+
+def synthetic_episode(size: int, count: int, rng: np.random.Generator) -> Episode | None:
+    """An episode on generated shapes."""
+    image, stack = synthetic_slices(size, rng)
+    areas = np.bincount(stack[..., 1].ravel(), minlength=256)
+    usable = np.flatnonzero((areas >= 0.004 * size**2) & (areas <= 0.6 * size**2))
+    if not len(usable):
+        return None
+    masks = stack == rng.choice(usable)
+    if rng.random() < 0.5:
+        masks = pick_component(masks, rng)
+    target = masks[..., 1].astype(np.float32)
+    neighbour = masks[..., 0]
+    return finish(image, target, neighbour, count, True, rng)
+
+
+def finish(
+    grey: NDArray[np.float32],
+    target: NDArray[np.float32],
+    neighbour: Mask2D | None,
+    count: int,
+    invert: bool,
+    rng: np.random.Generator,
+) -> Episode:
+    """Augment, draw the prompts, pack as tensors."""
+    image = augment(grey, rng, invert)
+    if rng.random() < 0.15:
+        image = np.repeat(image[..., 1:2], 3, -1)
+    prompts, ambiguous = sample_prompts(target > 0.5, neighbour, count, rng)
+    pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+    return Episode(pixels, torch.from_numpy(np.ascontiguousarray(target)), prompts, ambiguous)
