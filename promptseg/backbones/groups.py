@@ -1,0 +1,91 @@
+"""Ragged prompts in batches of equal shape.
+
+A padded point is a token that the other tokens of SAM's decoder attend to, so padding changes
+the mask. Rows with the same number of points, box or none and mask or none are decoded
+together, and the results put back in the order of the rows.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from promptseg.backbones.base import Decoded, Embedding, PromptBatch
+from promptseg.backbones.points import with_scribble_points
+
+# SAM numbers pixels by their centres and adds one half itself.
+PIXEL_CENTRE = 0.5
+
+
+@dataclass(frozen=True)
+class Group:
+    """B prompts of one shape, in SAM's coordinates (pixel centres at whole numbers).
+
+    Args:
+        points: (B, N, 2) x, y, or None without points.
+        labels: (B, N) 1 or 0, or None without points.
+        boxes: (B, 4) x0, y0, x1, y1, or None.
+        masks: (B, 1, mask_size, mask_size) logits, or None.
+    """
+
+    points: Tensor | None
+    labels: Tensor | None
+    boxes: Tensor | None
+    masks: Tensor | None
+
+
+def decode_in_groups(
+    embedding: Embedding, prompts: PromptBatch, decode: Callable[[Embedding, Group], Decoded]
+) -> Decoded:
+    """Decode rows of one shape together; strokes become points.
+
+    Args:
+        embedding: Features of B slices.
+        prompts: B prompts, one for each of them.
+        decode: Decodes a group on its own rows of the embedding.
+
+    Raises:
+        ValueError: If there are no prompts or their number differs from the embeddings'.
+    """
+    if len(prompts) != len(embedding) or len(prompts) == 0:
+        raise ValueError(
+            f"{len(prompts)} prompts on {len(embedding)} embeddings: give one for one, and at "
+            "least one"
+        )
+    prompts = with_scribble_points(prompts)
+    rows = _rows_by_shape(prompts)
+    parts = [decode(embedding[index], _group(prompts[index])) for index in rows]
+    if len(parts) == 1:
+        return parts[0]
+    back = torch.argsort(torch.tensor([row for index in rows for row in index]))
+    logits = torch.cat([part.logits for part in parts])
+    quality = torch.cat([part.quality for part in parts])
+    return Decoded(logits[back.to(logits.device)], quality[back.to(quality.device)])
+
+
+def _rows_by_shape(prompts: PromptBatch) -> list[list[int]]:
+    shapes = torch.stack(
+        [(prompts.labels >= 0).sum(dim=1), prompts.has_box.long(), prompts.has_mask.long()], dim=1
+    )
+    rows: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    for row, shape in enumerate(shapes.tolist()):
+        rows[tuple(shape)].append(row)
+    return list(rows.values())
+
+
+def _group(prompts: PromptBatch) -> Group:
+    """Drop the padding of prompts that have one shape."""
+    order = torch.argsort((prompts.labels < 0).long(), dim=1, stable=True)
+    order = order[:, : int((prompts.labels[0] >= 0).sum())]
+    some = order.shape[1] > 0
+    points = prompts.points.gather(1, order[..., None].expand(-1, -1, 2)) - PIXEL_CENTRE
+    return Group(
+        points if some else None,
+        prompts.labels.gather(1, order) if some else None,
+        prompts.boxes - PIXEL_CENTRE if prompts.has_box[0] else None,
+        prompts.masks if prompts.has_mask[0] else None,
+    )
