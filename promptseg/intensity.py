@@ -80,14 +80,17 @@ def choose_window(volume: Volume, window: str | None = "auto") -> Window:
 
 def normalise(data: np.ndarray, window: Window) -> np.ndarray:
     """Map grey values to float32 in [0, 1], clipped at the window's limits."""
-    scaled = np.subtract(data, window.low, dtype=np.float32, casting="unsafe")
-    scaled *= np.float32(1.0 / (window.high - window.low))
-    return np.clip(scaled, 0.0, 1.0, out=scaled)
+    kind = np.float64 if data.dtype.itemsize > 4 else np.float32
+    scaled = np.subtract(data, window.low, dtype=kind, casting="unsafe")
+    scaled /= window.high - window.low
+    return np.clip(scaled, 0.0, 1.0, out=scaled).astype(np.float32, copy=False)
 
 
 def _percentile_window(data: np.ndarray) -> Window:
     foreground = data[data != 0]
     values = foreground if foreground.size else data
+    if values.dtype.kind == "b":
+        values = values.astype(np.uint8)
     low, high = (float(value) for value in np.percentile(values, PERCENTILES))
     if not high > low:
         low, high = float(data.min()), float(data.max())

@@ -12,19 +12,15 @@ from typing import TYPE_CHECKING, Any, Union, overload
 
 import numpy as np
 
+from promptseg import prompt_checks as checks
+from promptseg import prompt_json
 from promptseg.errors import FormatError, PromptError
 from promptseg.io.atomic import atomic_path
-from promptseg.volume import FRAMES, CoordinateFrame
+from promptseg.volume import CoordinateFrame
 
 if TYPE_CHECKING:
     from promptseg.volume import Volume
 
-JSON_FORMAT = "promptseg-prompts"
-JSON_VERSION = 1
-MAX_TARGET = 65535
-# Millimetres that were printed and read again still fall on the voxel edge they came from.
-_EDGE_TOLERANCE = 0.05
-_MAX_MASK_VOXELS = 2**31
 _MAX_STROKE_POINTS = 10_000_000
 
 
@@ -47,14 +43,13 @@ class Point:
     role: str | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "at", _plain(self.at))
+        object.__setattr__(self, "at", checks.plain(self.at))
 
     def resolve(self, volume: Volume) -> Point:
         """Check against `volume` and move to voxel coordinates; PromptError if it cannot be."""
-        _check_common(self)
-        voxel = volume.to_voxels(np.array([_triple(self.at, "at")]), self.frame)[0]
-        _check_inside(voxel[None], volume)
-        i, j, k = voxel.tolist()
+        checks.check_common(self)
+        voxel = volume.to_voxels(np.array([checks.triple(self.at, "at")]), self.frame)[0]
+        i, j, k = checks.inside(voxel[None], volume)[0].tolist()
         return replace(self, at=(i, j, k), frame="voxel")
 
 
@@ -78,22 +73,22 @@ class Box:
     frame: CoordinateFrame = "voxel"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "lo", _plain(self.lo))
-        object.__setattr__(self, "hi", _plain(self.hi))
+        object.__setattr__(self, "lo", checks.plain(self.lo))
+        object.__setattr__(self, "hi", checks.plain(self.hi))
 
     def resolve(self, volume: Volume) -> Box:
         """Check against `volume` and move to whole voxels; PromptError if it cannot be."""
-        _check_common(self)
+        checks.check_common(self)
         corners = volume.to_voxels(
-            np.array([_triple(self.lo, "lo"), _triple(self.hi, "hi")]), self.frame
+            np.array([checks.triple(self.lo, "lo"), checks.triple(self.hi, "hi")]), self.frame
         )
-        lo, hi = _voxel_edges(corners, ordered=self.frame == "voxel")
+        lo, hi = checks.voxel_edges(corners, ordered=self.frame == "voxel")
         if np.any(lo < 0) or np.any(hi > np.array(volume.shape)):
             raise PromptError(
-                f"reaches outside the volume: voxels {_show(lo)} to {_show(hi)}, "
-                f"valid (0, 0, 0) to {_show(volume.shape)}"
+                f"reaches outside the volume: voxels {checks.show(lo)} to {checks.show(hi)}, "
+                f"valid (0, 0, 0) to {checks.show(volume.shape)}"
             )
-        return replace(self, lo=_ints(lo), hi=_ints(hi), frame="voxel")
+        return replace(self, lo=checks.whole(lo), hi=checks.whole(hi), frame="voxel")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -115,7 +110,7 @@ class Scribble:
     __hash__ = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "voxels", _array(self.voxels))
+        object.__setattr__(self, "voxels", checks.array(self.voxels))
 
     @classmethod
     def polyline(
@@ -127,7 +122,7 @@ class Scribble:
         step: float = 0.25,
     ) -> Scribble:
         """Draw straight lines between (N, 3) vertices, `step` voxels or millimetres apart."""
-        vertices = _points(_array(points))
+        vertices = checks.coordinates(checks.array(points))
         if not (math.isfinite(step) and step > 0):
             raise PromptError(f"step is {step}: use a positive number")
         lengths = np.linalg.norm(np.diff(vertices, axis=0), axis=1)
@@ -153,11 +148,9 @@ class Scribble:
 
     def resolve(self, volume: Volume) -> Scribble:
         """Check against `volume` and give distinct (N, 3) int64 voxels."""
-        _check_common(self)
-        continuous = volume.to_voxels(_points(self.voxels), self.frame)
-        _check_inside(continuous, volume)
-        voxels = np.floor(continuous + 0.5).astype(np.int64)
-        voxels = np.clip(voxels, 0, np.array(volume.shape) - 1)
+        checks.check_common(self)
+        continuous = volume.to_voxels(checks.coordinates(self.voxels), self.frame)
+        voxels = np.floor(checks.inside(continuous, volume) + 0.5).astype(np.int64)
         flat = np.unique(np.ravel_multi_index(tuple(voxels.T), volume.shape))
         distinct = np.stack(np.unravel_index(flat, volume.shape), axis=1)
         return replace(self, voxels=distinct, frame="voxel")
@@ -193,11 +186,11 @@ class Mask:
     __hash__ = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "data", _array(self.data))
+        object.__setattr__(self, "data", checks.array(self.data))
 
     def resolve(self, volume: Volume) -> Mask:
         """Check against `volume` and make the array bool."""
-        _check_common(self)
+        checks.check_common(self)
         if self.data.dtype.kind not in "biu":
             raise PromptError(f"mask values are {self.data.dtype}: use bool or integers")
         if self.data.shape != self._expected_shape(volume.shape):
@@ -220,9 +213,9 @@ class Mask:
     def _expected_shape(self, shape: tuple[int, int, int]) -> tuple[int, ...]:
         if self.axis is None and self.index is None:
             return shape
-        if not _is_integer(self.axis) or self.axis not in (0, 1, 2):
+        if not checks.is_integer(self.axis) or self.axis not in (0, 1, 2):
             raise PromptError(f"axis is {self.axis!r}: a 2D mask needs axis 0, 1 or 2")
-        if not _is_integer(self.index) or not 0 <= self.index < shape[self.axis]:  # type: ignore[operator]
+        if not checks.is_integer(self.index) or not 0 <= self.index < shape[self.axis]:  # type: ignore[operator]
             raise PromptError(f"index is {self.index!r}: valid 0 to {shape[self.axis] - 1}")
         return tuple(side for axis, side in enumerate(shape) if axis != self.axis)
 
@@ -249,20 +242,14 @@ class Text:
 
     def resolve(self, volume: Volume) -> Text:
         """Check that there are words."""
-        _check_common(self)
+        checks.check_common(self)
         if not isinstance(self.words, str) or not self.words.strip():
             raise PromptError(f"words are {self.words!r}: name the target")
         return self
 
 
 Prompt = Union[Point, Box, Scribble, Mask, Text]  # noqa: UP007 (a runtime value on Python 3.10)
-_TYPES: dict[str, Any] = {
-    "point": Point,
-    "box": Box,
-    "scribble": Scribble,
-    "mask": Mask,
-    "text": Text,
-}
+_TYPES: dict[str, Any] = {cls.__name__.lower(): cls for cls in (Point, Box, Scribble, Mask, Text)}
 
 
 @dataclass(frozen=True)
@@ -278,10 +265,9 @@ class PromptSet(Sequence[Prompt]):
     def __init__(self, prompts: Iterable[Prompt] = ()) -> None:
         if isinstance(prompts, (Point, Box, Scribble, Mask, Text)):
             prompts = (prompts,)
-        try:
-            object.__setattr__(self, "prompts", tuple(prompts))
-        except TypeError as error:
-            raise PromptError(f"prompts are {prompts!r}: give a list of prompts") from error
+        if not isinstance(prompts, Iterable):
+            raise PromptError(f"prompts are {checks.brief(prompts)}: give a list of prompts")
+        object.__setattr__(self, "prompts", tuple(prompts))
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -329,8 +315,7 @@ class PromptSet(Sequence[Prompt]):
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists and numbers, as they stand in the JSON file."""
-        prompts = [_encode(prompt) for prompt in self.prompts]
-        return {"format": JSON_FORMAT, "version": JSON_VERSION, "prompts": prompts}
+        return prompt_json.encode(self.prompts)
 
     def to_json(self) -> str:
         """JSON text with a format name and version; masks are run-length encoded."""
@@ -354,7 +339,7 @@ class PromptSet(Sequence[Prompt]):
             content = json.loads(text) if isinstance(text, str) else text
         except (ValueError, RecursionError) as error:
             raise PromptError(f"{source}: not JSON: {error}") from error
-        return cls(_decode_all(content, source))
+        return cls(prompt_json.decode(content, _TYPES, source))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the JSON file, all of it or nothing."""
@@ -380,178 +365,15 @@ class PromptSet(Sequence[Prompt]):
 def _resolve(number: int, prompt: Prompt, volume: Volume) -> Prompt:
     if not isinstance(prompt, (Point, Box, Scribble, Mask, Text)):
         raise PromptError(
-            f"prompt {number} is {_brief(prompt)}: use Point, Box, Scribble, Mask or Text"
+            f"prompt {number} is {checks.brief(prompt)}: use Point, Box, Scribble, Mask or Text"
         )
     try:
         return prompt.resolve(volume)
     except PromptError as error:
-        raise PromptError(f"prompt {number}, {_brief(prompt)}: {error}") from error
-
-
-def _brief(prompt: object) -> str:
-    text = repr(prompt)
-    return text if len(text) <= 200 else f"{text[:200]}..."
-
-
-def _check_common(prompt: Prompt) -> None:
-    if not _is_integer(prompt.target) or not 1 <= prompt.target <= MAX_TARGET:
-        raise PromptError(f"target is {prompt.target!r}: valid whole numbers 1 to {MAX_TARGET}")
-    frame = getattr(prompt, "frame", "voxel")
-    if frame not in FRAMES:
-        raise PromptError(f"frame is {frame!r}: use one of {', '.join(FRAMES)}")
-    positive = getattr(prompt, "positive", True)
-    if not isinstance(positive, (bool, np.bool_)):
-        raise PromptError(f"positive is {positive!r}: use True or False")
-
-
-def _check_inside(voxels: np.ndarray, volume: Volume) -> None:
-    rounded = np.floor(voxels + 0.5 + 1e-6)
-    outside = np.any((rounded < 0) | (rounded >= np.array(volume.shape)), axis=1)
-    # The far edge of the last voxel belongs to it, up to rounding.
-    outside &= ~np.all((voxels >= -0.5) & (voxels <= np.array(volume.shape) - 0.5), axis=1)
-    if outside.any():
-        first = int(np.argmax(outside))
-        last = tuple(side - 1 for side in volume.shape)
-        many = f"{int(outside.sum())} of {len(voxels)} lie" if len(voxels) > 1 else "lies"
-        raise PromptError(
-            f"{many} outside the volume: voxel {_show(voxels[first])}, "
-            f"valid (0, 0, 0) to {_show(last)}"
-        )
-
-
-def _voxel_edges(corners: np.ndarray, ordered: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Whole half-open edges around two corners in voxel coordinates."""
-    low, high = corners if ordered else (corners.min(axis=0), corners.max(axis=0))
-    if np.any(high < low):
-        raise PromptError(f"is inverted: lo {_show(low)} must be below hi {_show(high)}")
-    flat = np.isclose(low, high, rtol=0, atol=_EDGE_TOLERANCE)
-    if flat.sum() > (0 if ordered else 1):
-        raise PromptError(f"is empty: lo {_show(low)} and hi {_show(high)} enclose no voxel")
-    lo, hi = np.floor(low + _EDGE_TOLERANCE), np.ceil(high - _EDGE_TOLERANCE)
-    nearest = np.floor((low + high) / 2 + 0.5)
-    return np.where(flat, nearest, lo), np.where(flat, nearest + 1, hi)
-
-
-def _is_integer(value: object) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-
-
-def _triple(values: object, name: str) -> list[float]:
-    if not isinstance(values, tuple) or len(values) != 3:
-        raise PromptError(f"{name} is {values!r}: give three numbers (i, j, k)")
-    for value in values:
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise PromptError(f"{name} is {values!r}: {value!r} is not a number")
-        if not abs(value) < 1e15:
-            raise PromptError(f"{name} is {values!r}: {value!r} is not a usable coordinate")
-    return [float(value) for value in values]
-
-
-def _points(points: np.ndarray) -> np.ndarray:
-    if points.size == 0:
-        raise PromptError("is empty: no coordinate is given")
-    if points.ndim != 2 or points.shape[1] != 3 or points.dtype.kind not in "iuf":
-        raise PromptError(
-            f"coordinates have shape {points.shape} and type {points.dtype}: give (N, 3) numbers"
-        )
-    bad = ~np.all(np.abs(points) < 1e15, axis=1)
-    if bad.any():
-        raise PromptError(
-            f"{int(bad.sum())} of {len(points)} coordinates are not usable, the first "
-            f"{_show(points[int(np.argmax(bad))])}: use finite numbers"
-        )
-    return points.astype(np.float64)
-
-
-def _plain(values: Any) -> Any:
-    """A tuple of Python numbers where `values` is a sequence, else `values` for `resolve`."""
-    if isinstance(values, np.ndarray):
-        return tuple(values.tolist()) if values.ndim else values
-    if isinstance(values, (list, tuple)):
-        return tuple(value.item() if isinstance(value, np.generic) else value for value in values)
-    return values
-
-
-def _array(values: Any) -> np.ndarray:
-    try:
-        return np.asarray(values)
-    except ValueError:
-        return np.array(None, dtype=object)
-
-
-def _ints(values: np.ndarray) -> tuple[int, int, int]:
-    i, j, k = (int(value) for value in values)
-    return i, j, k
-
-
-def _show(values: Iterable[float]) -> str:
-    return "(" + ", ".join(f"{float(value):.6g}" for value in values) + ")"
+        raise PromptError(f"prompt {number}, {checks.brief(prompt)}: {error}") from error
 
 
 def _same(one: Any, other: Any) -> bool:
     return type(one) is type(other) and all(
         np.array_equal(getattr(one, item.name), getattr(other, item.name)) for item in fields(one)
     )
-
-
-def _encode(prompt: Prompt) -> dict[str, Any]:
-    kind = next(name for name, cls in _TYPES.items() if type(prompt) is cls)
-    record = {item.name: getattr(prompt, item.name) for item in fields(prompt)}
-    if isinstance(prompt, Mask):
-        data = record.pop("data")
-        record = {"shape": list(data.shape), "runs": _runs(data), **record}
-    if isinstance(prompt, Scribble):
-        record["voxels"] = prompt.voxels.tolist()
-    plain = {
-        key: value.item() if isinstance(value, np.generic) else value
-        for key, value in record.items()
-        if value is not None
-    }
-    return {"type": kind, **plain}
-
-
-def _runs(data: np.ndarray) -> list[int]:
-    """Lengths of alternating runs of outside and inside in C order, outside first."""
-    flat = np.concatenate([[False], data.ravel() != 0])
-    changes = np.flatnonzero(np.diff(flat)).astype(np.int64)
-    return np.diff(np.concatenate([[0], changes, [data.size]])).tolist()
-
-
-def _mask_of_runs(shape: Any, runs: Any) -> np.ndarray:
-    if not isinstance(shape, list) or not all(_is_integer(n) and n > 0 for n in shape):
-        raise PromptError(f"shape is {shape!r}: give the sides of the mask")
-    if not isinstance(runs, list) or not all(_is_integer(n) and n >= 0 for n in runs):
-        raise PromptError("runs must be a list of whole numbers >= 0")
-    voxels = math.prod(shape)
-    if voxels > _MAX_MASK_VOXELS or sum(runs) != voxels:
-        raise PromptError(f"runs add up to {sum(runs)}, the shape {shape} has {voxels} voxels")
-    inside = np.arange(len(runs)) % 2 == 1
-    return np.repeat(inside, runs).reshape(shape)
-
-
-def _decode_all(content: Any, source: str) -> Iterator[Prompt]:
-    if not isinstance(content, Mapping) or content.get("format") != JSON_FORMAT:
-        raise PromptError(f'{source}: not a prompt file: "format" must be "{JSON_FORMAT}"')
-    if content.get("version") != JSON_VERSION:
-        found = content.get("version")
-        raise PromptError(f"{source}: version is {found!r}, this program reads {JSON_VERSION}")
-    if not isinstance(content.get("prompts"), list):
-        raise PromptError(f'{source}: "prompts" must be a list')
-    for number, record in enumerate(content["prompts"], start=1):
-        try:
-            yield _decode(record)
-        except PromptError as error:
-            raise PromptError(f"{source}: prompt {number}: {error}") from error
-
-
-def _decode(record: Any) -> Prompt:
-    if not isinstance(record, Mapping) or record.get("type") not in _TYPES:
-        raise PromptError(f'"type" must be one of {", ".join(_TYPES)}')
-    values = {key: value for key, value in record.items() if key != "type"}
-    if record["type"] == "mask":
-        values["data"] = _mask_of_runs(values.pop("shape", None), values.pop("runs", None))
-    try:
-        return _TYPES[record["type"]](**values)
-    except TypeError as error:
-        known = ", ".join(item.name for item in fields(_TYPES[record["type"]]))
-        raise PromptError(f"found {', '.join(values)}; a {record['type']} has {known}") from error

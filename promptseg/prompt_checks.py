@@ -1,0 +1,139 @@
+"""Checks of the numbers in a prompt; every failure is a PromptError."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from promptseg.errors import PromptError
+from promptseg.volume import FRAMES
+
+if TYPE_CHECKING:
+    from promptseg.volume import Volume
+
+MAX_TARGET = 65535
+_MAX_COORDINATE = 1e15
+# Millimetres that were printed and read again still fall on the voxel edge they came from.
+_EDGE_TOLERANCE = 0.05
+_FACE_TOLERANCE = 1e-3
+
+
+def check_common(prompt: Any) -> None:
+    """Check target, frame and sign of any prompt."""
+    if not is_integer(prompt.target) or not 1 <= prompt.target <= MAX_TARGET:
+        raise PromptError(f"target is {prompt.target!r}: valid whole numbers 1 to {MAX_TARGET}")
+    frame = getattr(prompt, "frame", "voxel")
+    if frame not in FRAMES:
+        raise PromptError(f"frame is {frame!r}: use one of {', '.join(FRAMES)}")
+    positive = getattr(prompt, "positive", True)
+    if not isinstance(positive, (bool, np.bool_)):
+        raise PromptError(f"positive is {positive!r}: use True or False")
+
+
+def is_integer(value: object) -> bool:
+    """True for a whole number that is no bool."""
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def triple(values: object, name: str) -> list[float]:
+    """Three finite numbers."""
+    if not isinstance(values, tuple) or len(values) != 3:
+        raise PromptError(f"{name} is {brief(values)}: give three numbers (i, j, k)")
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise PromptError(f"{name} is {brief(values)}: {brief(value)} is not a number")
+        if not abs(value) < _MAX_COORDINATE:
+            raise PromptError(f"{name} is {brief(values)}: use finite coordinates")
+    return [float(value) for value in values]
+
+
+def coordinates(points: np.ndarray) -> np.ndarray:
+    """(N, 3) finite float64, at least one."""
+    if points.size == 0:
+        raise PromptError("is empty: no coordinate is given")
+    if points.ndim != 2 or points.shape[1] != 3 or points.dtype.kind not in "iuf":
+        raise PromptError(
+            f"coordinates have shape {points.shape} and type {points.dtype}: give (N, 3) numbers"
+        )
+    values = points.astype(np.float64)
+    bad = ~np.all(np.abs(values) < _MAX_COORDINATE, axis=1)
+    if bad.any():
+        raise PromptError(
+            f"{int(bad.sum())} of {len(points)} coordinates are not usable, the first "
+            f"{show(points[int(np.argmax(bad))])}: use finite numbers"
+        )
+    return values
+
+
+def inside(voxels: np.ndarray, volume: Volume) -> np.ndarray:
+    """(N, 3) continuous voxel coordinates, all within the volume's outer faces.
+
+    Those on a face are moved a thousandth of a voxel inwards, so that rounding them always
+    gives a voxel.
+    """
+    sides = np.array(volume.shape)
+    limit = 0.5 + _FACE_TOLERANCE
+    outside = np.any((voxels < -limit) | (voxels > sides - 1 + limit), axis=1)
+    if outside.any():
+        first = voxels[int(np.argmax(outside))]
+        many = f"{int(outside.sum())} of {len(voxels)} lie" if len(voxels) > 1 else "lies"
+        raise PromptError(
+            f"{many} outside the volume: voxel {show(first)}, valid (0, 0, 0) to {show(sides - 1)}"
+        )
+    return np.clip(voxels, _FACE_TOLERANCE - 0.5, sides - 0.5 - _FACE_TOLERANCE)
+
+
+def voxel_edges(corners: np.ndarray, ordered: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Whole half-open edges of the box between two corners in voxel coordinates.
+
+    Args:
+        corners: (2, 3).
+        ordered: True if the first must be the lower one, as in the voxel frame; millimetre
+            axes may run against the voxel axes. Without order, corners that agree in one axis
+            enclose the one slice that they lie in.
+    """
+    low, high = corners if ordered else (corners.min(axis=0), corners.max(axis=0))
+    if np.any(high < low):
+        raise PromptError(f"is inverted: lo {show(low)} must be below hi {show(high)}")
+    flat = np.isclose(low, high, rtol=0, atol=_EDGE_TOLERANCE)
+    if flat.sum() > (0 if ordered else 1):
+        raise PromptError(f"is empty: lo {show(low)} and hi {show(high)} enclose no voxel")
+    lo, hi = np.floor(low + _EDGE_TOLERANCE), np.ceil(high - _EDGE_TOLERANCE)
+    nearest = np.floor((low + high) / 2 + 0.5)
+    return np.where(flat, nearest, lo), np.where(flat, nearest + 1, hi)
+
+
+def plain(values: Any) -> Any:
+    """A tuple of Python numbers where `values` is a sequence, else `values` as it is."""
+    if isinstance(values, np.ndarray):
+        return tuple(values.tolist()) if values.ndim else values
+    if isinstance(values, (list, tuple)):
+        return tuple(value.item() if isinstance(value, np.generic) else value for value in values)
+    return values
+
+
+def array(values: Any) -> np.ndarray:
+    """An array of any kind; a ragged list gives one that no check accepts."""
+    try:
+        return np.asarray(values)
+    except ValueError:
+        return np.array(None, dtype=object)
+
+
+def whole(values: np.ndarray) -> tuple[int, int, int]:
+    """Three Python integers."""
+    i, j, k = (int(value) for value in values)
+    return i, j, k
+
+
+def show(values: Iterable[float]) -> str:
+    """Coordinates as text."""
+    return "(" + ", ".join(f"{float(value):.6g}" for value in values) + ")"
+
+
+def brief(value: object) -> str:
+    """A representation of at most about 200 characters."""
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}..."
