@@ -1,0 +1,8 @@
+"""`python -m promptseg`."""
+
+import sys
+
+from promptseg.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

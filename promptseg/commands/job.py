@@ -1,0 +1,202 @@
+"""The main job as the commands run it: load the model, segment, say under what licence."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from promptseg.commands.parsing import note
+from promptseg.commands.progress import Bars
+from promptseg.errors import WeightsError
+
+if TYPE_CHECKING:
+    from promptseg.prompts import PromptSet
+    from promptseg.segmenter import Segmenter
+    from promptseg.volume import Segmentation, Volume
+
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+AXES = ("auto", "0", "1", "2", "axial", "coronal", "sagittal")
+
+
+@dataclass(frozen=True)
+class Choices:
+    """How to segment: what the options of the command line say.
+
+    Args:
+        model: Registry name, file or folder.
+        adapters: Names or folders.
+        axis: One of `AXES`.
+        window: Name, `WIDTH,LEVEL` or `auto`.
+        propagate: Carry the mask from the prompted slices to the rest.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        precision: One of `PRECISIONS`.
+        sha256: Digest that the model's weights must have, None for any.
+    """
+
+    model: str = "default"
+    adapters: tuple[str, ...] = ()
+    axis: str = "auto"
+    window: str = "auto"
+    propagate: bool = True
+    device: str = "auto"
+    precision: str = "auto"
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class Run:
+    """One finished run.
+
+    Args:
+        segmenter: What ran.
+        volume: The image.
+        prompts: As the user gave them.
+        result: The labels.
+        choices: How it was asked for.
+        timings: Seconds spent loading the model and segmenting.
+    """
+
+    segmenter: Segmenter
+    volume: Volume
+    prompts: PromptSet
+    result: Segmentation
+    choices: Choices
+    timings: Mapping[str, float]
+
+    def manifest(self, outputs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+        """The run manifest, with the files written by role."""
+        from promptseg.report import run_manifest
+
+        report = self.result.report
+        return run_manifest(
+            self.segmenter,
+            self.volume,
+            self.prompts,
+            self.result,
+            settings={
+                "axis": report["axis"],
+                "window": report["window"]["name"],
+                "propagate": self.choices.propagate,
+            },
+            timings=self.timings,
+            adapters={name: adapter_digest(name) for name in self.choices.adapters},
+            outputs=outputs,
+        )
+
+    def summary(self) -> list[str]:
+        """One line a target for a person."""
+        found = {target: int(self.result.mask(target).sum()) for target in self.result.targets}
+        return [
+            f"target {target}: {voxels} voxels, {self.result.volume_ml(target):.1f} ml, "
+            f"predicted quality {self.result.score.get(target, float('nan')):.2f}"
+            for target, voxels in found.items()
+        ]
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """Declare which model runs where."""
+    group = parser.add_argument_group("model")
+    group.add_argument(
+        "--model", default="default", metavar="NAME|PATH", help="see `promptseg weights list`"
+    )
+    group.add_argument(
+        "--adapter",
+        action="append",
+        default=[],
+        metavar="NAME|PATH",
+        help="LoRA adapter; may be repeated",
+    )
+    group.add_argument("--device", default="auto", metavar="auto|cpu|cuda", help="where to compute")
+    group.add_argument("--precision", choices=PRECISIONS, default="auto")
+
+
+def add_image_options(parser: argparse.ArgumentParser) -> None:
+    """Declare how the image is cut and shown to the model."""
+    group = parser.add_argument_group("image")
+    group.add_argument("--axis", choices=AXES, default="auto", help="axis to slice along")
+    group.add_argument(
+        "--no-propagate", action="store_true", help="segment the prompted slices only"
+    )
+    group.add_argument(
+        "--window",
+        default="auto",
+        metavar="NAME|WIDTH,LEVEL",
+        help="CT window such as lung or 400,40, or mr (default: by modality)",
+    )
+
+
+def choices_of(arguments: argparse.Namespace) -> Choices:
+    """The options of both groups."""
+    return Choices(
+        model=arguments.model,
+        adapters=tuple(arguments.adapter),
+        axis=arguments.axis,
+        window=arguments.window,
+        propagate=not arguments.no_propagate,
+        device=arguments.device,
+        precision=arguments.precision,
+    )
+
+
+def run_job(volume: Volume, prompts: PromptSet, choices: Choices) -> Run:
+    """Load the model and segment, with progress bars and the licence on stderr.
+
+    Args:
+        volume: The image.
+        prompts: Checked against the volume.
+        choices: How.
+
+    Raises:
+        PromptsegError: The model, the adapter, the window or the prompts cannot be used.
+    """
+    from promptseg.intensity import choose_window
+
+    if choices.window != "auto":
+        choose_window(volume, choices.window)
+    started = time.perf_counter()
+    segmenter = _segmenter(choices)
+    loaded = time.perf_counter()
+    with Bars() as bars:
+        result = segmenter.segment(
+            volume,
+            prompts,
+            axis=choices.axis,
+            propagate=choices.propagate,
+            window=choices.window,
+            progress=bars,
+        )
+    timings = {"load_model": loaded - started, "segment": time.perf_counter() - loaded}
+    return Run(segmenter, volume, prompts, result, choices, timings)
+
+
+def _segmenter(choices: Choices) -> Segmenter:
+    from promptseg.segmenter import Segmenter
+
+    adapters = choices.adapters
+    segmenter = Segmenter.from_pretrained(
+        choices.model,
+        adapter=(adapters[0] if len(adapters) == 1 else adapters) if adapters else None,
+        device=choices.device,
+        precision=choices.precision,
+    )
+    spec = segmenter.backbone.spec
+    if choices.sha256 is not None and spec.sha256 != choices.sha256:
+        raise WeightsError(
+            f"model {spec.name} has sha256 {spec.sha256}, the manifest wants {choices.sha256}"
+        )
+    note(
+        f"model {spec.name} on {segmenter.device} in {segmenter.precision}; licence: {spec.licence}"
+    )
+    return segmenter
+
+
+def adapter_digest(name: str) -> str | None:
+    """SHA-256 of the weights in an adapter folder, None if there is no such folder."""
+    from promptseg.weights import sha256_file
+
+    file = Path(name) / "adapter_model.safetensors"
+    return sha256_file(file) if file.is_file() else None

@@ -1,0 +1,92 @@
+"""Output files of one run: all of them or none."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from promptseg.commands.parsing import UsageError
+from promptseg.errors import FormatError
+from promptseg.io.atomic import atomic_path
+
+
+def check_outputs(paths: Mapping[str, Path], image: Path | None = None) -> None:
+    """Refuse, before any work, files that cannot be written where they are wanted.
+
+    Args:
+        paths: Files to write, by role.
+        image: The input, which no output may replace.
+
+    Raises:
+        UsageError: Two outputs or the image share a path, or a folder cannot be written to.
+    """
+    taken = {} if image is None else {image.resolve(): "the image"}
+    for role, path in paths.items():
+        other = taken.setdefault(path.resolve(), role)
+        if other != role:
+            raise UsageError(f"{path} is both {other} and {role}: give another path")
+        if path.is_dir():
+            raise UsageError(f"{path} is a folder: give a file name for {role}")
+        _check_folder(path)
+
+
+def check_mask_format(path: Path, format: str | None) -> None:
+    """Refuse a mask file whose format is unknown; `format` is a name, None goes by the suffix."""
+    from promptseg.io import FORMATS
+
+    able = {name: entry for name, entry in FORMATS.items() if entry.writes}
+    if format is not None and format not in able:
+        raise UsageError(f"--format is {format!r}: give one of {', '.join(able)}")
+    suffixes = [suffix for entry in able.values() for suffix in entry.suffixes]
+    if format is None and not path.name.lower().endswith(tuple(suffixes)):
+        raise UsageError(f"{path} is of no known format: end it in {', '.join(suffixes)}")
+
+
+@contextmanager
+def staged(paths: Mapping[str, Path]) -> Iterator[dict[str, Path]]:
+    """Give a temporary path for each file; all are renamed into place when the block succeeds.
+
+    Args:
+        paths: Files to write, by role.
+
+    Raises:
+        FormatError: A file cannot be written; none is left behind.
+    """
+    temporary: dict[str, Path] = {}
+    try:
+        with ExitStack() as stack:
+            for role, path in paths.items():
+                temporary[role] = stack.enter_context(atomic_path(path))
+            yield temporary
+    except FormatError as error:
+        raise FormatError(_with_final_names(str(error), temporary, paths)) from error.__cause__
+    except OSError as error:
+        named = _with_final_names(str(error.filename or "output"), temporary, paths)
+        raise FormatError(f"{named}: cannot be written: {error.strerror or error}") from error
+
+
+def describe(paths: Mapping[str, Path], temporary: Mapping[str, Path]) -> dict[str, dict[str, str]]:
+    """Final path and SHA-256 of each file written, for the manifest."""
+    from promptseg.weights import sha256_file
+
+    return {
+        role: {"path": str(paths[role].resolve()), "sha256": sha256_file(path)}
+        for role, path in temporary.items()
+        if path.is_file()
+    }
+
+
+def _check_folder(path: Path) -> None:
+    folder = next(folder for folder in path.resolve().parents if folder.exists())
+    if not folder.is_dir():
+        raise UsageError(f"{path} cannot be written: {folder} is a file, not a folder")
+    if not os.access(folder, os.W_OK):
+        raise UsageError(f"{path} cannot be written: no permission to write in {folder}")
+
+
+def _with_final_names(text: str, temporary: Mapping[str, Path], paths: Mapping[str, Path]) -> str:
+    for role, path in temporary.items():
+        text = text.replace(str(path), str(paths[role]))
+    return text

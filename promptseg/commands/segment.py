@@ -1,0 +1,115 @@
+"""`promptseg segment`: prompts on an image to a mask file."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from promptseg.commands.job import (
+    Run,
+    add_image_options,
+    add_model_options,
+    choices_of,
+    run_job,
+)
+from promptseg.commands.outputs import check_mask_format, check_outputs, describe, staged
+from promptseg.commands.parsing import UsageError, add_json, print_json
+from promptseg.commands.prompt_options import add_prompts, build_prompts
+
+if TYPE_CHECKING:
+    from promptseg.volume import Volume
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("image", metavar="IMAGE", nargs="?", type=Path, help="3D CT or MRI")
+    parser.add_argument("-o", "--output", metavar="OUT", type=Path, help="mask file to write")
+    parser.add_argument(
+        "--sample",
+        action="store_true",
+        help="no image: run on a synthetic abdominal CT; -o is then a folder",
+    )
+    add_prompts(parser)
+    add_model_options(parser)
+    add_image_options(parser)
+    group = parser.add_argument_group("output")
+    group.add_argument("--format", metavar="NAME", help="format of OUT, default by its suffix")
+    group.add_argument("--uncertainty", metavar="FILE", type=Path, help="write the uncertainty")
+    group.add_argument("--report", metavar="FILE", type=Path, help="write the run manifest (JSON)")
+    add_json(group)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Segment one image, or the sample."""
+    if arguments.sample:
+        return _sample(arguments)
+    if arguments.image is None or arguments.output is None:
+        raise UsageError("give an IMAGE and -o OUT, or --sample (see promptseg segment --help)")
+    paths = _paths(arguments)
+    check_outputs(paths, arguments.image)
+    check_mask_format(arguments.output, arguments.format)
+    if arguments.uncertainty is not None:
+        check_mask_format(arguments.uncertainty, None)
+    done = _segment(arguments)
+    manifest = _write(done, paths, arguments.format)
+    if arguments.json:
+        print_json(manifest)
+    else:
+        seconds = sum(done.timings.values())
+        print("\n".join([*done.summary(), f"{arguments.output} written in {seconds:.1f} s"]))
+    return 0
+
+
+def _paths(arguments: argparse.Namespace) -> dict[str, Path]:
+    wanted = {
+        "mask": arguments.output,
+        "uncertainty": arguments.uncertainty,
+        "report": arguments.report,
+    }
+    return {role: path for role, path in wanted.items() if path is not None}
+
+
+def _segment(arguments: argparse.Namespace) -> Run:
+    from promptseg.io import read
+
+    started = time.perf_counter()
+    volume: Volume = read(arguments.image)
+    seconds = time.perf_counter() - started
+    prompts = build_prompts(arguments.given or [], arguments.frame, volume)
+    done = run_job(volume, prompts, choices_of(arguments))
+    return replace(done, timings={"read": seconds, **done.timings})
+
+
+def _write(done: Run, paths: dict[str, Path], format: str | None) -> dict[str, Any]:
+    from promptseg.report import save_manifest
+
+    with staged(paths) as temporary:
+        done.result.save(temporary["mask"], format)
+        if "uncertainty" in paths:
+            _write_uncertainty(done, temporary["uncertainty"])
+        manifest = done.manifest(describe(paths, temporary))
+        if "report" in paths:
+            save_manifest(manifest, temporary["report"])
+    return manifest
+
+
+def _write_uncertainty(done: Run, path: Path) -> None:
+    from promptseg.io import write
+
+    if done.result.uncertainty is None:
+        raise UsageError("this run gives no uncertainty: leave out --uncertainty")
+    write(replace(done.volume, data=done.result.uncertainty), path)
+
+
+def _sample(arguments: argparse.Namespace) -> int:
+    from promptseg.commands.sample import run_sample
+
+    only = {"IMAGE": arguments.image, "prompts": arguments.given, "--format": arguments.format}
+    only |= {"--uncertainty": arguments.uncertainty, "--report": arguments.report}
+    clash = [name for name, value in only.items() if value is not None]
+    if clash:
+        raise UsageError(f"--sample makes its own image and prompt: leave out {', '.join(clash)}")
+    return run_sample(arguments)
