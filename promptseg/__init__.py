@@ -1,0 +1,76 @@
+"""Prompts to 3D masks of CT and MRI: points, boxes, scribbles, masks, on SAM-family networks."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from promptseg.errors import (
+        AdapterError,
+        FormatError,
+        PromptError,
+        PromptsegError,
+        VolumeError,
+        WeightsError,
+    )
+    from promptseg.io import read, write
+    from promptseg.prompts import Box, Mask, Point, PromptSet, Scribble, Text
+    from promptseg.segmenter import Segmenter
+    from promptseg.session import Session
+    from promptseg.volume import Segmentation, Volume
+
+_PLACES = {
+    "AdapterError": "errors",
+    "FormatError": "errors",
+    "PromptError": "errors",
+    "PromptsegError": "errors",
+    "VolumeError": "errors",
+    "WeightsError": "errors",
+    "read": "io",
+    "write": "io",
+    "Box": "prompts",
+    "Mask": "prompts",
+    "Point": "prompts",
+    "PromptSet": "prompts",
+    "Scribble": "prompts",
+    "Text": "prompts",
+    "Segmenter": "segmenter",
+    "Session": "session",
+    "Segmentation": "volume",
+    "Volume": "volume",
+}
+
+__version__ = "0.1.0"
+__all__ = [
+    "AdapterError",
+    "Box",
+    "FormatError",
+    "Mask",
+    "Point",
+    "PromptError",
+    "PromptSet",
+    "PromptsegError",
+    "Scribble",
+    "Segmentation",
+    "Segmenter",
+    "Session",
+    "Text",
+    "Volume",
+    "VolumeError",
+    "WeightsError",
+    "__version__",
+    "read",
+    "write",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used, so that `promptseg --help` stays quick."""
+    if name not in _PLACES:
+        raise AttributeError(f"module 'promptseg' has no attribute {name!r}")
+    return getattr(import_module(f"promptseg.{_PLACES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

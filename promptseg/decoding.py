@@ -1,0 +1,111 @@
+"""Prompts on slices -> one mask each, decoded together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from promptseg.backbones.base import Backbone, Decoded, Embedding, PixelPrompts, PromptBatch
+from promptseg.embeddings import Progress, SliceEncoder, autocast
+from promptseg.slicing import Frame
+
+
+@dataclass(frozen=True)
+class SliceMask:
+    """Answer for one target on one slice.
+
+    Args:
+        logits: (m, m) float32 on the CPU, covering a frame's square input.
+        quality: Predicted overlap with the truth in [0, 1].
+        presence: Probability that the target is there; 1 if the network does not predict it.
+    """
+
+    logits: Tensor
+    quality: float
+    presence: float = 1.0
+
+    @property
+    def area(self) -> int:
+        """Pixels inside."""
+        return int((self.logits > 0).sum())
+
+
+@dataclass(frozen=True)
+class Request:
+    """One target on one slice to be decoded.
+
+    Args:
+        index: Slice number.
+        prompts: In pixels of the frame's input.
+        ambiguous: True if the best of three candidates is wanted.
+    """
+
+    index: int
+    prompts: PixelPrompts
+    ambiguous: bool = False
+
+
+class SliceDecoder:
+    """Decodes any number of requests with one call of the network a kind.
+
+    Args:
+        encoder: Gives embeddings, and says where and how precisely to compute.
+    """
+
+    def __init__(self, encoder: SliceEncoder, batch_size: int = 16) -> None:
+        self.encoder = encoder
+        self.backbone: Backbone = encoder.backbone
+        self.batch_size = batch_size
+        self.decoded = 0
+
+    def decode(
+        self, frame: Frame, requests: Sequence[Request], progress: Progress | None = None
+    ) -> list[SliceMask]:
+        """Masks of N requests, in their order."""
+        embedding = self.encoder.embed(frame, [r.index for r in requests], progress)
+        return self.decode_embedded(embedding, requests)
+
+    def decode_embedded(self, embedding: Embedding, requests: Sequence[Request]) -> list[SliceMask]:
+        """Masks of N requests on N embeddings."""
+        answers: dict[int, SliceMask] = {}
+        for multimask in (False, True):
+            rows = [n for n, r in enumerate(requests) if r.ambiguous == multimask]
+            for start in range(0, len(rows), self.batch_size):
+                chunk = rows[start : start + self.batch_size]
+                prompts = [requests[n].prompts for n in chunk]
+                decoded = self._forward(embedding[chunk], prompts, multimask)
+                answers.update(zip(chunk, best_candidates(decoded), strict=True))
+        return [answers[n] for n in range(len(requests))]
+
+    @torch.inference_mode()
+    def _forward(
+        self, embedding: Embedding, prompts: Sequence[PixelPrompts], multimask: bool
+    ) -> Decoded:
+        spec, device = self.backbone.spec, self.encoder.device
+        batch = PromptBatch.collate(prompts, spec.input_size, spec.mask_size).to(device)
+        with autocast(device, self.encoder.precision):
+            decoded = self.backbone.decode(embedding, batch, multimask)
+        self.decoded += len(prompts)
+        presence = None if decoded.presence is None else decoded.presence.float().cpu()
+        return replace(
+            decoded,
+            logits=decoded.logits.float().cpu(),
+            quality=decoded.quality.float().cpu(),
+            presence=presence,
+        )
+
+
+def best_candidates(decoded: Decoded) -> list[SliceMask]:
+    """Of every row the candidate with the greatest predicted quality."""
+    chosen = decoded.quality.argmax(1)
+    return [
+        SliceMask(
+            decoded.logits[row, candidate].clone(),
+            float(decoded.quality[row, candidate]),
+            1.0 if decoded.presence is None else float(decoded.presence[row]),
+        )
+        for row, candidate in enumerate(chosen.tolist())
+    ]

@@ -1,0 +1,263 @@
+"""Batched mixed-precision encoding of slices, and a cache that never encodes twice."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import platform
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from filelock import FileLock
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from promptseg.backbones.base import Backbone, Embedding
+from promptseg.errors import PromptsegError
+from promptseg.io.atomic import atomic_path
+from promptseg.slicing import Frame
+
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+Progress = Callable[[str, int, int], None]
+
+logger = logging.getLogger(__name__)
+
+
+def choose_device(device: str = "auto") -> torch.device:
+    """`auto` is the first GPU if there is one, else the CPU.
+
+    Raises:
+        PromptsegError: If the device is unknown or not there.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise PromptsegError(f"device {device!r} is unknown: use auto, cpu or cuda") from error
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise PromptsegError(f"device {device!r} is not there: torch finds no GPU; use cpu")
+    return chosen
+
+
+def choose_precision(precision: Precision, device: torch.device) -> Literal["fp32", "bf16", "fp16"]:
+    """`auto` is the fastest that the device computes natively.
+
+    bfloat16 on CPUs with bfloat16 instructions and on GPUs that have it, float16 on older GPUs,
+    float32 otherwise.
+
+    Raises:
+        PromptsegError: If the precision is unknown.
+    """
+    if precision in ("fp32", "bf16", "fp16"):
+        return precision
+    if precision != "auto":
+        raise PromptsegError(f"precision {precision!r} is unknown: use auto, fp32, bf16 or fp16")
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+    return "bf16" if device.type == "cpu" and cpu_computes_bfloat16() else "fp32"
+
+
+def cpu_computes_bfloat16() -> bool:
+    """True if this CPU has bfloat16 matrix instructions; read from the system, not timed."""
+    if platform.system() != "Linux":
+        return False
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="ignore")
+    except OSError:
+        return False
+    return any(flag in flags for flag in ("avx512_bf16", "amx_bf16", " bf16"))
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[None]:
+    """Mixed precision for `device`; nothing for `fp32`."""
+    return torch.autocast(device.type, dtype=DTYPES[precision], enabled=precision != "fp32")
+
+
+class EmbeddingCache:
+    """Embeddings by signature, least recently used first out, optionally kept on disk.
+
+    A signature is made of everything that decides the embedding (image, geometry, model,
+    adapter, precision), so another model's entry is a miss and never a wrong answer. Safe for
+    threads, and on disk for several processes.
+
+    Args:
+        max_bytes: Bound on memory, and apart from that on the files.
+        folder: Where embeddings are kept between runs; None for memory only.
+    """
+
+    def __init__(self, max_bytes: int = 1 << 30, folder: Path | None = None) -> None:
+        self.max_bytes = max_bytes
+        self.folder = folder
+        self._held: OrderedDict[str, Embedding] = OrderedDict()
+        self._bytes = 0
+        self._lock = threading.Lock()
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._held or (self._file(key) is not None and self._file(key).exists())  # type: ignore[union-attr]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held in memory."""
+        return self._bytes
+
+    def get(self, key: str) -> Embedding | None:
+        """The embedding of a signature, None on a miss; a damaged file is a miss."""
+        with self._lock:
+            if key in self._held:
+                self._held.move_to_end(key)
+                return self._held[key]
+        found = self._read(key)
+        if found is not None:
+            self._hold(key, found)
+        return found
+
+    def put(self, key: str, embedding: Embedding) -> None:
+        """Keep one slice's embedding."""
+        self._hold(key, embedding)
+        file = self._file(key)
+        if file is not None and not file.exists():
+            with FileLock(str(self.folder) + ".lock"):
+                with atomic_path(file) as temporary:
+                    tensors = {str(n): f.contiguous() for n, f in enumerate(embedding.features)}
+                    save_file(tensors, temporary)
+                self._trim_files()
+
+    def clear(self) -> None:
+        """Forget what is in memory."""
+        with self._lock:
+            self._held.clear()
+            self._bytes = 0
+
+    def _hold(self, key: str, embedding: Embedding) -> None:
+        with self._lock:
+            previous = self._held.pop(key, None)
+            self._bytes += embedding.nbytes - (previous.nbytes if previous else 0)
+            self._held[key] = embedding
+            while self._bytes > self.max_bytes and len(self._held) > 1:
+                _, dropped = self._held.popitem(last=False)
+                self._bytes -= dropped.nbytes
+
+    def _file(self, key: str) -> Path | None:
+        return None if self.folder is None else self.folder / key[:2] / f"{key}.safetensors"
+
+    def _read(self, key: str) -> Embedding | None:
+        file = self._file(key)
+        if file is None or not file.exists():
+            return None
+        try:
+            stored = load_file(file)
+            file.touch()
+            return Embedding(tuple(stored[str(n)] for n in range(len(stored))))
+        except Exception as error:
+            logger.warning("ignoring the cached embedding %s: %s", file, error)
+            return None
+
+    def _trim_files(self) -> None:
+        files = sorted(self.folder.glob("*/*.safetensors"), key=lambda f: f.stat().st_mtime)  # type: ignore[union-attr]
+        total = sum(file.stat().st_size for file in files)
+        while total > self.max_bytes and len(files) > 1:
+            oldest = files.pop(0)
+            total -= oldest.stat().st_size
+            oldest.unlink(missing_ok=True)
+
+
+class SliceEncoder:
+    """Embeddings of the slices of one volume, encoded when first asked for.
+
+    Args:
+        backbone: Network on its device.
+        data: (I, J, K) float32 grey values in [0, 1].
+        signature: Names what `data` is: digest of the volume and the window.
+        device: Where to compute.
+        precision: `fp32`, `bf16` or `fp16`.
+        batch_size: Slices at once; halved when memory runs out.
+        cache: Where embeddings are kept.
+        adapter: Name and digest of the active adapter, part of the signature.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        data: np.ndarray,
+        signature: str,
+        device: torch.device,
+        precision: Literal["fp32", "bf16", "fp16"],
+        batch_size: int = 8,
+        cache: EmbeddingCache | None = None,
+        adapter: str = "",
+    ) -> None:
+        self.backbone, self.data, self.device, self.precision = backbone, data, device, precision
+        self.batch_size = batch_size
+        self.cache = EmbeddingCache() if cache is None else cache
+        self.encoded = 0
+        weights = backbone.spec.sha256 or f"memory-{id(backbone.module)}"
+        self._base = json.dumps([signature, backbone.spec.name, weights, adapter, precision])
+
+    def key(self, frame: Frame, index: int) -> str:
+        """Signature of one slice seen through one frame."""
+        geometry = [frame.axis, frame.region.rows, frame.region.cols, frame.shape, frame.spacing,
+                    frame.size, index]  # fmt: skip
+        return hashlib.sha256((self._base + json.dumps(geometry)).encode()).hexdigest()
+
+    def missing(self, frame: Frame, indices: Sequence[int]) -> list[int]:
+        """Those of `indices` that would have to be encoded."""
+        return [i for i in dict.fromkeys(indices) if self.key(frame, i) not in self.cache]
+
+    def embed(
+        self, frame: Frame, indices: Sequence[int], progress: Progress | None = None
+    ) -> Embedding:
+        """Embedding of B slices, encoding in batches those not in the cache.
+
+        Args:
+            frame: Maps the region of interest to the input.
+            indices: B slice numbers along the frame's axis, repeats allowed.
+            progress: Called with "encode", slices done, slices to do.
+        """
+        found = {i: self.cache.get(self.key(frame, i)) for i in dict.fromkeys(indices)}
+        wanted = [i for i, embedding in found.items() if embedding is None]
+        done = 0
+        while done < len(wanted):
+            chunk = wanted[done : done + self.batch_size]
+            encoded = self._encode(frame, chunk)
+            for row, index in enumerate(chunk[: len(encoded)]):
+                one = Embedding(tuple(f.clone() for f in encoded[row].features))
+                found[index] = one
+                self.cache.put(self.key(frame, index), one)
+            done += len(encoded)
+            self.encoded += len(encoded)
+            if progress is not None:
+                progress("encode", done, len(wanted))
+        return Embedding.cat([found[i] for i in indices]).to(self.device)  # type: ignore[misc]
+
+    def _encode(self, frame: Frame, indices: Sequence[int]) -> Embedding:
+        """Encode as many of `indices`, from the front, as fit into memory."""
+        while True:
+            try:
+                images = frame.extract(self.data, indices, self.backbone.spec.context)
+                return self._forward(images)
+            except (torch.OutOfMemoryError, MemoryError) as error:
+                if len(indices) == 1:
+                    raise PromptsegError(
+                        "one slice does not fit into memory: use a smaller model or the CPU"
+                    ) from error
+                indices = indices[: len(indices) // 2]
+                self.batch_size = len(indices)
+                logger.warning("out of memory: going on with batches of %d", self.batch_size)
+                if self.device.type == "cuda":
+                    torch.cuda.empty_cache()
+
+    @torch.inference_mode()
+    def _forward(self, images: Tensor) -> Embedding:
+        with autocast(self.device, self.precision):
+            embedding = self.backbone.encode(images.to(self.device))
+        return embedding.to("cpu" if self.device.type == "cpu" else self.device,
+                            DTYPES[self.precision])  # fmt: skip

@@ -1,0 +1,232 @@
+"""Prompts of a volume -> masks of its slices -> labels on its grid.
+
+The answer is a function of the ordered prompts alone, so a saved list of prompts gives the same
+mask again; what earlier calls computed is reused, never recomputed and never mixed in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from time import perf_counter
+
+import numpy as np
+import torch
+
+from promptseg.decoding import SliceDecoder, SliceMask
+from promptseg.embeddings import Progress, SliceEncoder
+from promptseg.errors import PromptError
+from promptseg.prompts import PromptSet
+from promptseg.propagation import Propagator, StopRules
+from promptseg.roi import choose_region, frame_of, group_regions, touches_edge, whole_slice
+from promptseg.slice_prompts import SlicePrompts, sort_prompts, target_limits
+from promptseg.slicing import Frame, Region, take_slice
+
+GROWTH = 1.5
+GROWTHS = 3
+Answers = dict[int, dict[int, SliceMask]]
+ByTarget = dict[int, dict[int, SlicePrompts]]
+
+
+@dataclass
+class Answered:
+    """Answers of some targets seen through one frame."""
+
+    frame: Frame
+    answers: Answers
+
+
+@dataclass
+class Timings:
+    """Seconds by stage."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def add(self, stage: str, began: float) -> None:
+        """Count the time since `began` to `stage`."""
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + perf_counter() - began
+
+
+class Engine:
+    """Answers prompts on one volume along one axis.
+
+    Args:
+        encoder: Embeddings of the volume's slices.
+        axis: 0, 1 or 2.
+        spacing: (3,) mm.
+        rules: When a propagation stops.
+    """
+
+    def __init__(
+        self,
+        encoder: SliceEncoder,
+        axis: int,
+        spacing: np.ndarray,
+        rules: StopRules | None = None,
+    ) -> None:
+        self.encoder, self.axis = encoder, axis
+        self.decoder = SliceDecoder(encoder)
+        self.spacing = tuple(float(s) for s in spacing)
+        self.rules = StopRules() if rules is None else rules
+        self._propagators: dict[Frame, Propagator] = {}
+        self._regions: dict[tuple[str, ...], Region] = {}
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(I, J, K) of the volume."""
+        i, j, k = self.encoder.data.shape
+        return i, j, k
+
+    def run(
+        self, prompts: PromptSet, propagate: bool = True, progress: Progress | None = None
+    ) -> list[Answered]:
+        """Answer resolved prompts.
+
+        Args:
+            prompts: In voxels and checked.
+            propagate: False answers the prompted slices only.
+            progress: Called with stage, done, total.
+
+        Raises:
+            PromptError: If a target has nothing that says where it is.
+        """
+        by_target = sort_prompts(prompts, self.axis, self.shape)
+        check_starts(by_target)
+        limits = target_limits(prompts, self.axis, self.shape[self.axis])
+        regions = {target: self._region(slices) for target, slices in by_target.items()}
+        answered = []
+        for region, targets in group_regions(regions):
+            chosen = {target: by_target[target] for target in targets}
+            answered.append(self._answer_group(region, chosen, limits, propagate, progress))
+        return answered
+
+    def _region(self, prompted: dict[int, SlicePrompts]) -> Region:
+        starting = {i: p.without_corrections() or p for i, p in prompted.items() if p.starts}
+        key = tuple(f"{i}:{p.signature()}" for i, p in starting.items())
+        if key not in self._regions:
+            self._regions[key] = choose_region(self.decoder, self.axis, self.spacing, starting)
+        region = self._regions[key]
+        late = [p.extent(self.axis) for i, p in prompted.items() if i not in starting]
+        for extent in late:
+            if extent is not None and not region.contains(extent):
+                region = region.union(extent.grow(4))
+        return region
+
+    def _answer_group(
+        self,
+        region: Region,
+        by_target: ByTarget,
+        limits: dict[int, tuple[int, int]],
+        propagate: bool,
+        progress: Progress | None,
+    ) -> Answered:
+        """Answer in a view that is widened while a target reaches its edge."""
+        whole = whole_slice(self.encoder, self.axis)
+        for attempt in range(GROWTHS + 1):
+            propagator = self._propagator(region, progress)
+            answers = answer_all(propagator, by_target, limits, propagate)
+            masks = (mask for slices in answers.values() for mask in slices.values())
+            cut = any(touches_edge(mask, propagator.frame) for mask in masks)
+            if not cut or attempt == GROWTHS or region.contains(whole):
+                break
+            region = region.grow(factor=GROWTH)
+        return Answered(propagator.frame, answers)
+
+    def _propagator(self, region: Region, progress: Progress | None) -> Propagator:
+        frame = frame_of(self.encoder, self.axis, region, self.spacing)
+        if frame not in self._propagators:
+            self._propagators[frame] = Propagator(self.decoder, frame, self.rules)
+        self._propagators[frame].progress = progress
+        return self._propagators[frame]
+
+
+def check_starts(by_target: ByTarget) -> None:
+    """Raise PromptError for a target whose prompts only say where it is not."""
+    for target, slices in by_target.items():
+        if not any(prompts.starts for prompts in slices.values()):
+            raise PromptError(
+                f"target {target} has no foreground prompt: add a positive point, a box, a "
+                "scribble or a mask"
+            )
+
+
+def answer_all(
+    propagator: Propagator,
+    by_target: ByTarget,
+    limits: dict[int, tuple[int, int]],
+    propagate: bool,
+) -> Answers:
+    """Answer the starting slices, propagate, then take up the corrections in their order."""
+    anchors: Answers = {
+        target: {i: propagator.answer(i, p) for i, p in slices.items() if p.starts}
+        for target, slices in by_target.items()
+    }
+    answers = propagator.propagate(anchors, limits) if propagate else anchors
+    late = [(t, i, p) for t, s in by_target.items() for i, p in s.items() if not p.starts]
+    for target, index, prompts in late:
+        prior = answers[target].get(index)
+        if prior is None and not any(prompts.labels):
+            continue
+        anchors[target][index] = propagator.answer(index, prompts, prior)
+        answers = propagator.propagate(anchors, limits) if propagate else anchors
+    return answers
+
+
+@dataclass
+class Painted:
+    """Answers on the volume's grid.
+
+    Args:
+        labels: (I, J, K) uint8 or uint16.
+        uncertainty: (I, J, K) float32 in [0, 1] or None.
+        scores: Mean predicted quality by target.
+    """
+
+    labels: np.ndarray
+    uncertainty: np.ndarray | None
+    scores: dict[int, float]
+
+
+def paint(
+    answered: list[Answered], shape: tuple[int, int, int], uncertainty: bool = False
+) -> Painted:
+    """Labels of the greatest logit above 0, never two targets on one voxel.
+
+    Args:
+        answered: What `Engine.run` gave.
+        shape: (I, J, K) of the volume.
+        uncertainty: True to give 1 - |2p - 1| of the strongest target too.
+    """
+    targets = sorted(t for group in answered for t in group.answers)
+    labels = np.zeros(shape, np.uint8 if max(targets) < 256 else np.uint16)
+    doubt = np.zeros(shape, np.float32) if uncertainty else None
+    axis = answered[0].frame.axis
+    for index in sorted({i for g in answered for s in g.answers.values() for i in s}):
+        plane = take_slice(labels, axis, index)
+        strongest = np.zeros(plane.shape, np.float32)
+        for target, rows, logits in slice_logits(answered, index):
+            wins = logits > strongest[rows]
+            plane[rows][wins] = target
+            np.maximum(strongest[rows], logits, out=strongest[rows])
+            if doubt is not None:
+                here = take_slice(doubt, axis, index)[rows]
+                np.maximum(here, 1 - np.abs(np.tanh(logits / 2)), out=here)
+    scores = {
+        target: float(np.mean([m.quality for m in slices.values()])) if slices else 0.0
+        for group in answered
+        for target, slices in group.answers.items()
+    }
+    return Painted(labels, doubt, dict(sorted(scores.items())))
+
+
+def slice_logits(
+    answered: list[Answered], index: int
+) -> list[tuple[int, tuple[slice, slice], np.ndarray]]:
+    """(target, place in the slice, logits there) of every target that has an answer."""
+    placed = []
+    for group in answered:
+        image, region = group.frame.paste_slices()
+        held = [(t, s[index]) for t, s in group.answers.items() if index in s]
+        if held:
+            restored = group.frame.restore(torch.stack([m.logits for _, m in held])).numpy()
+            placed += [(t, image, m[region]) for (t, _), m in zip(held, restored, strict=True)]
+    return placed

@@ -1,0 +1,315 @@
+"""Carrying a segmentation from prompted slices to the rest of a volume.
+
+Independent of the backbone: walkers leave every anchor (a slice that the user prompted) in both
+directions, hand the mask of one slice to the next as a prompt, and stop when the target is
+lost. Between two anchors the two walks meet, weighted by distance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from promptseg.backbones.base import BackboneSpec, PixelPrompts
+from promptseg.decoding import Request, SliceDecoder, SliceMask
+from promptseg.embeddings import Progress
+from promptseg.slice_prompts import GIVEN_MASK_LOGIT, SlicePrompts
+from promptseg.slicing import Frame
+
+Carried = Literal["mask", "box"]
+ABSENT_LOGIT = -8.0
+
+
+@dataclass(frozen=True)
+class StopRules:
+    """When a walk has lost its target.
+
+    Args:
+        presence: Least predicted probability that the target is in the slice.
+        quality: Least predicted overlap with the truth.
+        overlap: Least Dice with the mask that was carried here.
+        growth: Greatest ratio of areas from one slice to the next.
+        shrink: Least ratio of areas from one slice to the next.
+        patience: Poor slices bridged before the walk ends.
+        least_area: Fewest pixels of a mask at the network's resolution.
+    """
+
+    presence: float = 0.5
+    quality: float = 0.3
+    overlap: float = 0.25
+    growth: float = 2.5
+    shrink: float = 0.15
+    patience: int = 1
+    least_area: int = 6
+
+    def poor(self, answer: SliceMask, carried: Tensor) -> bool:
+        """True if `answer` should not be trusted after the mask `carried` (m, m) logits."""
+        before, now = carried > 0, answer.logits > 0
+        area, previous = int(now.sum()), int(before.sum())
+        if area < self.least_area or answer.presence < self.presence:
+            return True
+        dice = 2 * int((before & now).sum()) / max(area + previous, 1)
+        ratio = area / max(previous, 1)
+        return (
+            answer.quality < self.quality
+            or dice < self.overlap
+            or not self.shrink <= ratio <= self.growth
+        )
+
+
+@dataclass(frozen=True)
+class Walk:
+    """One way from an anchor: slices `start + step`, `start + 2 step`, ... before `stop`."""
+
+    target: int
+    start: int
+    step: int
+    stop: int
+
+
+@dataclass
+class WalkState:
+    """Where a walk stands.
+
+    Args:
+        walk: The way.
+        index: The next slice.
+        carried: (m, m) logits that the last trusted slice handed on.
+        misses: Poor slices since then.
+        lost: True once the walk has ended early.
+        answers: By slice, trusted or bridged.
+        pending: Poor slices that become part of the answer if the target comes back.
+    """
+
+    walk: Walk
+    index: int
+    carried: Tensor
+    misses: int = 0
+    lost: bool = False
+    answers: dict[int, SliceMask] = field(default_factory=dict)
+    pending: dict[int, SliceMask] = field(default_factory=dict)
+
+    @property
+    def active(self) -> bool:
+        """True while there are slices left and the target is not lost."""
+        return self.index != self.walk.stop and not self.lost
+
+    @property
+    def reach(self) -> int:
+        """Slices from the anchor to the next one."""
+        return abs(self.index - self.walk.start)
+
+    def take(self, answer: SliceMask, rules: StopRules) -> None:
+        """Digest the answer on the next slice."""
+        if rules.poor(answer, self.carried):
+            self.pending[self.index] = answer
+            self.misses += 1
+            self.lost = self.misses > rules.patience
+        else:
+            self._bridge(answer)
+            self.answers[self.index] = answer
+            self.carried = answer.logits
+        self.index += self.walk.step
+
+    def _bridge(self, answer: SliceMask) -> None:
+        for index in self.pending:
+            mean = (self.carried + answer.logits) / 2
+            self.answers[index] = replace(answer, logits=mean)
+        self.pending, self.misses = {}, 0
+
+
+def carried_by(spec: BackboneSpec) -> Carried:
+    """What a network understands of its neighbour's mask: ours the mask, others its box."""
+    return "mask" if spec.family == "promptseg" else "box"
+
+
+def box_of(logits: Tensor, size: int, grow: float = 0.03) -> Tensor:
+    """(4,) box around a mask in pixels of the input, grown by a share of its sides."""
+    inside = torch.nonzero(logits > 0).float()
+    scale = size / logits.shape[-1]
+    low, high = inside.min(0).values * scale, (inside.max(0).values + 1) * scale
+    extra = (high - low) * grow
+    corners = torch.cat([(low - extra).flip(0), (high + extra).flip(0)])
+    return corners.clamp(0, size)
+
+
+class Propagator:
+    """Propagates the targets of one frame.
+
+    Args:
+        decoder: Answers requests.
+        frame: The view of the volume.
+        rules: When to stop.
+        progress: Called with "propagate", slices answered, slices that may have to be.
+    """
+
+    def __init__(
+        self,
+        decoder: SliceDecoder,
+        frame: Frame,
+        rules: StopRules | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        self.decoder, self.frame = decoder, frame
+        self.rules = StopRules() if rules is None else rules
+        self.progress = progress
+        self.spec = decoder.backbone.spec
+        self.carries = carried_by(self.spec)
+        self._walked: dict[tuple[int, ...], WalkState] = {}
+        self._answered: dict[tuple[int, str, int], SliceMask] = {}
+
+    def answer(
+        self, index: int, prompts: SlicePrompts, prior: SliceMask | None = None
+    ) -> SliceMask:
+        """Mask of one prompted slice.
+
+        Corrective clicks refer to an answer: `prior`, or what the other prompts give.
+
+        Args:
+            index: Slice number.
+            prompts: What the user said there.
+            prior: An earlier answer on this slice.
+        """
+        key = (index, prompts.signature(), tensor_key(prior))
+        if key not in self._answered:
+            first = prompts.without_corrections()
+            if prior is None and first is not None:
+                prior = self.answer(index, first)
+            self._answered[key] = self._decode(index, prompts, prior)
+        return self._answered[key]
+
+    def _decode(self, index: int, prompts: SlicePrompts, prior: SliceMask | None) -> SliceMask:
+        if prompts.verbatim and prompts.mask is not None:
+            share = self.frame.project(prompts.mask, self.spec.mask_size)
+            return SliceMask((share * 2 - 1) * GIVEN_MASK_LOGIT, 1.0, 1.0)
+        pixels = prompts.to_pixels(self.frame, index, self.spec.mask_size)
+        if prior is not None and pixels.mask is None:
+            handed = self._handed(prior.logits)
+            box = handed.box if pixels.box is None else pixels.box
+            pixels = replace(pixels, mask=handed.mask, box=box)
+        ambiguous = prompts.ambiguous and prior is None
+        return self.decoder.decode(self.frame, [Request(index, pixels, ambiguous)])[0]
+
+    def _handed(self, logits: Tensor) -> PixelPrompts:
+        """What the network is told of a mask that it gave before or next door."""
+        if not bool((logits > 0).any()):
+            return PixelPrompts()
+        if self.carries == "mask":
+            return PixelPrompts(mask=logits)
+        return PixelPrompts(box=box_of(logits, self.spec.input_size))
+
+    def propagate(
+        self, anchors: dict[int, dict[int, SliceMask]], limits: dict[int, tuple[int, int]]
+    ) -> dict[int, dict[int, SliceMask]]:
+        """Answers of every target on every slice that it reaches.
+
+        A walk made before is not made again: after a correction only the stretches next to it
+        are new.
+
+        Args:
+            anchors: Answers on the slices where walks start, {target: {slice: answer}}.
+            limits: Half-open slice range by target.
+        """
+        walks = plan_walks(anchors, limits)
+        keys = [(w.target, w.start, w.step, tensor_key(anchors[w.target][w.start])) for w in walks]
+        states = [self._resume(walk, key, anchors) for walk, key in zip(walks, keys, strict=True)]
+        self._advance(states)
+        for key, state in zip(keys, states, strict=True):
+            known = self._walked.get(key)
+            if known is None or known.reach <= state.reach:
+                self._walked[key] = state
+        return merge_walks(states, anchors)
+
+    def _resume(
+        self, walk: Walk, key: tuple[int, ...], anchors: dict[int, dict[int, SliceMask]]
+    ) -> WalkState:
+        """The same walk made before, cut or continued; else a new one."""
+        known = self._walked.get(key)
+        if known is None:
+            logits = anchors[walk.target][walk.start].logits
+            return WalkState(walk, walk.start + walk.step, logits)
+        wanted = abs(walk.stop - walk.start)
+        if known.reach <= wanted:
+            answers, pending = dict(known.answers), dict(known.pending)
+            return replace(known, walk=walk, answers=answers, pending=pending)
+        answers = {i: a for i, a in known.answers.items() if abs(i - walk.start) < wanted}
+        return WalkState(walk, walk.stop, known.carried, answers=answers)
+
+    def _advance(self, states: Sequence[WalkState]) -> None:
+        """Move all walks slice by slice until each has arrived or lost its target."""
+        total = sum(abs(s.walk.stop - s.index) for s in states if s.active)
+        done = 0
+        while active := [s for s in states if s.active]:
+            self._prefetch(active)
+            requests = [Request(s.index, self._handed(s.carried)) for s in active]
+            answers = self.decoder.decode(self.frame, requests)
+            for state, answer in zip(active, answers, strict=True):
+                state.take(answer, self.rules)
+            done += len(active)
+            if self.progress is not None:
+                self.progress("propagate", done, total)
+
+    def _prefetch(self, active: Sequence[WalkState]) -> None:
+        """Encode the next slices of every walk in one batch, once one of them is missing."""
+        encoder = self.decoder.encoder
+        if not encoder.missing(self.frame, [s.index for s in active]):
+            return
+        ahead = max(1, encoder.batch_size // len({(s.index, s.walk.step) for s in active}))
+        ways = (range(s.index, s.walk.stop, s.walk.step)[:ahead] for s in active)
+        encoder.embed(self.frame, [index for way in ways for index in way])
+
+
+def tensor_key(answer: SliceMask | None) -> int:
+    """Number that differs where the logits differ; 0 for none."""
+    return 0 if answer is None else hash(answer.logits.numpy().tobytes())
+
+
+def plan_walks(
+    anchors: dict[int, dict[int, SliceMask]], limits: dict[int, tuple[int, int]]
+) -> list[Walk]:
+    """Both ways from every anchor, up to the next anchor or the limit."""
+    walks = []
+    for target, slices in anchors.items():
+        low, high = limits[target]
+        indices = sorted(slices)
+        for n, index in enumerate(indices):
+            after = indices[n + 1] if n + 1 < len(indices) else max(high, index + 1)
+            before = indices[n - 1] if n else min(low - 1, index - 1)
+            if slices[index].area:
+                walks += [Walk(target, index, 1, after), Walk(target, index, -1, before)]
+    return walks
+
+
+def merge_walks(
+    states: Sequence[WalkState], anchors: dict[int, dict[int, SliceMask]]
+) -> dict[int, dict[int, SliceMask]]:
+    """One answer a slice: anchors as they are, between two anchors the weighted mean."""
+    merged: dict[int, dict[int, SliceMask]] = {t: {} for t in anchors}
+    for target, slices in anchors.items():
+        own = [s for s in states if s.walk.target == target]
+        reached = {i for s in own for i in s.answers}
+        for index in reached:
+            merged[target][index] = meet(index, own, slices)
+        merged[target].update(slices)
+    return merged
+
+
+def meet(index: int, states: Sequence[WalkState], anchors: dict[int, SliceMask]) -> SliceMask:
+    """Mean of the walks that should have passed `index`, weighted by nearness to their start."""
+    passing = [
+        s for s in states if index in range(s.walk.start + s.walk.step, s.walk.stop, s.walk.step)
+    ]
+    weights = [1 / abs(index - s.walk.start) for s in passing]
+    answers = [s.answers.get(index) for s in passing]
+    shape = anchors[passing[0].walk.start].logits
+    lost = SliceMask(torch.full_like(shape, ABSENT_LOGIT), 0.0, 0.0)
+    held = [lost if a is None else a for a in answers]
+    total = sum(weights)
+    logits = torch.stack([w / total * a.logits for w, a in zip(weights, held, strict=True)]).sum(0)
+    quality = sum(w / total * a.quality for w, a in zip(weights, held, strict=True))
+    presence = sum(w / total * a.presence for w, a in zip(weights, held, strict=True))
+    return SliceMask(logits, quality, presence)

@@ -1,0 +1,198 @@
+"""An interactive session: add prompts, look, correct, undo."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from promptseg.embeddings import Progress, SliceEncoder
+from promptseg.engine import Engine, Painted, Timings, paint
+from promptseg.errors import PromptError
+from promptseg.intensity import choose_window, normalise
+from promptseg.prompts import Point, Prompt, PromptSet
+from promptseg.slice_prompts import CORRECTION
+from promptseg.slicing import choose_axis, resolve_axis
+from promptseg.volume import Segmentation, Volume
+
+if TYPE_CHECKING:
+    from promptseg.segmenter import Segmenter
+
+
+class Session:
+    """Prompts on one volume and what they gave.
+
+    The result depends on the ordered prompts alone: `session.prompts.save(...)` and
+    `Segmenter.segment` on the loaded file give the same mask. A click added after an answer is a
+    correction of it.
+
+    Args:
+        segmenter: Network, device and precision.
+        volume: 3D image.
+        axis: Slice axis or `auto`, decided by the first prompts.
+        window: As in `Segmenter.segment`.
+    """
+
+    def __init__(
+        self,
+        segmenter: Segmenter,
+        volume: Volume,
+        axis: int | str = "auto",
+        window: str | None = "auto",
+    ) -> None:
+        self.segmenter, self.volume = segmenter, volume
+        self.window = choose_window(volume, window)
+        self._axis = axis if axis == "auto" else resolve_axis(axis, volume.affine)
+        self._engine: Engine | None = None
+        self._given: list[Prompt] = []
+        self._undone: list[list[Prompt]] = []
+        self._steps: list[int] = []
+        self._answered = False
+        self._result: Segmentation | None = None
+        self.changed: tuple[slice, slice, slice] | None = None
+
+    @property
+    def prompts(self) -> PromptSet:
+        """All prompts so far, replayable."""
+        return PromptSet(self._given)
+
+    @property
+    def result(self) -> Segmentation | None:
+        """The latest answer."""
+        return self._result
+
+    def add(self, *prompts: Prompt) -> None:
+        """Add prompts; a refused one leaves the session as it was.
+
+        Raises:
+            PromptError: If a prompt cannot be used on this volume.
+        """
+        PromptSet(prompts).validate(self.volume)
+        self._steps.append(len(self._given))
+        self._given.extend([self._marked(prompt) for prompt in prompts])
+        self._undone.clear()
+
+    def _marked(self, prompt: Prompt) -> Prompt:
+        """A plain click on a target that was answered before becomes a correction."""
+        known = {p.target for p in self._given}
+        if not self._answered or prompt.target not in known or not isinstance(prompt, Point):
+            return prompt
+        return replace(prompt, role=prompt.role or CORRECTION)
+
+    def undo(self) -> None:
+        """Take back the latest `add`; the next answer is exactly the earlier one.
+
+        Raises:
+            PromptError: If there is nothing to undo.
+        """
+        if not self._steps:
+            raise PromptError("nothing to undo: no prompt was added")
+        start = self._steps.pop()
+        self._undone.append(self._given[start:])
+        del self._given[start:]
+
+    def redo(self) -> None:
+        """Add again what was undone last.
+
+        Raises:
+            PromptError: If nothing was undone.
+        """
+        if not self._undone:
+            raise PromptError("nothing to redo")
+        self._steps.append(len(self._given))
+        self._given.extend(self._undone.pop())
+
+    def segment(self, progress: Progress | None = None) -> Segmentation:
+        """Masks on the prompted slices only."""
+        return self.answer(propagate=False, progress=progress)
+
+    def propagate(self, progress: Progress | None = None) -> Segmentation:
+        """Masks through the volume."""
+        return self.answer(propagate=True, progress=progress)
+
+    def answer(
+        self, propagate: bool, uncertainty: bool = False, progress: Progress | None = None
+    ) -> Segmentation:
+        """Answer all prompts so far.
+
+        Args:
+            propagate: False answers the prompted slices only.
+            uncertainty: True to fill `result.uncertainty`.
+            progress: Called with stage, done, total.
+
+        Raises:
+            PromptError: If there is no prompt, or none that says where a target is.
+        """
+        if not self._given:
+            raise PromptError("there is no prompt: give a point, a box, a scribble or a mask")
+        timings, began = Timings(), perf_counter()
+        resolved = self.prompts.to_voxel(self.volume)
+        engine = self._prepared(resolved)
+        timings.add("prepare", began)
+        began = perf_counter()
+        answered = engine.run(resolved, propagate, progress)
+        timings.add("segment", began)
+        began = perf_counter()
+        painted = paint(answered, engine.shape, uncertainty)
+        timings.add("paint", began)
+        self._answered = True
+        return self._keep(painted, engine, timings, propagate)
+
+    def _prepared(self, resolved: PromptSet) -> Engine:
+        axis = choose_axis(self.volume, resolved, self._axis)
+        if self._engine is None or self._engine.axis != axis:
+            self._engine = Engine(self._encoder(), axis, self.volume.spacing)
+        return self._engine
+
+    def _encoder(self) -> SliceEncoder:
+        if self._engine is not None:
+            return self._engine.encoder
+        owner = self.segmenter
+        return SliceEncoder(
+            owner.backbone,
+            normalise(self.volume.data, self.window),
+            f"{self.volume.sha256} {self.window}",
+            owner.device,
+            owner.precision,
+            owner.batch_size,
+            owner.cache,
+        )
+
+    def _keep(
+        self, painted: Painted, engine: Engine, timings: Timings, propagate: bool
+    ) -> Segmentation:
+        previous = self._result.data if self._result is not None else np.zeros_like(painted.labels)
+        self.changed = bounding_box(previous != painted.labels)
+        self._result = Segmentation.from_volume(
+            self.volume,
+            painted.labels,
+            score=painted.scores,
+            uncertainty=painted.uncertainty,
+            report=self._report(engine, timings, propagate),
+        )
+        return self._result
+
+    def _report(self, engine: Engine, timings: Timings, propagate: bool) -> dict[str, Any]:
+        return {
+            "axis": engine.axis,
+            "window": self.window.to_dict(),
+            "propagated": propagate,
+            "precision": self.segmenter.precision,
+            "device": str(self.segmenter.device),
+            "encoded_slices": engine.encoder.encoded,
+            "decoded_masks": engine.decoder.decoded,
+            "timings": dict(timings.seconds),
+        }
+
+
+def bounding_box(mask: np.ndarray) -> tuple[slice, slice, slice] | None:
+    """Slices around the true voxels of an (I, J, K) mask; None if there are none."""
+    if not mask.any():
+        return None
+    sides = []
+    for axis in range(3):
+        filled = np.flatnonzero(mask.any(tuple(a for a in range(3) if a != axis)))
+        sides.append(slice(int(filled[0]), int(filled[-1]) + 1))
+    return sides[0], sides[1], sides[2]

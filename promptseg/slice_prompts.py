@@ -1,0 +1,201 @@
+"""Prompts sorted by slice and target, and drawn in the pixels of a frame."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+
+from promptseg.backbones.base import PixelPrompts
+from promptseg.errors import PromptError
+from promptseg.prompts import Box, Mask, Point, PromptSet, Scribble, Text
+from promptseg.slicing import Frame, Region, in_plane, take_slice
+
+CORRECTION, REFINE = "correction", "refine"
+GIVEN_MASK_LOGIT = 8.0
+
+
+@dataclass
+class SlicePrompts:
+    """What the user said of one target on one slice, in voxels.
+
+    Args:
+        points: (i, j, k) of clicks.
+        labels: 1 foreground, 0 background, one a click.
+        correction: One a click, True if it was made on an earlier answer.
+        box: Half-open (lo, hi) or None.
+        strokes: (N, 3) voxels of foreground and of background strokes.
+        mask: (H, W) bool or None.
+    """
+
+    points: list[tuple[float, ...]] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+    correction: list[bool] = field(default_factory=list)
+    box: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    strokes: tuple[list[np.ndarray], list[np.ndarray]] = field(default_factory=lambda: ([], []))
+    mask: np.ndarray | None = None
+
+    @property
+    def starts(self) -> bool:
+        """True if a propagation can start here: something says where the target is."""
+        clicked = any(
+            positive and not late
+            for positive, late in zip(self.labels, self.correction, strict=True)
+        )
+        return clicked or self.box is not None or self.mask is not None or bool(self.strokes[0])
+
+    @property
+    def verbatim(self) -> bool:
+        """True if the user gave the mask itself and nothing else."""
+        drawn = self.strokes[0] or self.strokes[1]
+        return self.mask is not None and not (self.points or self.box or drawn)
+
+    @property
+    def ambiguous(self) -> bool:
+        """True for a single click and nothing else."""
+        drawn = self.strokes[0] or self.strokes[1]
+        alone = self.box is None and self.mask is None and not drawn
+        return alone and self.labels == [1]
+
+    def without_corrections(self) -> SlicePrompts | None:
+        """The prompts given before any correction; None if there are no corrections."""
+        if not any(self.correction) or not self.starts:
+            return None
+        kept = [n for n, late in enumerate(self.correction) if not late]
+        return replace(
+            self,
+            points=[self.points[n] for n in kept],
+            labels=[self.labels[n] for n in kept],
+            correction=[False] * len(kept),
+        )
+
+    def signature(self) -> str:
+        """Text that differs where the prompts differ."""
+        strokes = [[s.tobytes().hex() for s in side] for side in self.strokes]
+        mask = None if self.mask is None else np.packbits(self.mask).tobytes().hex()
+        return repr((self.points, self.labels, self.correction, self.box, strokes, mask))
+
+    def extent(self, axis: int) -> Region | None:
+        """Smallest in-plane region around what is in the foreground; None if nothing is."""
+        rows, cols = in_plane(axis)
+        corners = [np.array(p)[[rows, cols]] for p, label in zip(self.points, self.labels,
+                   strict=True) if label]  # fmt: skip
+        corners += [stroke[:, [rows, cols]].min(0) for stroke in self.strokes[0]]
+        corners += [stroke[:, [rows, cols]].max(0) for stroke in self.strokes[0]]
+        if self.box is not None:
+            corners += [
+                np.array(self.box[0])[[rows, cols]],
+                np.array(self.box[1])[[rows, cols]] - 1,
+            ]
+        if self.mask is not None and self.mask.any():
+            inside = np.argwhere(self.mask)
+            corners += [inside.min(0), inside.max(0)]
+        if not corners:
+            return None
+        low = np.floor(np.min(corners, 0) + 0.5).astype(int)
+        high = np.floor(np.max(corners, 0) + 0.5).astype(int) + 1
+        return Region((low[0], high[0]), (low[1], high[1]))
+
+    def to_pixels(self, frame: Frame, index: int, mask_size: int) -> PixelPrompts:
+        """The same in pixels of a frame's square input."""
+        points = frame.to_pixels(np.array(self.points).reshape(-1, 3))
+        box = None if self.box is None else torch.from_numpy(frame.box_to_pixels(*self.box)).float()
+        mask = None
+        if self.mask is not None:
+            mask = (frame.project(self.mask, mask_size) * 2 - 1) * GIVEN_MASK_LOGIT
+        return PixelPrompts(
+            torch.from_numpy(points).float(),
+            torch.tensor(self.labels, dtype=torch.long),
+            box,
+            mask,
+            self._drawn(frame),
+        )
+
+    def _drawn(self, frame: Frame) -> torch.Tensor | None:
+        if not (self.strokes[0] or self.strokes[1]):
+            return None
+        rows, cols = in_plane(frame.axis)
+        canvas = np.zeros((2, frame.shape[rows], frame.shape[cols]), np.float32)
+        for layer, strokes in zip(canvas, self.strokes, strict=True):
+            for stroke in strokes:
+                layer[stroke[:, rows], stroke[:, cols]] = 1
+        return torch.stack([(frame.project(layer, frame.size) > 0.2).float() for layer in canvas])
+
+
+BySlice = dict[int, dict[int, SlicePrompts]]
+
+
+def sort_prompts(prompts: PromptSet, axis: int, shape: tuple[int, int, int]) -> BySlice:
+    """Sort resolved prompts as {target: {slice: SlicePrompts}}, in the order they were given.
+
+    A 3D box becomes a 2D box on its middle slice; `target_limits` keeps its extent.
+
+    Raises:
+        PromptError: If a 2D box lies along another axis than the slices.
+    """
+    sorted_prompts: BySlice = {}
+
+    def at(target: int, index: int) -> SlicePrompts:
+        return sorted_prompts.setdefault(target, {}).setdefault(int(index), SlicePrompts())
+
+    for prompt in prompts:
+        if isinstance(prompt, Point) and prompt.role != REFINE:
+            place = at(prompt.target, int(np.floor(prompt.at[axis] + 0.5)))
+            place.points.append(prompt.at)
+            place.labels.append(int(prompt.positive))
+            place.correction.append(prompt.role == CORRECTION or not prompt.positive)
+        elif isinstance(prompt, Box):
+            check_box(prompt, axis)
+            at(prompt.target, int(prompt.lo[axis] + prompt.hi[axis] - 1) // 2).box = (
+                prompt.lo, prompt.hi)  # fmt: skip
+        elif isinstance(prompt, Scribble):
+            for index in np.unique(prompt.voxels[:, axis]):
+                here = prompt.voxels[prompt.voxels[:, axis] == index]
+                at(prompt.target, index).strokes[0 if prompt.positive else 1].append(here)
+        elif isinstance(prompt, Mask):
+            for index, plane in mask_slices(prompt, axis, shape):
+                at(prompt.target, index).mask = plane
+        elif isinstance(prompt, Text):
+            raise PromptError(
+                f"text {prompt.words!r} cannot be used: this model was trained without words; "
+                "give a point, a box or a scribble"
+            )
+    return sorted_prompts
+
+
+def check_box(box: Box, axis: int) -> None:
+    """Raise PromptError for a box that is one voxel thin across the slices."""
+    thin = [a for a in in_plane(axis) if box.hi[a] - box.lo[a] == 1]
+    if thin and box.hi[axis] - box.lo[axis] > 1:
+        raise PromptError(
+            f"box {box.lo} to {box.hi} is flat along axis {thin[0]}, but slices are taken along "
+            f"axis {axis}: use axis {thin[0]} or auto, or give a 3D box"
+        )
+
+
+def mask_slices(
+    mask: Mask, axis: int, shape: tuple[int, int, int]
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Index and (H, W) plane of every slice on which a mask prompt has voxels."""
+    dense = mask.dense(shape)
+    others = tuple(a for a in range(3) if a != axis)
+    for index in np.flatnonzero(dense.any(others)):
+        yield int(index), take_slice(dense, axis, int(index)).copy()
+
+
+def target_limits(prompts: PromptSet, axis: int, count: int) -> dict[int, tuple[int, int]]:
+    """Half-open slice range that a target may fill: 3D boxes and masks bound it."""
+    limits: dict[int, tuple[int, int]] = {}
+    for prompt in prompts:
+        extent = None
+        if isinstance(prompt, Box) and prompt.hi[axis] - prompt.lo[axis] > 1:
+            extent = int(prompt.lo[axis]), int(prompt.hi[axis])
+        elif isinstance(prompt, Mask) and prompt.axis is None:
+            filled = np.flatnonzero(prompt.data.any(tuple(a for a in range(3) if a != axis)))
+            extent = (int(filled[0]), int(filled[-1]) + 1) if len(filled) > 1 else None
+        if extent is not None:
+            low, high = limits.get(prompt.target, extent)
+            limits[prompt.target] = min(low, extent[0]), max(high, extent[1])
+    return {target: limits.get(target, (0, count)) for target in prompts.targets}
