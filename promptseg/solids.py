@@ -86,14 +86,14 @@ def tube(points: Sequence[Triple], radius: float) -> Solid:
     path = np.array(points, dtype=np.float32)
 
     def distance(at: Coordinates) -> np.ndarray:
-        nearest = None
+        nearest = np.full(at[0].shape, np.inf, dtype=np.float32)
         for start, end in pairwise(path):
             way = end - start
             off = [part - origin for part, origin in zip(at, start, strict=True)]
             along = sum(o * w for o, w in zip(off, way, strict=True)) / (way @ way)
             along = np.clip(along, 0, 1)
             square = sum((o - along * w) ** 2 for o, w in zip(off, way, strict=True))
-            nearest = square if nearest is None else np.minimum(nearest, square)
+            nearest = np.minimum(nearest, square)
         return np.sqrt(nearest) - np.float32(radius)
 
     return Solid(distance, path.min(axis=0) - radius, path.max(axis=0) + radius)

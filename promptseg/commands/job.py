@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from promptseg.commands.parsing import note
+from promptseg.commands.parsing import UsageError, note
 from promptseg.commands.progress import Bars
 from promptseg.errors import WeightsError
 
 if TYPE_CHECKING:
+    from promptseg.embeddings import Precision
     from promptseg.prompts import PromptSet
     from promptseg.segmenter import Segmenter
     from promptseg.volume import Segmentation, Volume
@@ -34,6 +35,7 @@ class Choices:
         propagate: Carry the mask from the prompted slices to the rest.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         precision: One of `PRECISIONS`.
+        uncertainty: Compute the uncertainty too.
         sha256: Digest that the model's weights must have, None for any.
     """
 
@@ -43,7 +45,8 @@ class Choices:
     window: str = "auto"
     propagate: bool = True
     device: str = "auto"
-    precision: str = "auto"
+    precision: Precision = "auto"
+    uncertainty: bool = False
     sha256: str | None = None
 
 
@@ -108,7 +111,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME|PATH",
-        help="LoRA adapter; may be repeated",
+        help="LoRA adapter for the model",
     )
     group.add_argument("--device", default="auto", metavar="auto|cpu|cuda", help="where to compute")
     group.add_argument("--precision", choices=PRECISIONS, default="auto")
@@ -139,6 +142,7 @@ def choices_of(arguments: argparse.Namespace) -> Choices:
         propagate=not arguments.no_propagate,
         device=arguments.device,
         precision=arguments.precision,
+        uncertainty=arguments.uncertainty is not None,
     )
 
 
@@ -167,6 +171,7 @@ def run_job(volume: Volume, prompts: PromptSet, choices: Choices) -> Run:
             axis=choices.axis,
             propagate=choices.propagate,
             window=choices.window,
+            uncertainty=choices.uncertainty,
             progress=bars,
         )
     timings = {"load_model": loaded - started, "segment": time.perf_counter() - loaded}
@@ -177,9 +182,11 @@ def _segmenter(choices: Choices) -> Segmenter:
     from promptseg.segmenter import Segmenter
 
     adapters = choices.adapters
+    if len(adapters) > 1:
+        raise UsageError(f"--adapter is given {len(adapters)} times: give one")
     segmenter = Segmenter.from_pretrained(
         choices.model,
-        adapter=(adapters[0] if len(adapters) == 1 else adapters) if adapters else None,
+        adapter=adapters[0] if adapters else None,
         device=choices.device,
         precision=choices.precision,
     )

@@ -43,7 +43,7 @@ def join_negatives(arguments: Sequence[str]) -> list[str]:
     return joined
 
 
-def add_json(parser: argparse.ArgumentParser) -> None:
+def add_json(parser: argparse._ActionsContainer) -> None:
     """Add `--json`."""
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
 

@@ -15,7 +15,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(metavar="ACTION", required=True)
 
     def action(name: str, summary: str, act: Any) -> argparse.ArgumentParser:
-        sub = actions.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
+        sub = actions.add_parser(
+            name, help=summary, description=f"{summary[0].upper()}{summary[1:]}."
+        )
         sub.set_defaults(act=act)
         add_json(sub)
         return sub
