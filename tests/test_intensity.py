@@ -46,6 +46,14 @@ class TestMr:
         assert window.kind == "percentile"
         assert [window.low, window.high] == pytest.approx(np.percentile(MR, (0.5, 99.5)))
 
+    @pytest.mark.parametrize("kind", [np.uint8, np.int8, np.int16, np.uint16, np.int32])
+    @pytest.mark.parametrize("offset", [-100, 0, 3])
+    def test_counting_is_sorting(self, kind: type, offset: int) -> None:
+        data = (RNG.integers(0, 100, (9, 8, 7)) + offset).astype(kind)
+        window = choose_window(volume_of(data, "MR"))
+        expected = np.percentile(data[data != 0], (0.5, 99.5))
+        assert [window.low, window.high] == pytest.approx(expected)
+
     def test_modality_in_the_file_wins(self) -> None:
         assert choose_window(volume_of(CT, "MR")).kind == "percentile"
         assert choose_window(volume_of(MR, "CT")).kind == "fixed"

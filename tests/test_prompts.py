@@ -111,6 +111,11 @@ class TestScribble:
         np.testing.assert_array_equal(stroke.voxels, [[2, 5, 6], [3, 5, 6]])
         assert (stroke.positive, stroke.target) == (False, 3)
 
+    @pytest.mark.parametrize("step", [0, -1, NAN, INF])
+    def test_step_refused(self, step: float) -> None:
+        with pytest.raises(PromptError, match="step"):
+            Scribble.polyline([(0, 0, 0), (5, 5, 5)], step=step)
+
     @pytest.mark.parametrize("points", [[], [(1, 2)], [(0, 0, NAN)], [(0, 0, 0), (1e14, 0, 0)]])
     def test_polyline_refused(self, points: list) -> None:
         with pytest.raises(PromptError):

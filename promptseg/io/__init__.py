@@ -85,7 +85,7 @@ def _by_suffix(path: Path, action: str) -> Format:
         if path.name.lower().endswith(entry.suffixes):
             return entry
     known = ", ".join(suffix for entry in able for suffix in entry.suffixes)
-    if action == "read" and not path.exists():
+    if action == "read" and not os.path.exists(path):
         raise FormatError(f"{path}: no such file")
-    kind = "a folder" if path.is_dir() else "not a known format"
+    kind = "a folder" if os.path.isdir(path) else "not a known format"
     raise FormatError(f"{path}: cannot {action}, it is {kind}: use a file ending in {known}")

@@ -45,8 +45,8 @@ def read(path: str | os.PathLike[str], max_bytes: int = DEFAULT_MAX_BYTES) -> Vo
         VolumeError: not one 3D image of finite real numbers with a usable affine.
     """
     path = Path(path)
-    compressed = _check_file(path)
     try:
+        compressed = _check_file(path)
         with gzip.open(path) if compressed else path.open("rb") as stream:
             opened = cast("IO[bytes]", stream)
             header = _read_header(path, opened)
@@ -87,15 +87,13 @@ def write(item: Segmentation | Volume, path: str | os.PathLike[str]) -> None:
 
 def _check_file(path: Path) -> bool:
     """True for gzip; FormatError unless the file has content that fits its name."""
-    if not path.exists():
+    if not os.path.exists(path):
         raise FormatError(f"{path}: no such file")
     if not path.is_file():
-        raise FormatError(f"{path}: a folder, not a NIfTI file")
-    try:
-        with path.open("rb") as stream:
-            start = stream.read(8)
-    except OSError as error:
-        raise FormatError(f"{path}: cannot be read: {error.strerror or error}") from error
+        kind = "a folder" if path.is_dir() else "not a regular file"
+        raise FormatError(f"{path}: {kind}: give a NIfTI file")
+    with path.open("rb") as stream:
+        start = stream.read(8)
     if not start:
         raise FormatError(f"{path}: the file is empty (0 bytes)")
     is_gzip, named_gzip = start.startswith(_GZIP_MAGIC), path.name.lower().endswith(".gz")

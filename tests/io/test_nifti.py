@@ -87,7 +87,8 @@ class TestRead:
 
 class TestBadFiles:
     def test_missing(self, tmp_path: Path) -> None:
-        refused(tmp_path / "no.nii.gz", "no such file")
+        for name in ("no.nii.gz", "no.jpeg", "long" * 200 + ".nii", "nul\0.nii", "no"):
+            refused(tmp_path / name, "no such file")
 
     def test_folder(self, tmp_path: Path) -> None:
         (tmp_path / "a.nii").mkdir()
@@ -146,6 +147,13 @@ class TestBadFiles:
         path = patched(save(tmp_path / "a.nii"), 280, np.zeros(12, "<f4"))
         refused(path, "spacing")
 
+    def test_impossible_rotation(self, tmp_path: Path) -> None:
+        path = patched(save(tmp_path / "a.nii"), 252, np.array([1, 0], "<i2"))
+        refused(patched(path, 256, np.array([9, 9, 9], "<f4")), "orientation")
+
+    def test_infinite_intercept(self, tmp_path: Path) -> None:
+        refused(patched(save(tmp_path / "a.nii"), 112, np.array([2, np.inf], "<f4")), "damaged")
+
     @pytest.mark.parametrize("kind", ["c8", [("R", "u1"), ("G", "u1"), ("B", "u1")]])
     def test_not_scalar(self, tmp_path: Path, kind: object) -> None:
         refused(save(tmp_path / "a.nii.gz", np.zeros((3, 3, 3), kind)), "not real numbers")
@@ -156,6 +164,24 @@ class TestBadFiles:
 
     def test_header_pair(self, tmp_path: Path) -> None:
         refused(patched(save(tmp_path / "a.nii"), 344, np.frombuffer(b"ni1\0", "u1")), "magic")
+
+    def test_not_readable(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        path = save(tmp_path / "a.nii")
+
+        def denied(*_: object) -> None:
+            raise PermissionError(13, "Permission denied")
+
+        monkeypatch.setattr(Path, "open", denied)
+        refused(path, "Permission denied")
+
+    def test_memory_runs_out(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        path = save(tmp_path / "a.nii")
+
+        def full(*_: object, **__: object) -> None:
+            raise MemoryError
+
+        monkeypatch.setattr(np, "empty", full)
+        refused(path, "memory")
 
     def test_unknown_suffix(self, tmp_path: Path) -> None:
         (tmp_path / "a.jpeg").write_bytes(b"x")
