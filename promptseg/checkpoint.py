@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from promptseg.errors import WeightsError
-from promptseg.io.atomic import atomic_path
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -56,6 +55,8 @@ def convert(path: str | os.PathLike[str], out: str | os.PathLike[str]) -> Path:
         WeightsError: If the checkpoint cannot be read or `out` has another ending.
     """
     from safetensors.torch import save_file
+
+    from promptseg.io.atomic import atomic_path
 
     target = Path(out)
     if target.suffix != ".safetensors":

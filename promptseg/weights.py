@@ -17,7 +17,6 @@ from typing import Any, Literal
 from promptseg.assets import asset_dir
 from promptseg.checkpoint import convert, load_state
 from promptseg.errors import WeightsError
-from promptseg.io.atomic import atomic_path
 
 __all__ = [
     "Entry",
@@ -182,6 +181,8 @@ def recorded(path: Path) -> str | None:
 
 def _record(path: Path, digest: str) -> None:
     from filelock import FileLock
+
+    from promptseg.io.atomic import atomic_path
 
     target = path.parent / RECORD
     with FileLock(f"{target}.lock"):

@@ -7,12 +7,13 @@ together, and the results put back in the order of the rows.
 
 from __future__ import annotations
 
+import dataclasses
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from promptseg.backbones.base import Decoded, Embedding, PromptBatch
 from promptseg.backbones.points import with_scribble_points
@@ -39,11 +40,18 @@ class Group:
 
 
 def decode_in_groups(
-    embedding: Embedding, prompts: PromptBatch, decode: Callable[[Embedding, Group], Decoded]
+    module: nn.Module,
+    embedding: Embedding,
+    prompts: PromptBatch,
+    decode: Callable[[Embedding, Group], Decoded],
 ) -> Decoded:
     """Decode rows of one shape together; strokes become points.
 
+    Autocast is off meanwhile: in half precision SAM's position code of a point is off by
+    several pixels.
+
     Args:
+        module: The network; features and masks are brought to its device and precision.
         embedding: Features of B slices.
         prompts: B prompts, one for each of them.
         decode: Decodes a group on its own rows of the embedding.
@@ -56,11 +64,13 @@ def decode_in_groups(
             f"{len(prompts)} prompts on {len(embedding)} embeddings: give one for one, and at "
             "least one"
         )
-    prompts = with_scribble_points(prompts)
+    weight = next(module.parameters())
+    embedding = embedding.to(weight.device, weight.dtype)
+    prompts = with_scribble_points(prompts.to(weight.device))
+    prompts = dataclasses.replace(prompts, masks=prompts.masks.to(weight.dtype))
     rows = _rows_by_shape(prompts)
-    parts = [decode(embedding[index], _group(prompts[index])) for index in rows]
-    if len(parts) == 1:
-        return parts[0]
+    with torch.autocast(weight.device.type, enabled=False):
+        parts = [decode(embedding[index], _group(prompts[index])) for index in rows]
     back = torch.argsort(torch.tensor([row for index in rows for row in index]))
     logits = torch.cat([part.logits for part in parts])
     quality = torch.cat([part.quality for part in parts])

@@ -94,7 +94,7 @@ class SegmentAnything:
         def decode(features: Embedding, group: Group) -> Decoded:
             return self._decode(features.features[0], group, multimask)
 
-        return decode_in_groups(embedding, prompts, decode)
+        return decode_in_groups(self.module, embedding, prompts, decode)
 
     def _decode(self, features: Tensor, group: Group, multimask: bool) -> Decoded:
         prompt_encoder, decoder = self._network.prompt_encoder, self._network.mask_decoder

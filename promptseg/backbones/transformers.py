@@ -95,7 +95,7 @@ class TransformersBackbone(ABC):
             )
             return Decoded(output.pred_masks[:, 0], output.iou_scores[:, 0].clamp(0.0, 1.0))
 
-        return decode_in_groups(embedding, prompts, decode)
+        return decode_in_groups(self.module, embedding, prompts, decode)
 
     @staticmethod
     @abstractmethod
