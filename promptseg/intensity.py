@@ -106,9 +106,11 @@ def _foreground_percentiles(data: np.ndarray) -> tuple[float, float]:
 
 def _counted_percentiles(data: np.ndarray) -> tuple[float, float]:
     """The same from a histogram, without sorting: exact for integers of up to 16 bits."""
-    lowest = int(data.min())
-    counts = np.bincount(data.ravel(order="K").astype(np.int32) - lowest)
-    if lowest <= 0 <= lowest + len(counts) - 1 and np.count_nonzero(counts) > 1:
+    lowest, highest = int(data.min()), int(data.max())
+    counts = np.zeros(highest - lowest + 1, dtype=np.int64)
+    for plane in data.T:
+        counts += np.bincount(plane.ravel().astype(np.intp) - lowest, minlength=len(counts))
+    if lowest <= 0 <= highest and np.count_nonzero(counts) > 1:
         counts[-lowest] = 0
     ends = np.cumsum(counts)
     places = (ends[-1] - 1) * np.array(PERCENTILES) / 100
