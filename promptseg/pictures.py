@@ -209,7 +209,8 @@ def _mask(plane: np.ndarray, size: tuple[int, int]) -> Image.Image:
 
 
 def _outline(canvas: Image.Image, mask: Image.Image, colour: Colour, fill: float) -> None:
-    inner = mask.filter(ImageFilter.MinFilter(2 * _SUPERSAMPLED - 1))
+    blurred = mask.filter(ImageFilter.BoxBlur(1.3 * _SUPERSAMPLED))
+    inner = blurred.point([255 if value == 255 else 0 for value in range(256)])
     edge = ImageChops.subtract(mask, inner)
     weight = mask.point([round(value * fill) for value in range(256)])
     canvas.paste(colour, (0, 0), ImageChops.lighter(weight, edge))

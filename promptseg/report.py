@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from promptseg.errors import FormatError
-from promptseg.io.atomic import atomic_path
 
 if TYPE_CHECKING:
     from promptseg.prompts import PromptSet
@@ -94,6 +93,8 @@ def save_manifest(manifest: Mapping[str, Any], path: str | os.PathLike[str]) -> 
     Raises:
         FormatError: The file cannot be written.
     """
+    from promptseg.io.atomic import atomic_path
+
     text = json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     try:
         with atomic_path(path) as temporary:

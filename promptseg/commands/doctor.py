@@ -65,7 +65,8 @@ def _packages() -> dict[str, dict[str, str | None]]:
     groups: dict[str, dict[str, str | None]] = {}
     for requirement in metadata.requires("promptseg") or []:
         match = _REQUIREMENT.match(requirement)
-        if match and match[1] != "promptseg":
+        conditional = "python_version" in requirement
+        if match and match[1] != "promptseg" and not conditional:
             groups.setdefault(match[2] or "core", {})[match[1]] = _version(match[1])
     return groups
 

@@ -60,7 +60,7 @@ class Run:
         prompts: As the user gave them.
         result: The labels.
         choices: How it was asked for.
-        timings: Seconds spent loading the model and segmenting.
+        timings: Seconds spent loading the model, and in total.
     """
 
     segmenter: Segmenter
@@ -174,16 +174,17 @@ def run_job(volume: Volume, prompts: PromptSet, choices: Choices) -> Run:
             uncertainty=choices.uncertainty,
             progress=bars,
         )
-    timings = {"load_model": loaded - started, "segment": time.perf_counter() - loaded}
+    timings = {"load_model": loaded - started, "total": time.perf_counter() - started}
     return Run(segmenter, volume, prompts, result, choices, timings)
 
 
 def _segmenter(choices: Choices) -> Segmenter:
-    from promptseg.segmenter import Segmenter
-
     adapters = choices.adapters
     if len(adapters) > 1:
         raise UsageError(f"--adapter is given {len(adapters)} times: give one")
+    _hush_transformers()
+    from promptseg.segmenter import Segmenter
+
     segmenter = Segmenter.from_pretrained(
         choices.model,
         adapter=adapters[0] if adapters else None,
@@ -199,6 +200,14 @@ def _segmenter(choices: Choices) -> Segmenter:
         f"model {spec.name} on {segmenter.device} in {segmenter.precision}; licence: {spec.licence}"
     )
     return segmenter
+
+
+def _hush_transformers() -> None:
+    """Keep the library's own bars and remarks off stderr."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
 
 
 def adapter_digest(name: str) -> str | None:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from promptseg.commands.parsing import UsageError
 from promptseg.errors import FormatError
-from promptseg.io.atomic import atomic_path
 
 
 def check_outputs(paths: Mapping[str, Path], image: Path | None = None) -> None:
@@ -54,6 +53,8 @@ def staged(paths: Mapping[str, Path]) -> Iterator[dict[str, Path]]:
     Raises:
         FormatError: A file cannot be written; none is left behind.
     """
+    from promptseg.io.atomic import atomic_path
+
     temporary: dict[str, Path] = {}
     try:
         with ExitStack() as stack:

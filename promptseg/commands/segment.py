@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json(manifest)
     else:
-        seconds = sum(done.timings.values())
+        seconds = done.timings["total"]
         print("\n".join([*done.summary(), f"{arguments.output} written in {seconds:.1f} s"]))
     return 0
 
@@ -80,7 +80,8 @@ def _segment(arguments: argparse.Namespace) -> Run:
     seconds = time.perf_counter() - started
     prompts = build_prompts(arguments.given or [], arguments.frame, volume)
     done = run_job(volume, prompts, choices_of(arguments))
-    return replace(done, timings={"read": seconds, **done.timings})
+    total = seconds + done.timings["total"]
+    return replace(done, timings={"read": seconds, **done.timings, "total": total})
 
 
 def _write(done: Run, paths: dict[str, Path], format: str | None) -> dict[str, Any]:

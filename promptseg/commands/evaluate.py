@@ -1,0 +1,195 @@
+"""`promptseg evaluate`: simulated users on a cohort, with files to read and to look at."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from promptseg.commands.job import AXES, add_model_options
+from promptseg.commands.parsing import UsageError, add_json, note, print_json
+from promptseg.commands.progress import Bars
+from promptseg.evaluate.settings import BASELINES, PROTOCOLS, REFINES, STARTS
+
+if TYPE_CHECKING:
+    from promptseg.evaluate.reports import Report
+    from promptseg.segmenter import Segmenter
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("--images", metavar="DIR", type=Path, required=True)
+    parser.add_argument(
+        "--labels", metavar="DIR", type=Path, required=True, help="matched by file name"
+    )
+    parser.add_argument("--label", metavar="N", type=int, help="default: every label in turn")
+    parser.add_argument("-o", "--output", metavar="DIR", type=Path, required=True)
+    _add_user(parser.add_argument_group("simulated user"))
+    _add_choice(parser.add_argument_group("what is evaluated"))
+    add_model_options(parser)
+    group = parser.add_argument_group("output")
+    group.add_argument("--no-figures", action="store_true", help="write the tables only")
+    add_json(group)
+
+
+def _add_user(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--prompt", choices=PROTOCOLS, default="clicks", help="default: clicks")
+    group.add_argument(
+        "--dims", choices=("2d", "3d"), default="2d", help="every slice, or the volume"
+    )
+    group.add_argument("--clicks", metavar="N", type=int, default=5, help="of clicks, default 5")
+    group.add_argument(
+        "--start", choices=STARTS, default="point", help="before the clicks; point is the first"
+    )
+    group.add_argument(
+        "--jitter", metavar="SHARE", type=float, default=0.05, help="of a box's side, default 0.05"
+    )
+    group.add_argument("--text", metavar="WORDS", help="of text, default the adapter's organ")
+    group.add_argument("--scribbles", metavar="DIR", type=Path, help="human scribbles")
+    group.add_argument(
+        "--refine",
+        nargs="?",
+        choices=REFINES,
+        const="graph-cut",
+        default="none",
+        help="how clicks correct a volume (default: the network sees all prompts again)",
+    )
+    group.add_argument("--seed", metavar="N", type=int, default=0)
+
+
+def _add_choice(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--cases", metavar="N|A-B", help="the first N cases in sorted order, or those from A to B"
+    )
+    group.add_argument("--slices", metavar="N", type=int, help="a case and label in 2d; all")
+    group.add_argument("--min-pixels", metavar="N", type=int, default=10, help="of a 2d slice, 10")
+    group.add_argument("--axis", choices=AXES, default="auto", help="axis to slice along")
+    group.add_argument("--window", default="auto", metavar="NAME|WIDTH,LEVEL")
+    group.add_argument(
+        "--against",
+        nargs="+",
+        default=[],
+        choices=BASELINES,
+        metavar="NAME",
+        help=f"baselines on the same prompts: {', '.join(BASELINES)}",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Evaluate and write the report."""
+    cases = parse_cases(arguments.cases)
+    _check_output(arguments.output)
+    with Bars() as bars:
+        report = _evaluate(arguments, cases, bars)
+    report.save(arguments.output, figures=False)
+    if not arguments.no_figures:
+        _figures(report, arguments.output)
+    if arguments.json:
+        print_json(report.summary)
+    else:
+        print("\n".join([*lines(report), f"{arguments.output} written"]))
+    return 0
+
+
+def parse_cases(text: str | None) -> int | tuple[int, int] | None:
+    """`N`, `A-B` or nothing.
+
+    Raises:
+        UsageError: It is neither.
+    """
+    if text is None:
+        return None
+    parts = text.split("-")
+    if not all(part.isdecimal() and int(part) > 0 for part in parts) or len(parts) > 2:
+        raise UsageError(f"--cases is {text!r}: give a number from 1 up, or a range such as 57-68")
+    numbers = [int(part) for part in parts]
+    if len(numbers) == 1:
+        return numbers[0]
+    if numbers[0] > numbers[1]:
+        raise UsageError(f"--cases is {text!r}: the range must not end before it starts")
+    return numbers[0], numbers[1]
+
+
+def lines(report: Report) -> list[str]:
+    """The summary for a person: one line a label, and one for each baseline."""
+    summary = report.summary
+    tables = {f"label {label}": table for label, table in summary["labels"].items()}
+    if len(tables) > 1:
+        tables["all"] = summary
+    tables |= {f"against {name}": table for name, table in summary.get("against", {}).items()}
+    return [f"{name}: {_measures(table)}" for name, table in tables.items()]
+
+
+def _measures(table: dict[str, Any]) -> str:
+    shown = {"Dice": "dice", "NSD 1 mm": "nsd_1mm", "HD95 mm": "hd95_mm", "ASSD mm": "assd_mm"}
+    parts = []
+    for name, key in shown.items():
+        mean, std = table[key]["mean"], table[key]["std"]
+        parts.append(f"{name} -" if mean is None else f"{name} {mean:.3f} ± {std:.3f}")
+    if "dice_per_click" in table:
+        curve = " ".join("-" if v is None else f"{v:.3f}" for v in table["dice_per_click"])
+        parts.append(f"by click {curve}")
+    return f"{', '.join(parts)} (n {table['dice']['n']})"
+
+
+def _evaluate(
+    arguments: argparse.Namespace, cases: int | tuple[int, int] | None, bars: Bars
+) -> Report:
+    from promptseg.evaluate import evaluate
+
+    return evaluate(
+        _segmenter(arguments),
+        arguments.images,
+        arguments.labels,
+        arguments.prompt,
+        label=arguments.label,
+        dims=arguments.dims,
+        clicks=arguments.clicks,
+        start=arguments.start,
+        cases=cases,
+        slices=arguments.slices,
+        least_pixels=arguments.min_pixels,
+        jitter=arguments.jitter,
+        seed=arguments.seed,
+        axis=arguments.axis,
+        window=arguments.window,
+        refine=arguments.refine,
+        text=arguments.text,
+        scribbles=arguments.scribbles,
+        against=arguments.against,
+        progress=bars,
+    )
+
+
+def _segmenter(arguments: argparse.Namespace) -> Segmenter:
+    from promptseg.segmenter import Segmenter
+
+    if len(arguments.adapter) > 1:
+        raise UsageError(f"--adapter is given {len(arguments.adapter)} times: give one")
+    segmenter = Segmenter.from_pretrained(
+        arguments.model,
+        adapter=arguments.adapter[0] if arguments.adapter else None,
+        device=arguments.device,
+        precision=arguments.precision,
+    )
+    spec = segmenter.backbone.spec
+    note(
+        f"model {spec.name} on {segmenter.device} in {segmenter.precision}; licence: {spec.licence}"
+    )
+    return segmenter
+
+
+def _check_output(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"-o {folder} is a file: give a folder")
+
+
+def _figures(report: Report, folder: Path) -> None:
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        note("no figures: they need matplotlib (pip install 'promptseg[train]')")
+        return
+    from promptseg.evaluate.figures import save_figures
+
+    save_figures(report, folder)
