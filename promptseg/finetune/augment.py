@@ -13,7 +13,7 @@ Image = NDArray[np.float32]
 
 def change_contrast(image: Image, rng: np.random.Generator) -> Image:
     """Gamma, gain and offset."""
-    image = image ** np.float32(np.exp(rng.uniform(-0.7, 0.7)))
+    image = image ** np.float32(np.exp(rng.uniform(-0.5, 0.5)))
     return (image - 0.5) * rng.uniform(0.7, 1.4) + 0.5 + rng.uniform(-0.15, 0.15)
 
 
@@ -46,14 +46,14 @@ def add_noise(image: Image, rng: np.random.Generator) -> Image:
 
 def augment(image: Image, rng: np.random.Generator, invert: bool) -> Image:
     """Random chain of the above; `invert` allows black and white to be swapped."""
-    if invert and rng.random() < 0.15:
+    if invert and rng.random() < 0.1:
         image = 1 - image
     for chance, change in (
-        (0.6, change_contrast),
-        (0.25, bias_field),
-        (0.2, lower_resolution),
-        (0.15, blur),
-        (0.3, add_noise),
+        (0.4, change_contrast),
+        (0.15, bias_field),
+        (0.1, lower_resolution),
+        (0.08, blur),
+        (0.2, add_noise),
     ):
         if rng.random() < chance:
             image = np.clip(change(image, rng), 0, 1)

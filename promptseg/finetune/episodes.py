@@ -156,8 +156,8 @@ def crop_matrix(
     side = max(side, 14 * float(millimetres.min()))
     slack = np.maximum(side - extent, 0) * 0.48
     centre = (box[:2] + box[2:]) / 2 * millimetres + rng.uniform(-1, 1, 2) * slack
-    turn = np.deg2rad(rng.uniform(-30, 30) if rng.random() < 0.5 else 0)
-    turn += np.pi / 2 * int(rng.integers(4)) if rng.random() < 0.5 else 0
+    turn = np.deg2rad(rng.uniform(-25, 25) if rng.random() < 0.3 else 0)
+    turn += np.pi / 2 * int(rng.integers(4)) if rng.random() < 0.4 else 0
     rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
     stretch = np.exp(rng.uniform(-0.12, 0.12, 2)) * (1 if rng.random() < 0.5 else [-1, 1])
     linear = (rotation * stretch) * (side / size) / millimetres[:, None]
