@@ -218,6 +218,17 @@ def paint(
     return Painted(labels, doubt, dict(sorted(scores.items())))
 
 
+def probabilities(answered: list[Answered], shape: tuple[int, int, int], target: int) -> np.ndarray:
+    """(I, J, K) float32 foreground probability of one target, 0 where it was not looked for."""
+    volume = np.zeros(shape, np.float32)
+    axis = answered[0].frame.axis
+    for index in sorted({i for g in answered for i in g.answers.get(target, {})}):
+        for found, rows, logits in slice_logits(answered, index):
+            if found == target:
+                take_slice(volume, axis, index)[rows] = 1 / (1 + np.exp(-logits))
+    return volume
+
+
 def slice_logits(
     answered: list[Answered], index: int
 ) -> list[tuple[int, tuple[slice, slice], np.ndarray]]:

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from dataclasses import replace
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from promptseg.embeddings import Progress, SliceEncoder
-from promptseg.engine import Engine, Painted, Timings, paint
+from promptseg.engine import Answered, Engine, Painted, Timings, paint, probabilities
 from promptseg.errors import PromptError
 from promptseg.intensity import choose_window, normalise
 from promptseg.prompts import Point, Prompt, PromptSet
-from promptseg.slice_prompts import CORRECTION
+from promptseg.slice_prompts import BOTH, CORRECTION, REFINE
 from promptseg.slicing import choose_axis, resolve_axis
 from promptseg.volume import Segmentation, Volume
 
 if TYPE_CHECKING:
     from promptseg.segmenter import Segmenter
+
+RefineMode = Literal["graph_cut", "network", "both"]
+REFINE_ROLES = {"graph_cut": REFINE, "network": CORRECTION, "both": BOTH}
 
 
 class Session:
@@ -50,6 +53,7 @@ class Session:
         self._undone: list[list[Prompt]] = []
         self._steps: list[int] = []
         self._answered = False
+        self._pending = 0
         self._result: Segmentation | None = None
         self.changed: tuple[slice, slice, slice] | None = None
 
@@ -90,6 +94,7 @@ class Session:
         if not self._steps:
             raise PromptError("nothing to undo: no prompt was added")
         start = self._steps.pop()
+        self._pending = min(self._pending, start)
         self._undone.append(self._given[start:])
         del self._given[start:]
 
@@ -110,6 +115,30 @@ class Session:
 
     def propagate(self, progress: Progress | None = None) -> Segmentation:
         """Masks through the volume."""
+        return self.answer(propagate=True, progress=progress)
+
+    def refine(
+        self, mode: RefineMode = "graph_cut", progress: Progress | None = None
+    ) -> Segmentation:
+        """Take up the clicks added since the last answer.
+
+        Args:
+            mode: `graph_cut` cuts the 3D mask anew around the clicks without the network
+                (information-fusion graph cut, METHODS A); `network` asks the network again and
+                propagates the corrected slices; `both` does one after the other.
+            progress: Called with stage, done, total.
+
+        Raises:
+            PromptError: If no click was added since the last answer, or the mode is unknown.
+        """
+        if mode not in REFINE_ROLES:
+            raise PromptError(f"refine mode {mode!r} is unknown: use {', '.join(REFINE_ROLES)}")
+        fresh = self._given[self._pending :]
+        if not any(isinstance(prompt, Point) for prompt in fresh):
+            raise PromptError("nothing to refine: add a point where the mask is wrong")
+        self._given[self._pending :] = [
+            replace(p, role=REFINE_ROLES[mode]) if isinstance(p, Point) else p for p in fresh
+        ]
         return self.answer(propagate=True, progress=progress)
 
     def answer(
@@ -137,8 +166,25 @@ class Session:
         began = perf_counter()
         painted = paint(answered, engine.shape, uncertainty)
         timings.add("paint", began)
-        self._answered = True
+        began = perf_counter()
+        painted = self._refined(painted, answered, resolved, engine)
+        timings.add("refine", began)
+        self._answered, self._pending = True, len(self._given)
         return self._keep(painted, engine, timings, propagate)
+
+    def _refined(
+        self, painted: Painted, answered: list[Answered], resolved: PromptSet, engine: Engine
+    ) -> Painted:
+        """The same after graph cut on the clicks that ask for it."""
+        roles = (REFINE, BOTH)
+        clicks = PromptSet(p for p in resolved if isinstance(p, Point) and p.role in roles)
+        if not clicks:
+            return painted
+        from promptseg.refine.volume import refined_labels
+
+        shares = {t: probabilities(answered, engine.shape, t) for t in clicks.targets}
+        labels = refined_labels(painted.labels, shares, engine.encoder.data, clicks, engine.spacing)
+        return replace(painted, labels=labels)
 
     def _prepared(self, resolved: PromptSet) -> Engine:
         axis = choose_axis(self.volume, resolved, self._axis)

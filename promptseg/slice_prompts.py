@@ -13,7 +13,7 @@ from promptseg.errors import PromptError
 from promptseg.prompts import Box, Mask, Point, PromptSet, Scribble, Text
 from promptseg.slicing import Frame, Region, in_plane, take_slice
 
-CORRECTION, REFINE = "correction", "refine"
+CORRECTION, REFINE, BOTH = "correction", "refine", "correction+refine"
 GIVEN_MASK_LOGIT = 8.0
 
 
@@ -116,12 +116,21 @@ class SlicePrompts:
     def _drawn(self, frame: Frame) -> torch.Tensor | None:
         if not (self.strokes[0] or self.strokes[1]):
             return None
-        rows, cols = in_plane(frame.axis)
-        canvas = np.zeros((2, frame.shape[rows], frame.shape[cols]), np.float32)
-        for layer, strokes in zip(canvas, self.strokes, strict=True):
-            for stroke in strokes:
-                layer[stroke[:, rows], stroke[:, cols]] = 1
-        return torch.stack([(frame.project(layer, frame.size) > 0.2).float() for layer in canvas])
+        return torch.stack([draw_strokes(side, frame) for side in self.strokes])
+
+
+def draw_strokes(strokes: list[np.ndarray], frame: Frame) -> torch.Tensor:
+    """(size, size) 1 where a stroke of (N, 3) voxels passes, however small a voxel appears."""
+    rows, cols = in_plane(frame.axis)
+    canvas = np.zeros((frame.shape[rows], frame.shape[cols]), np.float32)
+    for stroke in strokes:
+        canvas[stroke[:, rows], stroke[:, cols]] = 1
+    drawn = (frame.project(canvas, frame.size) > 0.2).float()
+    for stroke in strokes:
+        x, y = np.floor(frame.to_pixels(stroke)).astype(int).T
+        shown = (x >= 0) & (x < frame.size) & (y >= 0) & (y < frame.size)
+        drawn[y[shown], x[shown]] = 1
+    return drawn
 
 
 BySlice = dict[int, dict[int, SlicePrompts]]
@@ -145,7 +154,7 @@ def sort_prompts(prompts: PromptSet, axis: int, shape: tuple[int, int, int]) -> 
             place = at(prompt.target, int(np.floor(prompt.at[axis] + 0.5)))
             place.points.append(prompt.at)
             place.labels.append(int(prompt.positive))
-            place.correction.append(prompt.role == CORRECTION or not prompt.positive)
+            place.correction.append(prompt.role in (CORRECTION, BOTH) or not prompt.positive)
         elif isinstance(prompt, Box):
             check_box(prompt, axis)
             at(prompt.target, int(prompt.lo[axis] + prompt.hi[axis] - 1) // 2).box = (
