@@ -59,7 +59,7 @@ def load_backbone(
         return _from_folder(path, input_size, attention)
     entry, path, digest = _find(str(name_or_path))
     if entry is not None and entry.family == "promptseg":
-        return _default(path, entry.name, input_size, attention)
+        return _default(path, entry.name, input_size, attention, digest)
     about: dict[str, Any] = {
         "name": str(path) if entry is None else entry.name,
         "input_size": input_size,
@@ -67,7 +67,10 @@ def load_backbone(
         "sha256": digest,
         "licence": "unknown" if entry is None else entry.licence,
     }
-    return _from_state(weights.load_state(path), about, attention, library)
+    state = weights.load_state(path)
+    if _layout(state) == "promptseg":
+        return _default(path, str(path), input_size, attention, digest)
+    return _from_state(state, about, attention, library)
 
 
 def _find(name: str) -> tuple[weights.Entry | None, Path, str]:
@@ -87,7 +90,7 @@ def _find(name: str) -> tuple[weights.Entry | None, Path, str]:
 def _from_folder(folder: Path, input_size: int | None, attention: Attention) -> Backbone:
     kind = _model_type(folder)
     if kind == "promptseg":
-        return _default(folder, str(folder), input_size, attention)
+        return _default(folder, str(folder), input_size, attention, _folder_digest(folder))
     from promptseg.backbones.folders import load_folder, wrap
 
     module = load_folder(folder, kind, attention)
@@ -109,18 +112,24 @@ def _folder_digest(folder: Path) -> str | None:
     return next((weights.sha256_file(file) for file in files if file.is_file()), None)
 
 
-def _default(path: Path, name: str, input_size: int | None, attention: Attention) -> Backbone:
+def _default(
+    path: Path, name: str, input_size: int | None, attention: Attention, digest: str | None
+) -> Backbone:
     from promptseg.backbones.default import load_default
 
-    return load_default(path, name, input_size=input_size, attention=attention)
+    return load_default(path, name, input_size=input_size, attention=attention, sha256=digest)
+
+
+def _layout(state: Mapping[str, Tensor]) -> str:
+    from promptseg.backbones.layout import layout_of
+
+    return layout_of(state)
 
 
 def _from_state(
     state: Mapping[str, Tensor], about: dict[str, Any], attention: Attention, library: Library
 ) -> Backbone:
-    from promptseg.backbones.layout import layout_of
-
-    layout = layout_of(state)
+    layout = _layout(state)
     if layout in UNWRAPPED:
         raise WeightsError(f"cannot load {about['name']}: {UNWRAPPED[layout]}")
     if layout == "sam" and library == "segment-anything":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -71,9 +73,13 @@ def load_folder(folder: Path, kind: str, attention: str = "sdpa") -> transformer
     """
     built: Any = model_class(kind)
     try:
-        module, report = built.from_pretrained(
-            folder, attn_implementation=attention, local_files_only=True, output_loading_info=True
-        )
+        with _without_bars():
+            module, report = built.from_pretrained(
+                folder,
+                attn_implementation=attention,
+                local_files_only=True,
+                output_loading_info=True,
+            )
     except Exception as error:  # the library and its readers raise many kinds
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise WeightsError(f"cannot load the model in {folder}: {reason}") from error
@@ -84,3 +90,16 @@ def load_folder(folder: Path, kind: str, attention: str = "sdpa") -> transformer
             f"{missing[0]}"
         )
     return module
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """The library draws progress bars wherever stderr leads."""
+    log = transformers.utils.logging
+    shown = log.is_progress_bar_enabled()
+    log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            log.enable_progress_bar()

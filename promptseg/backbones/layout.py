@@ -11,7 +11,7 @@ from torch import Tensor
 
 from promptseg.errors import WeightsError
 
-Layout = Literal["sam", "sam2", "mobile_sam", "sam_hq", "transformers", "unknown"]
+Layout = Literal["promptseg", "sam", "sam2", "mobile_sam", "sam_hq", "transformers", "unknown"]
 
 # Shapes do not tell the heads of the mask decoder; every published SAM has eight.
 DECODER_HEADS = 8
@@ -19,6 +19,8 @@ DECODER_HEADS = 8
 
 def layout_of(state: Mapping[str, Tensor]) -> Layout:
     """Whose names a state dict uses."""
+    if "mask_decoder.concept.weight" in state:
+        return "promptseg"
     if any(name.startswith("vision_encoder.") for name in state):
         return "transformers"
     if any(name.startswith("image_encoder.trunk.") for name in state):
