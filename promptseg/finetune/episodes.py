@@ -307,7 +307,7 @@ def real_episode(case: Case, size: int, count: int, rng: np.random.Generator) ->
     if chosen is None:
         return None
     index, labels = chosen
-    beyond = beyond_extent(case, axis, labels, rng) if rng.random() < 0.1 else None
+    beyond = beyond_extent(case, axis, labels, rng) if rng.random() < 0.16 else None
     index, absent = (beyond, True) if beyond is not None else (index, False)
     image, stack = case.slice_stack(axis, index)
     masks = np.isin(stack, labels)

@@ -56,6 +56,6 @@ def candidate_loss(
     overlap = intersection_over_union(logits.detach(), wide)
     scoring = functional.mse_loss(torch.sigmoid(quality), overlap)
     presence_loss = functional.binary_cross_entropy_with_logits(presence, present.float())
-    loss = parts[:, 0].mean() + 0.5 * best.mean() + scoring + 0.1 * presence_loss
+    loss = parts[:, 0].mean() + 0.5 * best.mean() + scoring + 0.4 * presence_loss
     return loss, {"mask": parts[:, 0].mean(), "iou": overlap[:, 0].mean(),
                   "scoring": scoring, "presence": presence_loss}  # fmt: skip
