@@ -5,18 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import platform
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
 from filelock import FileLock
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from promptseg.backbones.base import Backbone, Embedding
@@ -40,11 +42,16 @@ def choose_device(device: str = "auto") -> torch.device:
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        chosen = torch.device(device)
+        chosen = torch.device(str(device))
     except RuntimeError as error:
         raise PromptsegError(f"device {device!r} is unknown: use auto, cpu or cuda") from error
+    if chosen.type not in ("cpu", "cuda"):
+        raise PromptsegError(f"device {device!r} is unknown: use auto, cpu or cuda")
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise PromptsegError(f"device {device!r} is not there: torch finds no GPU; use cpu")
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        raise PromptsegError(f"device {device!r} is not there: torch finds {count}; use cuda")
     return chosen
 
 
@@ -80,6 +87,23 @@ def cpu_computes_bfloat16() -> bool:
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[None]:
     """Mixed precision for `device`; nothing for `fp32`."""
     return torch.autocast(device.type, dtype=DTYPES[precision], enabled=precision != "fp32")
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """True for what torch and numpy raise when an allocation fails, on any device."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
+def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
+    """Sha256 of names, types, shapes and values."""
+    state = hashlib.sha256()
+    for name, tensor in tensors.items():
+        state.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        values = tensor.detach().cpu().contiguous().flatten()
+        state.update(values.view(torch.uint8).numpy().data)
+    return state.hexdigest()
 
 
 class EmbeddingCache:
@@ -121,15 +145,21 @@ class EmbeddingCache:
         return found
 
     def put(self, key: str, embedding: Embedding) -> None:
-        """Keep one slice's embedding."""
+        """Keep one slice's embedding; a file that cannot be written is left out."""
         self._hold(key, embedding)
         file = self._file(key)
-        if file is not None and not file.exists():
+        if file is None or file.exists():
+            return
+        tensors = {str(n): f.contiguous() for n, f in enumerate(embedding.features)}
+        try:
             with FileLock(str(self.folder) + ".lock"):
                 with atomic_path(file) as temporary:
-                    tensors = {str(n): f.contiguous() for n, f in enumerate(embedding.features)}
-                    save_file(tensors, temporary)
+                    save_file(
+                        tensors, temporary, {"signature": key, "sha256": tensors_digest(tensors)}
+                    )
                 self._trim_files()
+        except OSError as error:
+            logger.warning("the embedding is not kept as %s: %s", file, error)
 
     def clear(self) -> None:
         """Forget what is in memory."""
@@ -154,20 +184,42 @@ class EmbeddingCache:
         if file is None or not file.exists():
             return None
         try:
-            stored = load_file(file)
-            file.touch()
-            return Embedding(tuple(stored[str(n)] for n in range(len(stored))))
+            stored = read_signed(file, key)
         except Exception as error:
-            logger.warning("ignoring the cached embedding %s: %s", file, error)
+            logger.warning("dropping the cached embedding %s: %s", file, error)
+            with suppress(OSError):
+                file.unlink()
             return None
+        with suppress(OSError):
+            os.utime(file)
+        return Embedding(tuple(stored[str(n)] for n in range(len(stored))))
 
     def _trim_files(self) -> None:
-        files = sorted(self.folder.glob("*/*.safetensors"), key=lambda f: f.stat().st_mtime)  # type: ignore[union-attr]
-        total = sum(file.stat().st_size for file in files)
-        while total > self.max_bytes and len(files) > 1:
-            oldest = files.pop(0)
-            total -= oldest.stat().st_size
+        found = []
+        for file in self.folder.glob("*/*.safetensors"):  # type: ignore[union-attr]
+            with suppress(FileNotFoundError):
+                found.append((file.stat(), file))
+        found.sort(key=lambda item: item[0].st_mtime_ns)
+        total = sum(stat.st_size for stat, _ in found)
+        while total > self.max_bytes and len(found) > 1:
+            stat, oldest = found.pop(0)
+            total -= stat.st_size
             oldest.unlink(missing_ok=True)
+
+
+def read_signed(file: Path, key: str) -> dict[str, Tensor]:
+    """Tensors of a cache file.
+
+    Raises:
+        ValueError: If the file carries another signature or its values changed.
+        Exception: What safetensors raises on a file that is not whole.
+    """
+    with safe_open(file, "pt") as content:
+        about = content.metadata() or {}
+        stored = {name: content.get_tensor(name) for name in sorted(content.keys(), key=int)}
+    if about.get("signature") != key or about.get("sha256") != tensors_digest(stored):
+        raise ValueError("it is not what was written for this slice")
+    return stored
 
 
 class SliceEncoder:
@@ -199,8 +251,10 @@ class SliceEncoder:
         self.batch_size = batch_size
         self.cache = EmbeddingCache() if cache is None else cache
         self.encoded = 0
-        weights = backbone.spec.sha256 or f"memory-{id(backbone.module)}"
-        self._base = json.dumps([signature, backbone.spec.name, weights, adapter, precision])
+        spec = backbone.spec
+        weights = spec.sha256 or tensors_digest(backbone.module.state_dict())
+        model = [spec.name, spec.family, spec.context, weights, adapter]
+        self._base = json.dumps([signature, *model, precision])
 
     def key(self, frame: Frame, index: int) -> str:
         """Signature of one slice seen through one frame."""
@@ -236,7 +290,7 @@ class SliceEncoder:
             self.encoded += len(encoded)
             if progress is not None:
                 progress("encode", done, len(wanted))
-        return Embedding.cat([found[i] for i in indices]).to(self.device)  # type: ignore[misc]
+        return Embedding.cat([found[i].to(self.device) for i in indices])  # type: ignore[union-attr]
 
     def _encode(self, frame: Frame, indices: Sequence[int]) -> Embedding:
         """Encode as many of `indices`, from the front, as fit into memory."""
@@ -244,7 +298,9 @@ class SliceEncoder:
             try:
                 images = frame.extract(self.data, indices, self.backbone.spec.context)
                 return self._forward(images)
-            except (torch.OutOfMemoryError, MemoryError) as error:
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error):
+                    raise
                 if len(indices) == 1:
                     raise PromptsegError(
                         "one slice does not fit into memory: use a smaller model or the CPU"
