@@ -83,7 +83,7 @@ class TestSorting:
         np.testing.assert_array_equal(found[7].mask, plane)
 
     def test_box_that_is_flat_along_another_axis_is_refused(self):
-        with pytest.raises(PromptError, match="flat along axis 0.*axis 2.*use axis 0"):
+        with pytest.raises(PromptError, match=r"flat along axis 0.*axis 2.*use axis 0"):
             sort(Box((2, 3, 4), (3, 9, 9)))
 
     def test_words_are_refused_by_name(self):
