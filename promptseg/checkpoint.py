@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 PICKLED = (".pth", ".pt", ".bin", ".ckpt")
 NESTS = ("model", "state_dict", "model_state_dict")
 WRAPPER = "module."
+SOURCE = "source_sha256"
 
 
 def load_state(path: str | os.PathLike[str]) -> dict[str, Tensor]:
@@ -47,6 +49,9 @@ def load_state(path: str | os.PathLike[str]) -> dict[str, Tensor]:
 def convert(path: str | os.PathLike[str], out: str | os.PathLike[str]) -> Path:
     """Rewrite a checkpoint as safetensors, names and values unchanged.
 
+    The digest of the checkpoint is kept in the metadata, so that a converted file is still
+    known as the registry's entry it came from.
+
     Args:
         path: Checkpoint to read.
         out: File to write; ends in `.safetensors`.
@@ -61,13 +66,43 @@ def convert(path: str | os.PathLike[str], out: str | os.PathLike[str]) -> Path:
     target = Path(out)
     if target.suffix != ".safetensors":
         raise WeightsError(f"cannot write {target}: the name must end in .safetensors")
+    metadata = {"format": "pt", SOURCE: converted_from(Path(path)) or sha256_file(path)}
     state = {name: tensor.clone().contiguous() for name, tensor in load_state(path).items()}
     try:
         with atomic_path(target) as temporary:
-            save_file(state, temporary, metadata={"format": "pt"})
+            save_file(state, temporary, metadata)
     except OSError as error:
         raise WeightsError(f"cannot write {target}: {error.strerror or error}") from error
     return target
+
+
+def converted_from(path: Path) -> str | None:
+    """Digest of the checkpoint that `convert` made the file from, None for any other file."""
+    if path.suffix != ".safetensors":
+        return None
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            return (file.metadata() or {}).get(SOURCE)
+    except (SafetensorError, OSError):
+        return None
+
+
+def sha256_file(path: str | os.PathLike[str]) -> str:
+    """Hexadecimal SHA-256 of a file, read in blocks.
+
+    Raises:
+        WeightsError: If the file cannot be read.
+    """
+    digest = hashlib.sha256()
+    try:
+        with open(path, "rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise WeightsError(f"cannot read {path}: {error.strerror or error}") from error
+    return digest.hexdigest()
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:

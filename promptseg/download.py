@@ -9,6 +9,7 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
+from promptseg.checkpoint import sha256_file
 from promptseg.errors import WeightsError
 
 BLOCK = 1 << 20
@@ -105,8 +106,6 @@ def _copy(response: Any, part: Path, have: int, progress: bool) -> None:
 
 
 def _checked(url: str, path: Path, size: int | None, sha256: str | None) -> str:
-    from promptseg.weights import sha256_file
-
     digest, found = sha256_file(path), path.stat().st_size
     if (size is None or found == size) and (sha256 is None or digest == sha256):
         return digest

@@ -6,7 +6,6 @@ Nothing heavy is imported here: `promptseg weights list` must answer at once.
 from __future__ import annotations
 
 import difflib
-import hashlib
 import json
 import os
 import sys
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from promptseg.assets import asset_dir
-from promptseg.checkpoint import convert, load_state
+from promptseg.checkpoint import convert, converted_from, load_state, sha256_file
 from promptseg.errors import WeightsError
 
 __all__ = [
@@ -24,6 +23,7 @@ __all__ = [
     "cache_dir",
     "check",
     "convert",
+    "converted_from",
     "load_state",
     "locate",
     "lookup",
@@ -147,22 +147,6 @@ def locate(name: str) -> Path | None:
     entry = lookup(name)
     found = (folder / entry.file for folder in search_path())
     return next((path for path in found if path.is_file()), None)
-
-
-def sha256_file(path: str | os.PathLike[str]) -> str:
-    """Hexadecimal SHA-256 of a file, read in blocks.
-
-    Raises:
-        WeightsError: If the file cannot be read.
-    """
-    digest = hashlib.sha256()
-    try:
-        with open(path, "rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
-    except OSError as error:
-        raise WeightsError(f"cannot read {path}: {error.strerror or error}") from error
-    return digest.hexdigest()
 
 
 def recorded(path: Path) -> str | None:

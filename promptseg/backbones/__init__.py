@@ -54,10 +54,10 @@ def load_backbone(
         raise WeightsError(
             f"library {library!r} is not known: give 'segment-anything' or 'transformers'"
         )
-    path = Path(name_or_path)
-    if path.is_dir():
-        return _from_folder(path, input_size, attention)
-    entry, path, digest = _find(str(name_or_path))
+    name = str(name_or_path)
+    if name not in weights.registry() and Path(name).is_dir():
+        return _from_folder(Path(name), input_size, attention)
+    entry, path, digest = _find(name)
     if entry is not None and entry.family == "promptseg":
         return _default(path, entry.name, input_size, attention, digest)
     about: dict[str, Any] = {
@@ -78,8 +78,9 @@ def _find(name: str) -> tuple[weights.Entry | None, Path, str]:
     path = Path(name)
     if name not in weights.registry() and path.is_file():
         digest = weights.sha256_file(path)
+        known = {digest, weights.converted_from(path)} - {None}
         entries = weights.registry().values()
-        return next((entry for entry in entries if entry.sha256 == digest), None), path, digest
+        return next((entry for entry in entries if entry.sha256 in known), None), path, digest
     entry = weights.lookup(name)
     if entry.family in UNWRAPPED:
         raise WeightsError(f"cannot load {name}: {UNWRAPPED[entry.family]}")

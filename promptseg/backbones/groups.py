@@ -31,12 +31,14 @@ class Group:
         labels: (B, N) 1 or 0, or None without points.
         boxes: (B, 4) x0, y0, x1, y1, or None.
         masks: (B, 1, mask_size, mask_size) logits, or None.
+        concept: (B, C) a further token each, or None.
     """
 
     points: Tensor | None
     labels: Tensor | None
     boxes: Tensor | None
     masks: Tensor | None
+    concept: Tensor | None = None
 
 
 def decode_in_groups(
@@ -44,6 +46,7 @@ def decode_in_groups(
     embedding: Embedding,
     prompts: PromptBatch,
     decode: Callable[[Embedding, Group], Decoded],
+    concept: Tensor | None = None,
 ) -> Decoded:
     """Decode rows of one shape together; strokes become points.
 
@@ -55,6 +58,7 @@ def decode_in_groups(
         embedding: Features of B slices.
         prompts: B prompts, one for each of them.
         decode: Decodes a group on its own rows of the embedding.
+        concept: (B, C) tokens that name the targets.
 
     Raises:
         ValueError: If there are no prompts or their number differs from the embeddings'.
@@ -68,9 +72,13 @@ def decode_in_groups(
     embedding = embedding.to(weight.device, weight.dtype)
     prompts = with_scribble_points(prompts.to(weight.device))
     prompts = dataclasses.replace(prompts, masks=prompts.masks.to(weight.dtype))
+    token = None if concept is None else concept.to(weight.device, weight.dtype)
     rows = _rows_by_shape(prompts)
     with torch.autocast(weight.device.type, enabled=False):
-        parts = [decode(embedding[index], _group(prompts[index])) for index in rows]
+        parts = [
+            decode(embedding[index], _group(prompts[index], None if token is None else token[index]))
+            for index in rows
+        ]
     back = torch.argsort(torch.tensor([row for index in rows for row in index]))
     logits = torch.cat([part.logits for part in parts])
     quality = torch.cat([part.quality for part in parts])
@@ -87,7 +95,7 @@ def _rows_by_shape(prompts: PromptBatch) -> list[list[int]]:
     return list(rows.values())
 
 
-def _group(prompts: PromptBatch) -> Group:
+def _group(prompts: PromptBatch, concept: Tensor | None) -> Group:
     """Drop the padding of prompts that have one shape."""
     order = torch.argsort((prompts.labels < 0).long(), dim=1, stable=True)
     order = order[:, : int((prompts.labels[0] >= 0).sum())]
@@ -98,4 +106,5 @@ def _group(prompts: PromptBatch) -> Group:
         prompts.labels.gather(1, order) if some else None,
         prompts.boxes - PIXEL_CENTRE if prompts.has_box[0] else None,
         prompts.masks if prompts.has_mask[0] else None,
+        concept,
     )

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+import torch
 from segment_anything.modeling import (
     ImageEncoderViT,
     MaskDecoder,
@@ -65,6 +66,7 @@ class SegmentAnything:
             family="segment-anything",
             input_size=wanted,
             mask_size=4 * grid,
+            concept=shape.channels,
             sha256=sha256,
             licence=licence,
         )
@@ -83,9 +85,15 @@ class SegmentAnything:
         return Embedding((self._network.image_encoder(pixels),))
 
     def decode(
-        self, embedding: Embedding, prompts: PromptBatch, multimask: bool = False
+        self,
+        embedding: Embedding,
+        prompts: PromptBatch,
+        multimask: bool = False,
+        concept: Tensor | None = None,
     ) -> Decoded:
         """Decode B prompts on B embeddings; three candidates with `multimask`, else one.
+
+        `concept` (B, C) is appended to the prompt tokens.
 
         Raises:
             ValueError: If there are not as many prompts as embeddings.
@@ -94,19 +102,22 @@ class SegmentAnything:
         def decode(features: Embedding, group: Group) -> Decoded:
             return self._decode(features.features[0], group, multimask)
 
-        return decode_in_groups(self.module, embedding, prompts, decode)
+        return decode_in_groups(self.module, embedding, prompts, decode, concept)
 
     def _decode(self, features: Tensor, group: Group, multimask: bool) -> Decoded:
         prompt_encoder, decoder = self._network.prompt_encoder, self._network.mask_decoder
         points = None if group.points is None else (group.points, group.labels)
         sparse, dense = prompt_encoder(points, group.boxes, group.masks)
         count = len(features)
+        sparse = sparse.expand(count, -1, -1)
+        if group.concept is not None:
+            sparse = torch.cat([sparse, group.concept[:, None]], dim=1)
         # The decoder repeats one image over all prompts. It adds the dense prompts to it, so
         # one image of zeros and the features among the dense prompts give each row its own.
         logits, quality = decoder(
             image_embeddings=features.new_zeros(1, *features.shape[1:]),
             image_pe=prompt_encoder.get_dense_pe(),
-            sparse_prompt_embeddings=sparse.expand(count, -1, -1),
+            sparse_prompt_embeddings=sparse,
             dense_prompt_embeddings=features + dense,
             multimask_output=multimask,
         )

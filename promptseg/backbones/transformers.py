@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -59,6 +61,7 @@ class TransformersBackbone(ABC):
             family=module.config.model_type.removesuffix("_video"),
             input_size=wanted,
             mask_size=4 * (wanted // int(prompt.patch_size)),
+            concept=int(prompt.hidden_size),
             sha256=sha256,
             licence=licence,
         )
@@ -76,26 +79,33 @@ class TransformersBackbone(ABC):
         return Embedding(self._encode(normalised(images, self.spec.input_size, self._pixels)))
 
     def decode(
-        self, embedding: Embedding, prompts: PromptBatch, multimask: bool = False
+        self,
+        embedding: Embedding,
+        prompts: PromptBatch,
+        multimask: bool = False,
+        concept: Tensor | None = None,
     ) -> Decoded:
         """Decode B prompts on B embeddings; three candidates with `multimask`, else one.
+
+        `concept` (B, C) is appended to the prompt tokens.
 
         Raises:
             ValueError: If there are not as many prompts as embeddings.
         """
 
         def decode(features: Embedding, group: Group) -> Decoded:
-            output = self._network(
-                **self._given(features.features),
-                input_points=None if group.points is None else group.points[:, None],
-                input_labels=None if group.labels is None else group.labels[:, None],
-                input_boxes=None if group.boxes is None else group.boxes[:, None],
-                input_masks=group.masks,
-                multimask_output=multimask,
-            )
+            with appended_token(self._network.prompt_encoder, group.concept):
+                output = self._network(
+                    **self._given(features.features),
+                    input_points=None if group.points is None else group.points[:, None],
+                    input_labels=None if group.labels is None else group.labels[:, None],
+                    input_boxes=None if group.boxes is None else group.boxes[:, None],
+                    input_masks=group.masks,
+                    multimask_output=multimask,
+                )
             return Decoded(output.pred_masks[:, 0], output.iou_scores[:, 0].clamp(0.0, 1.0))
 
-        return decode_in_groups(self.module, embedding, prompts, decode)
+        return decode_in_groups(self.module, embedding, prompts, decode, concept)
 
     @staticmethod
     @abstractmethod
@@ -175,6 +185,23 @@ class TransformersSam2(TransformersBackbone):
 
     def _given(self, features: tuple[Tensor, ...]) -> dict[str, Any]:
         return {"image_embeddings": list(features)}
+
+
+@contextmanager
+def appended_token(prompt_encoder: nn.Module, token: Tensor | None) -> Iterator[None]:
+    """Let a prompt encoder of the library give one more token, (B, C), behind its own."""
+
+    def append(_: nn.Module, __: Any, output: tuple[Tensor | None, Tensor]) -> Any:
+        sparse, dense = output
+        added = None if token is None else token[:, None, None]
+        return added if sparse is None else torch.cat([sparse, added], dim=2), dense
+
+    hook = None if token is None else prompt_encoder.register_forward_hook(append)
+    try:
+        yield
+    finally:
+        if hook is not None:
+            hook.remove()
 
 
 def _rebuilt(

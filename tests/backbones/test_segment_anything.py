@@ -17,6 +17,7 @@ from tiny_sam import (
     tiny_sam,
 )
 
+from promptseg import weights
 from promptseg.backbones import load_backbone
 from promptseg.backbones.base import Backbone
 from promptseg.backbones.layout import layout_of, sam_shape
@@ -215,6 +216,42 @@ class TestRecognition:
         assert layout_of(odd) == layout
         with pytest.raises(WeightsError, match=f"odd.pth.*{said}"):
             load_backbone(tmp_path / "odd.pth")
+
+
+class TestKnownFiles:
+    @pytest.fixture
+    def known(self, saved, monkeypatch):
+        """The registry knows the tiny checkpoint, as it knows MedSAM."""
+        digest = weights.sha256_file(saved[1])
+        entry = weights.Entry(
+            "tiny", "segment-anything", "t", "t.pth", "MIT", "", None, None, digest, "unit"
+        )
+        monkeypatch.setattr(weights, "registry", lambda: {"tiny": entry})
+        return digest
+
+    @pytest.mark.parametrize("converted", [False, True])
+    def test_name_licence_and_pixels_come_from_the_registry(
+        self, saved, known, tmp_path, converted
+    ):
+        path = weights.convert(saved[1], tmp_path / "a.safetensors") if converted else saved[1]
+        backbone = load_backbone(path)
+        assert (backbone.spec.name, backbone.spec.licence) == ("tiny", "MIT")
+        assert backbone.spec.sha256 == weights.sha256_file(path)
+        pixels = batch(image(0))
+        with torch.no_grad():
+            expected = backbone.module.image_encoder(pixels)
+            torch.testing.assert_close(backbone.encode(pixels).features[0], expected)
+
+    def test_other_files_have_unknown_terms(self, backbone):
+        assert backbone.spec.licence == "unknown"
+
+    def test_by_name_from_the_named_folder(self, saved, known, tmp_path, monkeypatch):
+        (tmp_path / "t.pth").write_bytes(saved[1].read_bytes())
+        monkeypatch.setenv("PROMPTSEG_WEIGHTS", str(tmp_path))
+        assert load_backbone("tiny").spec.sha256 == known
+        (tmp_path / "t.pth").write_bytes(b"something else")
+        with pytest.raises(WeightsError, match="not the tiny that is expected"):
+            load_backbone("tiny")
 
 
 class TestScribblePoints:
