@@ -12,7 +12,7 @@ import pytest
 
 from promptseg import cli
 from promptseg.cli import main
-from promptseg.commands import doctor
+from promptseg.commands import doctor, progress
 from promptseg.commands import segment as segment_command
 from promptseg.commands.parsing import join_negatives
 from promptseg.io import read, write
@@ -593,3 +593,29 @@ class TestDoctor:
         shown = capsys.readouterr().out
         assert "promptseg_no_such_package does not load" in shown
         assert shown.endswith("problems found\n")
+
+
+class TestBars:
+    def steps(self, monkeypatch: pytest.MonkeyPatch, terminal: bool, delay: float) -> None:
+        monkeypatch.setattr(progress, "DELAY_S", delay)
+        monkeypatch.setattr("sys.stderr.isatty", lambda: terminal, raising=False)
+        with progress.Bars() as bars:
+            for stage in ("encode", "decode"):
+                for done in range(5):
+                    bars(stage, done + 1, 5)
+
+    @pytest.mark.parametrize(
+        ("terminal", "delay", "shown"), [(True, 0.0, True), (True, 2.0, False), (False, 0.0, False)]
+    )
+    def test_only_on_a_terminal_and_only_when_slow(
+        self,
+        terminal: bool,
+        delay: float,
+        shown: bool,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        self.steps(monkeypatch, terminal, delay)
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert ("encode" in captured.err and "decode" in captured.err) is shown
