@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,11 +22,13 @@ class SliceMask:
         logits: (m, m) float32 on the CPU, covering a frame's square input.
         quality: Predicted overlap with the truth in [0, 1].
         presence: Probability that the target is there; 1 if the network does not predict it.
+        given: (H, W) bool mask of the whole slice that the user gave, to be kept as it is.
     """
 
     logits: Tensor
     quality: float
     presence: float = 1.0
+    given: np.ndarray | None = None
 
     @property
     def area(self) -> int:

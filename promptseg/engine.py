@@ -23,6 +23,7 @@ from promptseg.slicing import Frame, Region, take_slice
 
 GROWTH = 1.5
 GROWTHS = 3
+CERTAIN_LOGIT = 60.0
 Answers = dict[int, dict[int, SliceMask]]
 ByTarget = dict[int, dict[int, SlicePrompts]]
 
@@ -232,12 +233,22 @@ def probabilities(answered: list[Answered], shape: tuple[int, int, int], target:
 def slice_logits(
     answered: list[Answered], index: int
 ) -> list[tuple[int, tuple[slice, slice], np.ndarray]]:
-    """(target, place in the slice, logits there) of every target that has an answer."""
+    """(target, place in the slice, logits there) of every target that has an answer.
+
+    A mask that the user gave is certain on the whole slice, so that no other target takes it.
+    """
     placed = []
+    everywhere = slice(None), slice(None)
     for group in answered:
         image, region = group.frame.paste_slices()
         held = [(t, s[index]) for t, s in group.answers.items() if index in s]
-        if held:
-            restored = group.frame.restore(torch.stack([m.logits for _, m in held])).numpy()
-            placed += [(t, image, m[region]) for (t, _), m in zip(held, restored, strict=True)]
+        asked = [(t, m) for t, m in held if m.given is None]
+        placed += [
+            (t, everywhere, np.where(m.given, CERTAIN_LOGIT, -CERTAIN_LOGIT).astype(np.float32))
+            for t, m in held
+            if m.given is not None
+        ]
+        if asked:
+            restored = group.frame.restore(torch.stack([m.logits for _, m in asked])).numpy()
+            placed += [(t, image, m[region]) for (t, _), m in zip(asked, restored, strict=True)]
     return placed

@@ -185,7 +185,7 @@ class Propagator:
     def _decode(self, index: int, prompts: SlicePrompts, prior: SliceMask | None) -> SliceMask:
         if prompts.verbatim and prompts.mask is not None:
             share = self.frame.project(prompts.mask, self.spec.mask_size)
-            return SliceMask((share * 2 - 1) * GIVEN_MASK_LOGIT, 1.0, 1.0)
+            return SliceMask((share * 2 - 1) * GIVEN_MASK_LOGIT, 1.0, 1.0, prompts.mask)
         pixels = prompts.to_pixels(self.frame, index, self.spec.mask_size)
         if prior is not None and pixels.mask is None:
             handed = self._handed(prior.logits)
