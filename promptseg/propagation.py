@@ -83,6 +83,7 @@ class WalkState:
         lost: True once the walk has ended early.
         answers: By slice, trusted or bridged.
         pending: Poor slices that become part of the answer if the target comes back.
+        known_at: Slice whose answer settled that of each slice: itself, or the end of a gap.
     """
 
     walk: Walk
@@ -92,6 +93,7 @@ class WalkState:
     lost: bool = False
     answers: dict[int, SliceMask] = field(default_factory=dict)
     pending: dict[int, SliceMask] = field(default_factory=dict)
+    known_at: dict[int, int] = field(default_factory=dict)
 
     @property
     def active(self) -> bool:
@@ -111,14 +113,14 @@ class WalkState:
             self.lost = self.misses > rules.patience
         else:
             self._bridge(answer)
-            self.answers[self.index] = answer
+            self.answers[self.index], self.known_at[self.index] = answer, self.index
             self.carried = answer.logits
         self.index += self.walk.step
 
     def _bridge(self, answer: SliceMask) -> None:
         for index in self.pending:
             mean = (self.carried + answer.logits) / 2
-            self.answers[index] = replace(answer, logits=mean)
+            self.answers[index], self.known_at[index] = replace(answer, logits=mean), self.index
         self.pending, self.misses = {}, 0
 
 
@@ -234,9 +236,15 @@ class Propagator:
             return WalkState(walk, walk.start + walk.step, logits)
         wanted = abs(walk.stop - walk.start)
         if known.reach <= wanted:
-            answers, pending = dict(known.answers), dict(known.pending)
-            return replace(known, walk=walk, answers=answers, pending=pending)
-        answers = {i: a for i, a in known.answers.items() if abs(i - walk.start) < wanted}
+            return replace(
+                known,
+                walk=walk,
+                answers=dict(known.answers),
+                pending=dict(known.pending),
+                known_at=dict(known.known_at),
+            )
+        settled = {i for i, at in known.known_at.items() if abs(at - walk.start) < wanted}
+        answers = {i: a for i, a in known.answers.items() if i in settled}
         return WalkState(walk, walk.stop, known.carried, answers=answers)
 
     def _advance(self, states: Sequence[WalkState]) -> None:
