@@ -106,8 +106,7 @@ class Engine:
         if key not in self._regions:
             self._regions[key] = choose_region(self.decoder, self.axis, self.spacing, starting)
         region = self._regions[key]
-        late = [p.extent(self.axis) for i, p in prompted.items() if i not in starting]
-        for extent in late:
+        for extent in (p.extent(self.axis) for p in prompted.values()):
             if extent is not None and not region.contains(extent):
                 region = region.union(extent.grow(4))
         return region
