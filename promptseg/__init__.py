@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         VolumeError,
         WeightsError,
     )
+    from promptseg.evaluate import evaluate
     from promptseg.io import read, write
     from promptseg.prompts import Box, Mask, Point, PromptSet, Scribble, Text
     from promptseg.segmenter import Segmenter
@@ -27,6 +28,7 @@ _PLACES = {
     "PromptsegError": "errors",
     "VolumeError": "errors",
     "WeightsError": "errors",
+    "evaluate": "evaluate",
     "read": "io",
     "write": "io",
     "Box": "prompts",
@@ -60,6 +62,7 @@ __all__ = [
     "VolumeError",
     "WeightsError",
     "__version__",
+    "evaluate",
     "read",
     "write",
 ]

@@ -21,7 +21,9 @@ DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 COMMANDS = {
     "segment": "a 3D mask from points, boxes, scribbles or words",
     "rerun": "run a manifest again and say whether the mask is the same",
+    "evaluate": "simulated users on images with known labels: tables and figures",
     "weights": "list, fetch, check and convert model weights",
+    "bench": "speed against the usual way of using SAM",
     "doctor": "what is installed, which device, where weights are found",
 }
 """Subcommands and their help; `promptseg.commands.<name>` holds the code of each."""

@@ -50,9 +50,9 @@ def _add_user(group: argparse._ArgumentGroup) -> None:
         "--refine",
         nargs="?",
         choices=REFINES,
-        const="graph-cut",
-        default="none",
-        help="how clicks correct a volume (default: the network sees all prompts again)",
+        const="graph_cut",
+        default="network",
+        help="how clicks correct a volume: by graph cut, by the network (default), or by both",
     )
     group.add_argument("--seed", metavar="N", type=int, default=0)
 

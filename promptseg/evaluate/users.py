@@ -35,12 +35,14 @@ def jittered_box(
 def depth(region: Mask2D) -> NDArray[np.float32]:
     """Distance of every pixel of a region to its outside, the image border counting as outside."""
     padded = np.pad(region, 1).astype(np.uint8)
-    return cv2.distanceTransform(padded, cv2.DIST_L2, 3)[1:-1, 1:-1]
+    inside = cv2.distanceTransform(padded, cv2.DIST_L2, 3)[1:-1, 1:-1]
+    return inside.astype(np.float32, copy=False)
 
 
 def largest_component(region: Mask2D) -> Mask2D:
     """Largest 8-connected component; the region itself if it is empty."""
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(region.astype(np.uint8), None, 8)
+    grey = region.astype(np.uint8)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(grey, connectivity=8)
     if count < 2:
         return region
     return labels == 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))

@@ -1,0 +1,152 @@
+"""Running a protocol over a cohort."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from promptseg.errors import PromptError
+from promptseg.evaluate.cohort import Case, present_labels
+from promptseg.evaluate.playing import Played, play, play_whole, scene_of
+from promptseg.evaluate.reports import Picture, Report, Row
+from promptseg.evaluate.scores import mean_scores, trial_scores
+from promptseg.evaluate.settings import Settings
+from promptseg.evaluate.strokes import read_strokes
+from promptseg.evaluate.tasks import Task, slab_task, slice_tasks, volume_task
+
+if TYPE_CHECKING:
+    from promptseg.embeddings import Progress
+    from promptseg.segmenter import Segmenter
+
+PICTURES = 6
+
+
+def run(
+    segmenter: Segmenter,
+    cases: Iterable[Case],
+    settings: Settings,
+    count: int | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Evaluate on cases that were checked.
+
+    Args:
+        segmenter: Answers the prompts.
+        cases: Read one at a time.
+        settings: Protocol and options.
+        count: Number of cases, for the progress bar.
+        progress: Called with stage, done, total.
+
+    Raises:
+        PromptError: The model cannot use the protocol's prompts.
+    """
+    rows: list[Row] = []
+    worst: list[Picture] = []
+    for number, case in enumerate(cases, start=1):
+        labels = present_labels(case.labels) if settings.label is None else [settings.label]
+        if settings.protocol == "text" and len(labels) > 1:
+            raise PromptError(
+                f"{case.name} has labels {labels}: say with label which one the words mean"
+            )
+        for label in labels:
+            played = list(trials(segmenter, case, label, settings))
+            scores = [trial_scores(trial, settings) for trial in played]
+            rows.append(_row(case, label, scores, settings))
+            worst.append(_picture(case, label, played, [s["dice"] for s in scores]))
+            worst = sorted(worst, key=lambda picture: picture.dice)[:PICTURES]
+        if progress is not None and count is not None:
+            progress("evaluate", number, count)
+    return Report(rows, described(segmenter, settings), worst)
+
+
+def trials(segmenter: Segmenter, case: Case, label: int, settings: Settings) -> Iterator[Played]:
+    """Play every task of one label: its slices or its volume, once for each person's strokes."""
+    people = [None] if settings.scribbles is None else read_strokes(settings.scribbles, case, label)
+    for strokes in people:
+        whole = volume_task(case, label, settings, strokes)
+        if settings.protocol in ("text", "auto"):
+            yield from _by_slice(play_whole(segmenter, whole, settings), settings)
+        elif settings.dims == "3d":
+            yield play(segmenter, whole, settings)
+        else:
+            for task in slice_tasks(whole, settings):
+                yield play(segmenter, task, settings)
+
+
+def _by_slice(played: Played, settings: Settings) -> Iterator[Played]:
+    """An answer for the volume, seen slice by slice in 2D."""
+    if settings.dims == "3d":
+        yield played
+        return
+    for task in slice_tasks(played.task, settings):
+        mask = np.moveaxis(played.masks[0], task.axis, 0)[task.place]
+        yield Played(task, played.prompts, [mask], played.seconds)
+
+
+def _row(case: Case, label: int, scores: Sequence[dict[str, float]], settings: Settings) -> Row:
+    counted = {"n_slices": len(scores)} if settings.dims == "2d" else {}
+    return {"case": case.name, "label": label, **counted, **mean_scores(scores)}
+
+
+def described(segmenter: Segmenter, settings: Settings) -> dict[str, Any]:
+    """Settings and model, for the summary."""
+    spec = segmenter.backbone.spec
+    return {
+        **settings.to_dict(),
+        "model": spec.name,
+        "model_sha256": spec.sha256,
+        "device": str(segmenter.device),
+        "precision": segmenter.precision,
+    }
+
+
+def _picture(case: Case, label: int, played: Sequence[Played], dices: Sequence[float]) -> Picture:
+    """The worst slice of a row; of a volume the slice with the most wrong voxels."""
+    trial = played[int(np.argmin(dices))]
+    task, mask = trial.task, trial.masks[-1]
+    if task.index is None:
+        wrong = (mask != task.truth).sum(tuple(a for a in range(3) if a != task.axis))
+        place = int(np.argmax(wrong)) if wrong.any() else _largest(task)
+        flat = slab_task(task, place)
+        return _drawn(case, label, trial, flat, np.moveaxis(mask, task.axis, 0)[place], min(dices))
+    return _drawn(case, label, trial, task, mask, min(dices))
+
+
+def _drawn(
+    case: Case, label: int, trial: Played, flat: Task, mask: np.ndarray, dice: float
+) -> Picture:
+    scene = scene_of(flat, [])
+    points, box = _visible(trial, flat)
+    return Picture(
+        f"{case.name}, label {label}, slice {flat.place}",
+        scene.image,
+        flat.target.copy(),
+        mask.copy(),
+        flat.spacing[0] / flat.spacing[1],
+        points,
+        box,
+        dice,
+    )
+
+
+def _visible(
+    trial: Played, flat: Task
+) -> tuple[np.ndarray, tuple[float, float, float, float] | None]:
+    """Clicks and box of a trial on the slice that is drawn."""
+    from promptseg.prompts import Box, Point
+
+    index = flat.place if trial.task.index is None else flat.index
+    points, box = [], None
+    rows, cols = (a for a in range(3) if a != flat.axis)
+    for prompt in trial.prompts:
+        if isinstance(prompt, Point) and round(prompt.at[flat.axis]) == index:
+            points.append((prompt.at[rows], prompt.at[cols], float(prompt.positive)))
+        elif isinstance(prompt, Box) and prompt.lo[flat.axis] == index:
+            box = prompt.lo[rows], prompt.lo[cols], prompt.hi[rows], prompt.hi[cols]
+    return np.array(points, dtype=np.float64).reshape(-1, 3), box
+
+
+def _largest(task: Task) -> int:
+    return int(np.argmax(task.truth.sum(tuple(a for a in range(3) if a != task.axis))))
