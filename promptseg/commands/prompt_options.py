@@ -73,7 +73,7 @@ def build_prompts(given: list[tuple[str, str, int]], frame: Any, volume: Volume)
         volume: The image; scribble files must be on its grid.
 
     Raises:
-        UsageError: A value cannot be read, or there is no prompt.
+        UsageError: A value cannot be read.
         PromptError: A prompt cannot be used on the volume.
     """
     from promptseg.prompts import PromptSet
@@ -81,8 +81,6 @@ def build_prompts(given: list[tuple[str, str, int]], frame: Any, volume: Volume)
     prompts: list[Prompt] = []
     for option, value, target in given:
         prompts += _MAKERS[option](value, target, frame, volume)
-    if not prompts:
-        raise UsageError("no prompt: give --box, --point, --scribble, --text or --prompts")
     chosen = PromptSet(prompts)
     chosen.validate(volume)
     return chosen

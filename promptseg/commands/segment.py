@@ -75,6 +75,8 @@ def _paths(arguments: argparse.Namespace) -> dict[str, Path]:
 def _segment(arguments: argparse.Namespace) -> Run:
     from promptseg.io import read
 
+    if not arguments.given and not arguments.adapter:
+        raise UsageError("no prompt: give --box, --point, --scribble, --text or --prompts")
     started = time.perf_counter()
     volume: Volume = read(arguments.image)
     seconds = time.perf_counter() - started
