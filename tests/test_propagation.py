@@ -1,0 +1,389 @@
+import numpy as np
+import pytest
+import torch
+from support import BrightRegion, bright_encoder, discs
+
+from promptseg.decoding import SliceDecoder, SliceMask
+from promptseg.propagation import (
+    ABSENT_LOGIT,
+    Propagator,
+    StopRules,
+    Walk,
+    WalkState,
+    box_of,
+    carried_by,
+    meet,
+    plan_walks,
+    tensor_key,
+)
+from promptseg.slice_prompts import GIVEN_MASK_LOGIT, SlicePrompts
+from promptseg.slicing import Frame, Region
+
+SHAPE = (32, 32, 16)
+FRAME = Frame(2, Region((0, 32), (0, 32)), SHAPE, (1.0, 1.0, 1.0), 64)
+ALONG = range(2, 13)
+TUBE = discs(SHAPE, 2, dict.fromkeys(ALONG, (15, 15, 6)))
+
+
+def disc(radius=8, row=16, column=16, quality=0.9, presence=1.0, size=32):
+    rows, columns = np.indices((size, size))
+    inside = (rows - row) ** 2 + (columns - column) ** 2 <= radius**2
+    return SliceMask(torch.from_numpy(inside * 16.0 - 8).float(), quality, presence)
+
+
+EMPTY = SliceMask(torch.full((32, 32), -8.0), 0.9)
+
+
+def flat(value, quality=0.9):
+    return SliceMask(torch.full((4, 4), float(value)), quality)
+
+
+def click(index, row=15, col=15, label=1, correction=False):
+    return SlicePrompts(points=[(row, col, index)], labels=[label], correction=[correction])
+
+
+def box(index, low=8, high=23):
+    return SlicePrompts(box=((low, low, index), (high, high, index + 1)))
+
+
+def propagator(image=TUBE, backbone=None, rules=None, batch_size=4):
+    encoder = bright_encoder(image, backbone, batch_size=batch_size)
+    return Propagator(SliceDecoder(encoder), FRAME, rules)
+
+
+def reached(walker, anchors, limits=(0, 16)):
+    masks = {i: walker.answer(i, p) for i, p in anchors.items()}
+    return walker.propagate({1: masks}, {1: limits})[1]
+
+
+def shown(answer):
+    return FRAME.restore(answer.logits[None])[0].numpy() > 0
+
+
+class TestStopRules:
+    def test_the_same_again_is_trusted(self):
+        assert not StopRules().poor(disc(), disc().logits)
+
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            disc(presence=0.4),
+            disc(quality=0.2),
+            disc(column=28),
+            disc(radius=13.5),
+            disc(radius=3),
+            disc(radius=1),
+            EMPTY,
+        ],
+        ids=["absent", "poor quality", "jumped", "burst", "shrunk", "speck", "empty"],
+    )
+    def test_a_sudden_change_is_not(self, answer):
+        assert StopRules().poor(answer, disc().logits)
+
+    @pytest.mark.parametrize("answer", [disc(radius=10), disc(radius=5), disc(column=20)])
+    def test_a_gradual_change_is(self, answer):
+        assert not StopRules().poor(answer, disc().logits)
+
+    def test_every_limit_can_be_set(self):
+        burst = disc(radius=13.5)
+        assert not StopRules(growth=4, overlap=0).poor(burst, disc().logits)
+        assert StopRules(growth=1.2).poor(disc(radius=10), disc().logits)
+        assert StopRules(least_area=500).poor(disc(), disc().logits)
+
+
+class TestWalk:
+    def state(self, **changes):
+        return WalkState(Walk(1, 5, 1, 12), 6, disc().logits, **changes)
+
+    def test_one_poor_slice_is_bridged_by_its_neighbours(self):
+        state, rules = self.state(), StopRules()
+        for answer in (EMPTY, disc(radius=10)):
+            state.take(answer, rules)
+        assert list(state.answers) == [6, 7]
+        expected = (disc(radius=8).logits + disc(radius=10).logits) / 2
+        assert torch.equal(state.answers[6].logits, expected)
+        assert (state.misses, state.pending, state.active) == (0, {}, True)
+
+    def test_the_walk_ends_after_its_patience(self):
+        state = self.state()
+        state.take(EMPTY, StopRules())
+        assert state.active
+        state.take(EMPTY, StopRules())
+        assert not state.active
+        assert state.answers == {}
+
+    @pytest.mark.parametrize("patience", [0, 1, 2, 3])
+    def test_patience_counts_poor_slices_in_a_row(self, patience):
+        state, rules = self.state(), StopRules(patience=patience)
+        for _ in range(patience):
+            state.take(EMPTY, rules)
+        assert state.active
+        state.take(disc(), rules)
+        assert sorted(state.answers) == list(range(6, 7 + patience))
+        for _ in range(patience + 1):
+            state.take(EMPTY, rules)
+        assert not state.active
+
+    def test_poor_slices_hand_nothing_on(self):
+        state = self.state()
+        state.take(disc(column=28), StopRules())
+        assert torch.equal(state.carried, disc().logits)
+
+    def test_a_walk_ends_at_its_stop(self):
+        state = WalkState(Walk(1, 5, -1, 3), 4, disc().logits)
+        state.take(disc(), StopRules())
+        assert (state.index, state.active, state.lost) == (3, False, False)
+
+
+class TestPlan:
+    def test_both_ways_to_the_ends(self):
+        walks = plan_walks({1: {5: disc()}}, {1: (0, 16)})
+        assert walks == [Walk(1, 5, 1, 16), Walk(1, 5, -1, -1)]
+
+    def test_between_anchors_up_to_the_next(self):
+        walks = plan_walks({1: {9: disc(), 3: disc()}}, {1: (0, 16)})
+        assert walks == [Walk(1, 3, 1, 9), Walk(1, 3, -1, -1), Walk(1, 9, 1, 16), Walk(1, 9, -1, 3)]
+
+    def test_limits_end_the_outer_walks(self):
+        walks = plan_walks({1: {5: disc()}}, {1: (4, 8)})
+        assert walks == [Walk(1, 5, 1, 8), Walk(1, 5, -1, 3)]
+
+    def test_an_anchor_outside_the_limits_walks_inwards_only(self):
+        states = [
+            WalkState(w, w.start + w.step, disc().logits)
+            for w in plan_walks({1: {2: disc(), 6: disc()}}, {1: (5, 8)})
+        ]
+        assert [s.walk for s in states if s.active] == [
+            Walk(1, 2, 1, 6), Walk(1, 6, 1, 8), Walk(1, 6, -1, 2)]  # fmt: skip
+
+    def test_empty_anchors_send_nobody_and_still_stop_others(self):
+        walks = plan_walks({1: {3: disc(), 9: EMPTY}}, {1: (0, 16)})
+        assert walks == [Walk(1, 3, 1, 9), Walk(1, 3, -1, -1)]
+
+    def test_targets_walk_apart(self):
+        walks = plan_walks({1: {3: disc()}, 2: {9: disc()}}, {1: (0, 16), 2: (8, 10)})
+        assert [w.stop for w in walks if w.target == 1] == [16, -1]
+        assert [w.stop for w in walks if w.target == 2] == [10, 7]
+
+
+class TestMeeting:
+    ANCHORS = {0: flat(8), 8: flat(-8)}  # noqa: RUF012
+
+    def states(self, left, right):
+        forward = WalkState(Walk(1, 0, 1, 8), 8, flat(0).logits, answers=left)
+        backward = WalkState(Walk(1, 8, -1, 0), 0, flat(0).logits, answers=right)
+        return [forward, backward]
+
+    @pytest.mark.parametrize(("index", "expected"), [(2, 4.0), (4, 0.0), (6, -4.0), (1, 6.0)])
+    def test_the_nearer_anchor_weighs_more(self, index, expected):
+        states = self.states({index: flat(8)}, {index: flat(-8)})
+        found = meet(index, states, self.ANCHORS)
+        assert float(found.logits[0, 0]) == pytest.approx(expected)
+
+    def test_quality_and_presence_are_weighted_alike(self):
+        states = self.states({2: flat(8, quality=1.0)}, {2: flat(8, quality=0.2)})
+        assert meet(2, states, self.ANCHORS).quality == pytest.approx(0.8)
+
+    def test_a_lost_walk_votes_for_absence(self):
+        near = meet(2, self.states({2: flat(8)}, {}), self.ANCHORS)
+        far = meet(6, self.states({6: flat(8)}, {}), self.ANCHORS)
+        assert float(near.logits[0, 0]) == pytest.approx(0.75 * 8 + 0.25 * ABSENT_LOGIT)
+        assert float(near.logits[0, 0]) > 0 > float(far.logits[0, 0])
+
+    def test_beyond_the_last_anchor_one_walk_decides(self):
+        outer = WalkState(Walk(1, 8, 1, 16), 10, flat(0).logits, answers={9: flat(3)})
+        assert float(meet(9, [outer], self.ANCHORS).logits[0, 0]) == 3
+
+
+class TestHandingOn:
+    def test_ours_gets_masks_and_others_boxes(self):
+        assert carried_by(BrightRegion().spec) == "mask"
+        assert carried_by(BrightRegion(family="sam2").spec) == "box"
+
+    @pytest.mark.parametrize("family", ["promptseg", "sam"])
+    def test_only_that_reaches_the_network(self, family):
+        backbone = BrightRegion(family=family)
+        walker = propagator(backbone=backbone)
+        anchor = walker.answer(6, click(6))
+        backbone.asked.clear()
+        walker.propagate({1: {6: anchor}}, {1: (0, 16)})
+        assert backbone.asked
+        for batch in backbone.asked:
+            assert batch.has_mask.all() == (family == "promptseg")
+            assert batch.has_box.all() == (family == "sam")
+            assert not (batch.labels >= 0).any()
+
+    def test_box_surrounds_the_mask_in_pixels_of_the_input(self):
+        logits = torch.full((32, 32), -8.0)
+        logits[4:12, 10:20] = 8
+        x0, y0, x1, y1 = box_of(logits, 64, grow=0.0).tolist()
+        assert (x0, y0, x1, y1) == (20, 8, 40, 24)
+        assert box_of(logits, 64, grow=0.1).tolist() == pytest.approx([18, 6.4, 42, 25.6])
+
+    def test_box_stays_inside_the_input(self):
+        assert box_of(torch.ones(32, 32), 64, grow=0.5).tolist() == [0, 0, 64, 64]
+
+
+class TestAnswering:
+    def test_a_slice_is_answered_once(self):
+        walker = propagator()
+        first = walker.answer(6, click(6))
+        assert walker.answer(6, click(6)) is first
+        assert walker.decoder.decoded == 1
+
+    def test_a_given_mask_is_taken_as_it_is(self):
+        backbone = BrightRegion()
+        plane = np.zeros((32, 32), bool)
+        plane[3:9, 4:20] = True
+        walker = propagator(backbone=backbone)
+        answer = walker.answer(6, SlicePrompts(mask=plane))
+        np.testing.assert_array_equal(shown(answer), plane)
+        assert answer.logits.abs().max() <= GIVEN_MASK_LOGIT
+        assert (answer.quality, backbone.encoded, backbone.asked) == (1.0, 0, [])
+
+    def test_corrections_come_with_the_answer_before_them(self):
+        backbone = BrightRegion()
+        walker = propagator(backbone=backbone)
+        walker.answer(
+            6,
+            SlicePrompts(
+                points=[(15, 15, 6), (18, 15, 6)], labels=[1, 0], correction=[False, True]
+            ),
+        )
+        first, second = backbone.asked
+        assert not first.has_mask.any()
+        assert second.has_mask.all()
+        assert (second.labels >= 0).sum() == 2
+
+    def test_the_given_prior_is_what_a_late_correction_refers_to(self):
+        backbone = BrightRegion()
+        walker = propagator(backbone=backbone)
+        prior = walker.answer(6, click(6))
+        walker.answer(7, click(7, row=20, label=1, correction=True), prior)
+        assert torch.equal(backbone.asked[-1].masks[0, 0], prior.logits)
+
+    def test_a_single_click_is_ambiguous_and_its_correction_is_not(self):
+        calls = []
+
+        class Watching(BrightRegion):
+            def decode(self, embedding, prompts, multimask=False):
+                calls.append(multimask)
+                return super().decode(embedding, prompts, multimask)
+
+        walker = propagator(backbone=Watching())
+        walker.answer(6, click(6))
+        walker.answer(
+            6,
+            SlicePrompts(points=[(15, 15, 6), (2, 2, 6)], labels=[1, 0], correction=[False, True]),
+        )
+        walker.answer(7, box(7))
+        assert calls == [True, False, False]
+
+
+class TestPropagating:
+    def test_reaches_what_is_there_and_no_more(self):
+        found = reached(propagator(), {6: box(6)})
+        assert sorted(found) == list(ALONG)
+        for index, answer in found.items():
+            np.testing.assert_array_equal(shown(answer), TUBE[:, :, index])
+
+    def test_anchors_are_kept_as_they_are(self):
+        walker = propagator()
+        anchor = walker.answer(6, box(6))
+        plane = np.zeros((32, 32), bool)
+        plane[10:14, 10:14] = True
+        given = walker.answer(9, SlicePrompts(mask=plane))
+        found = walker.propagate({1: {6: anchor, 9: given}}, {1: (0, 16)})[1]
+        assert found[6] is anchor
+        assert found[9] is given
+
+    def test_limits_are_kept(self):
+        assert sorted(reached(propagator(), {6: box(6)}, (4, 9))) == [4, 5, 6, 7, 8]
+
+    def test_progress_counts_answered_slices(self):
+        told = []
+        walker = propagator()
+        walker.progress = lambda *step: told.append(step)
+        reached(walker, {6: box(6)})
+        assert {stage for stage, _, _ in told} == {"propagate"}
+        assert [done for _, done, _ in told] == sorted({done for _, done, _ in told})
+        assert all(done <= total for _, done, total in told)
+
+
+class TestLaziness:
+    def test_slices_beyond_the_target_are_hardly_encoded(self):
+        shape = (32, 32, 80)
+        image = discs(shape, 2, dict.fromkeys(range(40, 46), (15, 15, 6)))
+        backbone = BrightRegion()
+        encoder = bright_encoder(image, backbone, batch_size=4)
+        frame = Frame(2, FRAME.region, shape, FRAME.spacing, 64)
+        walker = Propagator(SliceDecoder(encoder), frame)
+        walker.propagate({1: {42: walker.answer(42, box(42))}}, {1: (0, 80)})
+        assert backbone.encoded <= 6 + 2 * (1 + 1) + 2 * 4
+
+    def test_slices_ahead_are_encoded_in_full_batches(self):
+        backbone = BrightRegion()
+        walker = propagator(backbone=backbone, batch_size=4)
+        reached(walker, {6: box(6)})
+        assert backbone.batches[0] == 1
+        assert backbone.batches[1:-1] == [4] * (len(backbone.batches) - 2)
+
+
+class TestWalkingOnce:
+    def count(self, walker, anchors):
+        before = walker.decoder.decoded
+        found = reached(walker, anchors)
+        return walker.decoder.decoded - before, found
+
+    def test_the_same_again_costs_nothing(self):
+        walker = propagator()
+        _, first = self.count(walker, {6: box(6)})
+        again, second = self.count(walker, {6: box(6)})
+        assert again == 0
+        assert list(first) == list(second)
+        assert all(torch.equal(first[i].logits, second[i].logits) for i in first)
+
+    def test_a_new_anchor_costs_its_own_stretch(self):
+        walker = propagator()
+        self.count(walker, {6: box(6)})
+        cost, _ = self.count(walker, {6: box(6), 9: click(9)})
+        assert cost == 1 + 2 + (12 - 9) + 2
+
+    def test_taking_the_anchor_back_costs_nothing_and_restores_all(self):
+        walker = propagator()
+        _, first = self.count(walker, {6: box(6)})
+        self.count(walker, {6: box(6), 9: click(9)})
+        cost, back = self.count(walker, {6: box(6)})
+        assert cost == 0
+        assert sorted(first) == sorted(back)
+        assert all(torch.equal(first[i].logits, back[i].logits) for i in first)
+
+    def test_a_wider_range_goes_on_where_the_walk_ended(self):
+        walker = propagator()
+        anchors = {1: {6: walker.answer(6, box(6))}}
+        walker.propagate(anchors, {1: (5, 8)})
+        before = walker.decoder.decoded
+        wide = walker.propagate(anchors, {1: (3, 11)})[1]
+        assert sorted(wide) == list(range(3, 11))
+        assert walker.decoder.decoded - before == 5
+
+    @pytest.mark.parametrize("gap", [7, 8, 9])
+    @pytest.mark.parametrize("order", ["far first", "near first"])
+    def test_what_was_walked_before_does_not_change_the_answer(self, gap, order):
+        image = TUBE.copy()
+        image[:, :, gap] = False
+        fresh = reached(propagator(image), {4: box(4), 9: box(9)})
+        walker = propagator(image)
+        anchors = {4: walker.answer(4, box(4))}
+        walker.propagate({1: anchors}, {1: (0, 16) if order == "far first" else (3, 6)})
+        found = reached(walker, {4: box(4), 9: box(9)})
+        assert sorted(found) == sorted(fresh)
+        for index in fresh:
+            assert torch.equal(found[index].logits, fresh[index].logits), index
+
+
+class TestKey:
+    def test_differs_with_the_logits_alone(self):
+        assert tensor_key(None) == 0
+        assert tensor_key(disc()) == tensor_key(disc(quality=0.1))
+        assert tensor_key(disc()) != tensor_key(disc(radius=7))
