@@ -45,7 +45,7 @@ SHARES = {
     "white_blood_cell": 0.01, "synthetic": 0.19,
 }  # fmt: skip
 MEDSCRIBBLE_ACDC = ("patient004", "patient017", "patient018", "patient050", "patient056")
-STAGES = ((0.62, 128, 16), (0.84, 192, 10), (1.0, 256, 8))
+STAGES = ((0.66, 128, 10), (0.86, 192, 8), (1.0, 256, 6))
 
 
 def nifti(path: Path) -> tuple[np.ndarray, tuple[float, float, float]]:
@@ -378,7 +378,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--out", type=Path, default=Path("runs/default"))
     parser.add_argument("--minutes", type=float, default=95.0)
-    parser.add_argument("--rate", type=float, default=6e-4)
+    parser.add_argument("--rate", type=float, default=4.5e-4)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     chosen = parser.parse_args()

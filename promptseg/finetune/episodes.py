@@ -151,8 +151,8 @@ def crop_matrix(
     millimetres = np.array([spacing[1], spacing[0]])
     extent = (box[2:] - box[:2]) * millimetres
     whole = max(shape[1] * spacing[1], shape[0] * spacing[0])
-    side = float(extent.max()) * np.exp(rng.uniform(np.log(1.15), np.log(3.2)))
-    side = whole * rng.uniform(0.9, 1.1) if rng.random() < 0.1 else side
+    side = float(extent.max()) * np.exp(rng.uniform(np.log(1.2), np.log(2.5)))
+    side = whole * rng.uniform(0.9, 1.1) if rng.random() < 0.07 else side
     side = max(side, 14 * float(millimetres.min()))
     slack = np.maximum(side - extent, 0) * 0.48
     centre = (box[:2] + box[2:]) / 2 * millimetres + rng.uniform(-1, 1, 2) * slack
