@@ -91,7 +91,7 @@ class Engine:
             PromptError: If a target has nothing that says where it is.
         """
         by_target = sort_prompts(prompts, self.axis, self.shape)
-        check_starts(by_target)
+        check_starts(prompts, by_target)
         limits = target_limits(prompts, self.axis, self.shape[self.axis])
         regions = {target: self._region(slices) for target, slices in by_target.items()}
         answered = []
@@ -139,10 +139,10 @@ class Engine:
         return self._propagators[frame]
 
 
-def check_starts(by_target: ByTarget) -> None:
-    """Raise PromptError for a target whose prompts only say where it is not."""
-    for target, slices in by_target.items():
-        if not any(prompts.starts for prompts in slices.values()):
+def check_starts(prompts: PromptSet, by_target: ByTarget) -> None:
+    """Raise PromptError for a target whose prompts do not say where it is."""
+    for target in prompts.targets:
+        if not any(place.starts for place in by_target.get(target, {}).values()):
             raise PromptError(
                 f"target {target} has no foreground prompt: add a positive point, a box, a "
                 "scribble or a mask"

@@ -13,7 +13,7 @@ from promptseg.engine import Answered, Engine, Painted, Timings, paint, probabil
 from promptseg.errors import PromptError
 from promptseg.intensity import choose_window, normalise
 from promptseg.prompts import Point, Prompt, PromptSet
-from promptseg.slice_prompts import BOTH, CORRECTION, REFINE
+from promptseg.slice_prompts import BOTH, CORRECTION, REFINE, sort_prompts
 from promptseg.slicing import choose_axis, resolve_axis
 from promptseg.volume import Segmentation, Volume
 
@@ -52,7 +52,6 @@ class Session:
         self._given: list[Prompt] = []
         self._undone: list[list[Prompt]] = []
         self._steps: list[int] = []
-        self._answered = False
         self._pending = 0
         self._result: Segmentation | None = None
         self.changed: tuple[slice, slice, slice] | None = None
@@ -74,16 +73,23 @@ class Session:
             PromptError: If a prompt cannot be used on this volume.
         """
         PromptSet(prompts).validate(self.volume)
+        marked = [self._marked(prompt) for prompt in prompts]
+        resolved = PromptSet([*self._given, *marked]).to_voxel(self.volume)
+        axis = choose_axis(self.volume, resolved, self._axis)
+        sort_prompts(resolved, axis, self.volume.shape)
         self._steps.append(len(self._given))
-        self._given.extend([self._marked(prompt) for prompt in prompts])
+        self._given.extend(marked)
         self._undone.clear()
 
     def _marked(self, prompt: Prompt) -> Prompt:
         """A plain click on a target that was answered before becomes a correction."""
-        known = {p.target for p in self._given}
-        if not self._answered or prompt.target not in known or not isinstance(prompt, Point):
+        if not self._corrects(prompt):
             return prompt
-        return replace(prompt, role=prompt.role or CORRECTION)
+        return replace(prompt, role=prompt.role or CORRECTION)  # type: ignore[call-arg]
+
+    def _corrects(self, prompt: Prompt) -> bool:
+        answered = {p.target for p in self._given[: self._pending]}
+        return isinstance(prompt, Point) and prompt.target in answered
 
     def undo(self) -> None:
         """Take back the latest `add`; the next answer is exactly the earlier one.
@@ -133,13 +139,17 @@ class Session:
         """
         if mode not in REFINE_ROLES:
             raise PromptError(f"refine mode {mode!r} is unknown: use {', '.join(REFINE_ROLES)}")
-        fresh = self._given[self._pending :]
-        if not any(isinstance(prompt, Point) for prompt in fresh):
+        given, role = self._given, REFINE_ROLES[mode]
+        fresh = given[self._pending :]
+        if not any(self._corrects(prompt) for prompt in fresh):
             raise PromptError("nothing to refine: add a point where the mask is wrong")
-        self._given[self._pending :] = [
-            replace(p, role=REFINE_ROLES[mode]) if isinstance(p, Point) else p for p in fresh
-        ]
-        return self.answer(propagate=True, progress=progress)
+        clicks = [replace(p, role=role) if self._corrects(p) else p for p in fresh]  # type: ignore[call-arg]
+        self._given = [*given[: self._pending], *clicks]
+        try:
+            return self.answer(propagate=True, progress=progress)
+        except Exception:
+            self._given = given
+            raise
 
     def answer(
         self, propagate: bool, uncertainty: bool = False, progress: Progress | None = None
@@ -169,7 +179,7 @@ class Session:
         began = perf_counter()
         painted = self._refined(painted, answered, resolved, engine)
         timings.add("refine", began)
-        self._answered, self._pending = True, len(self._given)
+        self._pending = len(self._given)
         return self._keep(painted, engine, timings, propagate)
 
     def _refined(
