@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeGuard
 
 import numpy as np
 
@@ -83,11 +83,11 @@ class Session:
 
     def _marked(self, prompt: Prompt) -> Prompt:
         """A plain click on a target that was answered before becomes a correction."""
-        if not self._corrects(prompt):
-            return prompt
-        return replace(prompt, role=prompt.role or CORRECTION)  # type: ignore[call-arg]
+        if self._corrects(prompt):
+            return replace(prompt, role=prompt.role or CORRECTION)
+        return prompt
 
-    def _corrects(self, prompt: Prompt) -> bool:
+    def _corrects(self, prompt: Prompt) -> TypeGuard[Point]:
         answered = {p.target for p in self._given[: self._pending]}
         return isinstance(prompt, Point) and prompt.target in answered
 
@@ -143,7 +143,7 @@ class Session:
         fresh = given[self._pending :]
         if not any(self._corrects(prompt) for prompt in fresh):
             raise PromptError("nothing to refine: add a point where the mask is wrong")
-        clicks = [replace(p, role=role) if self._corrects(p) else p for p in fresh]  # type: ignore[call-arg]
+        clicks = [replace(p, role=role) if self._corrects(p) else p for p in fresh]
         self._given = [*given[: self._pending], *clicks]
         try:
             return self.answer(propagate=True, progress=progress)
