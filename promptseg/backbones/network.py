@@ -8,6 +8,8 @@ ragged prompts then gives exactly what each prompt alone gives.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -45,7 +47,7 @@ class PromptsegConfig(PretrainedConfig):
         decoder: tuple[int, int, int, int] = (128, 64, 48, 24),
         groups: int = 8,
         masks: int = 4,
-        **kwargs: object,
+        **kwargs: Any,
     ) -> None:
         self.image_size = image_size
         self.stem = tuple(stem)
@@ -105,7 +107,7 @@ class ImageEncoder(nn.Module):
             patch_size=STRIDE,
             window_size=0,
             use_rel_pos=True,
-            attn_implementation="sdpa",
+            attn_implementation="sdpa",  # type: ignore[call-arg]
         )
         self.layers = nn.ModuleList(SamVisionLayer(vision, 0) for _ in range(config.depth))
         self.neck = nn.Sequential(
@@ -173,6 +175,8 @@ def position_map(height: int, width: int, table: Tensor) -> Tensor:
 class MaskDecoder(nn.Module):
     """Image maps + prompt maps -> candidate masks, their quality, presence of the target."""
 
+    frequencies: Tensor
+
     def __init__(self, config: PromptsegConfig) -> None:
         super().__init__()
         sixteenth, eighth, quarter, half = config.decoder
@@ -186,7 +190,7 @@ class MaskDecoder(nn.Module):
                 num_hidden_layers=2,
                 num_attention_heads=4,
                 mlp_dim=sixteenth * 4,
-                attn_implementation="sdpa",
+                attn_implementation="sdpa",  # type: ignore[call-arg]
             )
         )
         self.to_eighth = Fusion(sixteenth, config.stem[2], eighth, groups, 1)

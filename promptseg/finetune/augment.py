@@ -20,7 +20,7 @@ def change_contrast(image: Image, rng: np.random.Generator) -> Image:
 def bias_field(image: Image, rng: np.random.Generator) -> Image:
     """Smooth multiplicative field, as of a receive coil."""
     field = np.exp(smooth_noise(image.shape[0], int(rng.integers(2, 5)), rng) * 0.25)
-    return image * field[..., None]
+    return np.asarray(image * field[..., None], np.float32)
 
 
 def lower_resolution(image: Image, rng: np.random.Generator) -> Image:
@@ -28,12 +28,14 @@ def lower_resolution(image: Image, rng: np.random.Generator) -> Image:
     size = image.shape[0]
     small = max(8, int(size / rng.uniform(1.2, 3.0)))
     coarse = cv2.resize(image, (small, small), interpolation=cv2.INTER_AREA)
-    return cv2.resize(coarse, (size, size), interpolation=cv2.INTER_LINEAR)
+    wide = cv2.resize(coarse, (size, size), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(wide, np.float32)
 
 
 def blur(image: Image, rng: np.random.Generator) -> Image:
     """Gaussian blur of up to two pixels in 128."""
-    return cv2.GaussianBlur(image, (0, 0), rng.uniform(0.3, 2.0) * image.shape[0] / 128)
+    soft = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.3, 2.0) * image.shape[0] / 128)
+    return np.asarray(soft, np.float32)
 
 
 def add_noise(image: Image, rng: np.random.Generator) -> Image:

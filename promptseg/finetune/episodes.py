@@ -47,7 +47,9 @@ class Case:
     extents: dict[int, dict[int, NDArray[np.int64]]] = field(init=False)
 
     def __post_init__(self) -> None:
-        inside = self.image[self.image > 0] if (self.image > 0).any() else self.image
+        positive = np.asarray(self.image, np.float32)
+        positive = positive[positive > 0]
+        inside = positive if positive.size else np.zeros(1, np.float32)
         low, high = np.percentile(inside, (0.5, 99.5))
         self.limits = (float(min(low, 0)), float(max(high, low + 1e-3)))
         self.extents = {axis: self._slices_with(axis) for axis in self.axes}
@@ -123,9 +125,8 @@ def normalise_crop(
 
 def random_window(inside: NDArray[np.float32], rng: np.random.Generator) -> tuple[float, float]:
     """A preset, or a random window in which the target's mean is not clipped away."""
-    if rng.random() < 0.4:
-        width, level = CT_WINDOWS[int(rng.integers(len(CT_WINDOWS)))]
-    else:
+    width, level = (float(v) for v in CT_WINDOWS[int(rng.integers(len(CT_WINDOWS)))])
+    if rng.random() >= 0.4:
         width = float(np.exp(rng.uniform(np.log(100), np.log(2500))))
         level = float(inside.mean() if inside.size else 0) + rng.uniform(-0.3, 0.3) * width
     if inside.size and abs(float(inside.mean()) - level) > width * 0.55:
@@ -181,7 +182,9 @@ def warp(
         flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
         borderValue=(border,) * 4,
     )
-    return sampled if fine == 1 else cv2.resize(sampled, (size, size), interpolation=cv2.INTER_AREA)
+    if fine > 1:
+        sampled = cv2.resize(sampled, (size, size), interpolation=cv2.INTER_AREA)
+    return np.asarray(sampled, np.float32)
 
 
 def mask_logits(mask: Mask2D, rng: np.random.Generator) -> Tensor:
@@ -291,7 +294,7 @@ def sample_prompts(
 def pick_component(stack: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.bool_]:
     """Keep one component of the middle slice of (H, W, 3), and what it touches beside it."""
     count, components, stats, _ = cv2.connectedComponentsWithStats(stack[..., 1].astype(np.uint8))
-    large = np.flatnonzero(stats[1:, cv2.CC_STAT_AREA] >= 12) + 1 if count > 1 else []
+    large = np.flatnonzero(stats[1:count, cv2.CC_STAT_AREA] >= 12) + 1
     if len(large) < 2:
         return stack
     kept = components == rng.choice(large)
@@ -313,11 +316,11 @@ def real_episode(case: Case, size: int, count: int, rng: np.random.Generator) ->
     masks = np.isin(stack, labels)
     if not absent and rng.random() < (0.9 if case.instances else 0.2):
         masks = pick_component(masks, rng)
-    reference = masks.any(-1) if absent else masks[..., 1]
+    reference = np.asarray(masks.any(-1) if absent else masks[..., 1])
     if not reference.any():
         return None
-    spacing = tuple(s for a, s in enumerate(case.spacing) if a != axis)
-    matrix = crop_matrix(users.tight_box(reference), reference.shape, spacing, size, rng)
+    row_mm, col_mm = (s for a, s in enumerate(case.spacing) if a != axis)
+    matrix = crop_matrix(users.tight_box(reference), reference.shape, (row_mm, col_mm), size, rng)
     warped = warp(masks.astype(np.uint8), matrix, size)
     target = warped[..., 1]
     hard = target > 0.5
