@@ -17,6 +17,7 @@ from promptseg.engine import Answered, Engine, paint, probabilities
 from promptseg.errors import PromptError
 from promptseg.prompts import Box, Mask, Point, PromptSet, Scribble, Text
 from promptseg.propagation import StopRules
+from promptseg.slice_prompts import REFINE
 from promptseg.slicing import Frame, Region
 
 EVEN = (1.0, 1.0, 1.0)
@@ -302,6 +303,7 @@ class TestRefusals:
             ([Point((1, 1, 1), positive=False)], "target 1 has no foreground prompt"),
             ([Scribble(np.array([(1, 1, 1)]), positive=False)], "target 1 has no foreground"),
             ([Point((1, 1, 1)), Point((1, 1, 1), False, target=4)], "target 4 has no foreground"),
+            ([Point((1, 1, 1), role=REFINE)], "target 1 has no foreground prompt"),
             ([Text("spleen")], "text 'spleen'"),
             ([Box((1, 1, 1), (2, 9, 9)), Box((1, 1, 1), (9, 2, 9))], "flat along axis 1"),
         ],
