@@ -1,0 +1,91 @@
+"""Minimum cut of a binary energy on a pixel grid, made small before the max-flow solver."""
+
+from __future__ import annotations
+
+import maxflow
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+
+def minimum_cut(gain: NDArray[np.float32], capacities: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Labels of least energy on the 4-neighbour (2D) or 6-neighbour (3D) grid.
+
+    Elements whose gain outweighs all their free edges have the same label in every minimum
+    (dead-end elimination, Desmet et al. 1992); they are decided first, one after another, and
+    only the rest goes to the max-flow solver (Boykov and Kolmogorov 2004). The result is the
+    exact minimum.
+
+    Args:
+        gain: (H, W) or (D, H, W) cost of background minus cost of foreground.
+        capacities: (ndim, *gain.shape) cost of a boundary between each element and the next
+            along each axis, at least 0, and 0 at the end of the axis.
+
+    Returns:
+        Bool array of gain's shape, true for foreground.
+    """
+    flat = np.array(gain, np.float32).ravel()
+    edges = np.ascontiguousarray(capacities, np.float32).reshape(gain.ndim, -1)
+    strides = np.array([int(np.prod(gain.shape[a + 1 :])) for a in range(gain.ndim)])
+    label = _decide(flat, edges, strides)
+    free = np.flatnonzero(label < 0)
+    if free.size:
+        label[free] = _solve(flat, edges, strides, free)
+    return (label > 0).reshape(gain.shape)
+
+
+def _solve(
+    gain: NDArray[np.float32],
+    edges: NDArray[np.float32],
+    strides: NDArray[np.int_],
+    free: NDArray[np.intp],
+) -> NDArray[np.bool_]:
+    node = np.full(gain.size, -1, np.int32)
+    node[free] = np.arange(free.size, dtype=np.int32)
+    graph = maxflow.Graph[float](free.size, len(edges) * free.size)
+    nodes = graph.add_grid_nodes(free.size)
+    for capacity, stride in zip(edges, strides, strict=True):
+        first = free[capacity[free] > 0]
+        first = first[node[first + stride] >= 0]
+        weight = capacity[first]
+        graph.add_edges(node[first], node[first + stride], weight, weight)
+    pull = gain[free]
+    graph.add_grid_tedges(nodes, np.maximum(pull, 0), np.maximum(-pull, 0))
+    graph.maxflow()
+    return ~graph.get_grid_segments(nodes)
+
+
+@njit(cache=True)
+def _decide(gain, edges, strides):  # type: ignore[no-untyped-def]
+    """Label 1 or 0 where that is certain, else -1; folds decided neighbours into `gain`."""
+    n = gain.size
+    label = np.full(n, -1, np.int8)
+    free = np.zeros(n, np.float32)
+    for a in range(strides.size):
+        for i in range(n - strides[a]):
+            free[i] += edges[a, i]
+            free[i + strides[a]] += edges[a, i]
+    stack = np.empty(n, np.int32)
+    count = 0
+    for i in range(n):
+        if abs(gain[i]) > free[i] * np.float32(1.0001):
+            label[i] = gain[i] > 0
+            stack[count] = i
+            count += 1
+    while count > 0:
+        count -= 1
+        i = stack[count]
+        for a in range(strides.size):
+            for side in range(2):
+                j = i + strides[a] if side == 0 else i - strides[a]
+                if j < 0 or j >= n or label[j] >= 0:
+                    continue
+                capacity = edges[a, min(i, j)]
+                if capacity > 0:
+                    gain[j] += capacity if label[i] == 1 else -capacity
+                    free[j] = max(free[j] - capacity, np.float32(0))
+                    if abs(gain[j]) > free[j] * np.float32(1.0001) + np.float32(1e-4):
+                        label[j] = gain[j] > 0
+                        stack[count] = j
+                        count += 1
+    return label
