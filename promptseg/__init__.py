@@ -29,6 +29,7 @@ _PLACES = {
     "VolumeError": "errors",
     "WeightsError": "errors",
     "evaluate": "evaluate",
+    "finetune": "finetune",
     "read": "io",
     "write": "io",
     "Box": "prompts",
@@ -63,6 +64,7 @@ __all__ = [
     "WeightsError",
     "__version__",
     "evaluate",
+    "finetune",
     "read",
     "write",
 ]

@@ -22,6 +22,8 @@ COMMANDS = {
     "segment": "a 3D mask from points, boxes, scribbles or words",
     "rerun": "run a manifest again and say whether the mask is the same",
     "evaluate": "simulated users on images with known labels: tables and figures",
+    "finetune": "a LoRA adapter for an organ, from images and labels or a recipe",
+    "adapters": "list, describe and merge adapters",
     "weights": "list, fetch, check and convert model weights",
     "bench": "speed against the usual way of using SAM",
     "doctor": "what is installed, which device, where weights are found",

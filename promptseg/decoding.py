@@ -44,11 +44,13 @@ class Request:
         index: Slice number.
         prompts: In pixels of the frame's input.
         ambiguous: True if the best of three candidates is wanted.
+        concept: (C,) token that names the target, None for "whatever is prompted".
     """
 
     index: int
     prompts: PixelPrompts
     ambiguous: bool = False
+    concept: Tensor | None = None
 
 
 class SliceDecoder:
@@ -74,24 +76,25 @@ class SliceDecoder:
     def decode_embedded(self, embedding: Embedding, requests: Sequence[Request]) -> list[SliceMask]:
         """Masks of N requests on N embeddings."""
         answers: dict[int, SliceMask] = {}
-        for multimask in (False, True):
-            rows = [n for n, r in enumerate(requests) if r.ambiguous == multimask]
+        kinds = [(r.ambiguous, r.concept is not None) for r in requests]
+        for kind in sorted(set(kinds)):
+            rows = [n for n, k in enumerate(kinds) if k == kind]
             for start in range(0, len(rows), self.batch_size):
                 chunk = rows[start : start + self.batch_size]
-                prompts = [requests[n].prompts for n in chunk]
-                decoded = self._forward(embedding[chunk], prompts, multimask)
+                decoded = self._forward(embedding[chunk], [requests[n] for n in chunk])
                 answers.update(zip(chunk, best_candidates(decoded), strict=True))
         return [answers[n] for n in range(len(requests))]
 
     @torch.inference_mode()
-    def _forward(
-        self, embedding: Embedding, prompts: Sequence[PixelPrompts], multimask: bool
-    ) -> Decoded:
+    def _forward(self, embedding: Embedding, requests: Sequence[Request]) -> Decoded:
         spec, device = self.backbone.spec, self.encoder.device
+        prompts = [request.prompts for request in requests]
         batch = PromptBatch.collate(prompts, spec.input_size, spec.mask_size).to(device)
+        tokens = [r.concept for r in requests if r.concept is not None]
+        named = {"concept": torch.stack(tokens).to(device)} if tokens else {}
         with autocast(device, self.encoder.precision):
-            decoded = self.backbone.decode(embedding, batch, multimask)
-        self.decoded += len(prompts)
+            decoded = self.backbone.decode(embedding, batch, requests[0].ambiguous, **named)
+        self.decoded += len(requests)
         presence = None if decoded.presence is None else decoded.presence.float().cpu()
         return replace(
             decoded,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+import numpy as np
+
+from promptseg.adapters import Adapter, AdapterStack, read_adapter
 from promptseg.backbones import load_backbone
 from promptseg.backbones.base import Backbone
 from promptseg.embeddings import (
@@ -17,12 +20,13 @@ from promptseg.embeddings import (
     choose_device,
     choose_precision,
 )
-from promptseg.errors import AdapterError
 from promptseg.prompts import Prompt, PromptSet
 from promptseg.volume import Segmentation, Volume
 
 if TYPE_CHECKING:
     from promptseg.session import Session
+
+AdapterLike: TypeAlias = "str | Path | Adapter"
 
 
 class Segmenter:
@@ -55,6 +59,7 @@ class Segmenter:
         self.precision = choose_precision(precision, self.device)
         self.backbone = backbone
         self.backbone.module.to(self.device).eval()
+        self.adapters = AdapterStack(backbone)
         self.batch_size = batch_size
         self.cache = cache
 
@@ -62,7 +67,7 @@ class Segmenter:
     def from_pretrained(
         cls,
         model: str | Path = "default",
-        adapter: str | Path | None = None,
+        adapter: AdapterLike | Sequence[AdapterLike] | None = None,
         device: str = "auto",
         precision: Precision = "auto",
         batch_size: int = 8,
@@ -72,7 +77,8 @@ class Segmenter:
 
         Args:
             model: Name, file or folder; see `promptseg weights list`.
-            adapter: LoRA adapter by name or folder.
+            adapter: LoRA adapter by name, folder or as read; or several, of which the first is
+                in use until `segmenter.adapters.use(name)` switches.
             device: As in the constructor.
             precision: As in the constructor.
             batch_size: As in the constructor.
@@ -82,9 +88,22 @@ class Segmenter:
             WeightsError: If the model is unknown, missing, corrupt or unsafe.
             AdapterError: If the adapter is unknown or does not fit.
         """
-        if adapter is not None:
-            raise AdapterError(f"adapter {str(adapter)!r} is unknown: no adapter is installed")
-        return cls(load_backbone(model), device, precision, batch_size, cache)
+        wanted = [] if adapter is None else [adapter]
+        if isinstance(adapter, (list, tuple)):
+            wanted = list(adapter)
+        held = [read_adapter(a) if isinstance(a, (str, Path)) else a for a in wanted]
+        segmenter = cls(load_backbone(model), device, precision, batch_size, cache)
+        for one in held:
+            segmenter.adapters.add(one)
+        if held:
+            segmenter.adapters.use(held[0].name)
+        return segmenter
+
+    @property
+    def organ(self) -> str | None:
+        """What the active adapter is for, None without one."""
+        active = self.adapters.active
+        return None if active is None else active.info.organ
 
     def session(
         self, volume: Volume, axis: int | str = "auto", window: str | None = "auto"
@@ -97,7 +116,7 @@ class Segmenter:
     def segment(
         self,
         volume: Volume,
-        prompts: Iterable[Prompt],
+        prompts: Iterable[Prompt] = (),
         axis: int | str = "auto",
         propagate: bool = True,
         window: str | None = "auto",
@@ -108,7 +127,8 @@ class Segmenter:
 
         Args:
             volume: 3D image.
-            prompts: Points, boxes, scribbles and masks of one or several targets.
+            prompts: Points, boxes, scribbles and masks of one or several targets; with an
+                adapter none at all asks for every label of it, and of all that are loaded.
             axis: Slice axis; `auto` is the axis of a flat prompt, else of the largest spacing.
             propagate: False answers the prompted slices only.
             window: `auto`, a name such as `lung`, or `WIDTH,LEVEL`.
@@ -123,8 +143,35 @@ class Segmenter:
             VolumeError: If the window is unknown.
         """
         began = perf_counter()
+        given = PromptSet(prompts)
+        if not given and len(self.adapters) > 1:
+            return self._by_every_adapter(volume, axis, window, progress)
         session = self.session(volume, axis, window)
-        session.add(*PromptSet(prompts))
+        session.add(*given)
         result = session.answer(propagate, uncertainty, progress)
         timings = {**result.report["timings"], "total": perf_counter() - began}
         return replace(result, report={**result.report, "timings": timings})
+
+    def _by_every_adapter(
+        self, volume: Volume, axis: int | str, window: str | None, progress: Progress | None
+    ) -> Segmentation:
+        """What every loaded adapter finds; a label that is taken gets the next free number."""
+        kept = self.adapters.active, self.adapters.scale
+        data = np.zeros(volume.shape, np.uint16)
+        names: dict[int, str] = {}
+        score: dict[int, float] = {}
+        reports: dict[str, Any] = {}
+        try:
+            for name in self.adapters.names:
+                self.adapters.use(name)
+                one = self.session(volume, axis, window).answer(True, progress=progress)
+                reports[name] = one.report
+                for label, words in one.labels.items():
+                    number = label if label not in names else max(names) + 1
+                    data[(one.data == label) & (data == 0)] = number
+                    names[number], score[number] = words, one.score.get(label, 0.0)
+        finally:
+            self.adapters.use(None if kept[0] is None else kept[0].name, kept[1])
+        last = reports[self.adapters.names[-1]]
+        report = {**last, "adapters": reports}
+        return Segmentation.from_volume(volume, data, score=score, labels=names, report=report)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal, TypeGuard
@@ -46,9 +47,14 @@ class Session:
         window: str | None = "auto",
     ) -> None:
         self.segmenter, self.volume = segmenter, volume
+        active = segmenter.adapters.active
+        if active is not None:
+            window = active.info.window if window in ("auto", None) else window
+            axis = active.info.axis if axis == "auto" else axis
         self.window = choose_window(volume, window)
         self._axis = axis if axis == "auto" else resolve_axis(axis, volume.affine)
         self._engine: Engine | None = None
+        self._adapter = ""
         self._given: list[Prompt] = []
         self._undone: list[list[Prompt]] = []
         self._steps: list[int] = []
@@ -162,10 +168,11 @@ class Session:
             progress: Called with stage, done, total.
 
         Raises:
-            PromptError: If there is no prompt, or none that says where a target is.
+            PromptError: If there is no prompt, or none that says where a target is. With an
+                adapter that has tokens, no prompt asks for all of its labels.
         """
         if not self._given:
-            raise PromptError("there is no prompt: give a point, a box, a scribble or a mask")
+            return self._unprompted(uncertainty, progress)
         timings, began = Timings(), perf_counter()
         resolved = self.prompts.to_voxel(self.volume)
         engine = self._prepared(resolved)
@@ -196,15 +203,35 @@ class Session:
         labels = refined_labels(painted.labels, shares, engine.encoder.data, clicks, engine.spacing)
         return replace(painted, labels=labels)
 
+    def _unprompted(self, uncertainty: bool, progress: Progress | None) -> Segmentation:
+        """All labels of the active adapter, found by its tokens."""
+        from promptseg.auto import segment_unprompted
+
+        active = self.segmenter.adapters.active
+        if active is None or not active.tokens:
+            raise PromptError("there is no prompt: give a point, a box, a scribble or a mask")
+        timings, began = Timings(), perf_counter()
+        engine = self._prepared(PromptSet())
+        timings.add("prepare", began)
+        began = perf_counter()
+        answered = segment_unprompted(engine, active.tokens, progress)
+        timings.add("segment", began)
+        began = perf_counter()
+        painted = paint(answered, engine.shape, uncertainty)
+        timings.add("paint", began)
+        return self._keep(painted, engine, timings, True, active.info.labels)
+
     def _prepared(self, resolved: PromptSet) -> Engine:
         axis = choose_axis(self.volume, resolved, self._axis)
-        if self._engine is None or self._engine.axis != axis:
-            self._engine = Engine(self._encoder(), axis, self.volume.spacing)
+        adapter = self.segmenter.adapters.signature
+        if self._engine is None or self._engine.axis != axis or self._adapter != adapter:
+            held = self._engine if self._adapter == adapter else None
+            encoder = self._encoder(adapter) if held is None else held.encoder
+            self._engine = Engine(encoder, axis, self.volume.spacing)
+            self._adapter = adapter
         return self._engine
 
-    def _encoder(self) -> SliceEncoder:
-        if self._engine is not None:
-            return self._engine.encoder
+    def _encoder(self, adapter: str) -> SliceEncoder:
         owner = self.segmenter
         return SliceEncoder(
             owner.backbone,
@@ -214,10 +241,16 @@ class Session:
             owner.precision,
             owner.batch_size,
             owner.cache,
+            adapter,
         )
 
     def _keep(
-        self, painted: Painted, engine: Engine, timings: Timings, propagate: bool
+        self,
+        painted: Painted,
+        engine: Engine,
+        timings: Timings,
+        propagate: bool,
+        labels: Mapping[int, str] | None = None,
     ) -> Segmentation:
         previous = self._result.data if self._result is not None else np.zeros_like(painted.labels)
         self.changed = bounding_box(previous != painted.labels)
@@ -227,6 +260,7 @@ class Session:
             score=painted.scores,
             uncertainty=painted.uncertainty,
             report=self._report(engine, timings, propagate),
+            labels={} if labels is None else labels,
         )
         return self._result
 

@@ -26,6 +26,7 @@ class BackboneSpec:
         crop: True if the network was trained on crops around its prompt; False if it
             expects the whole slice.
         presence: True if `decode` predicts whether the target is in the slice.
+        concept: Channels of a token that names a target, 0 if `decode` takes none.
         sha256: Digest of the weights, None for weights made in memory.
         licence: Terms of the weights, shown on load.
     """
@@ -37,6 +38,7 @@ class BackboneSpec:
     context: Context = "grey"
     crop: bool = False
     presence: bool = False
+    concept: int = 0
     sha256: str | None = None
     licence: str = "unknown"
 
@@ -193,7 +195,14 @@ class Backbone(Protocol):
         ...
 
     def decode(
-        self, embedding: Embedding, prompts: PromptBatch, multimask: bool = False
+        self,
+        embedding: Embedding,
+        prompts: PromptBatch,
+        multimask: bool = False,
+        concept: Tensor | None = None,
     ) -> Decoded:
-        """Decode B prompts on B embeddings; `multimask` gives three candidates, else one."""
+        """Decode B prompts on B embeddings; `multimask` gives three candidates, else one.
+
+        `concept` (B, C) names the target, as adapters learn it: then no prompt is needed.
+        """
         ...

@@ -17,7 +17,7 @@ from promptseg.backbones.prompt_maps import prompt_maps
 from promptseg.errors import WeightsError
 from promptseg.io.atomic import atomic_path
 
-LICENCE = "Apache-2.0 code; weights for research use (trained on research data, see the card)"
+LICENCE = "research use only (trained on research data; see weights/README.md)"
 
 
 class DefaultBackbone:
@@ -52,6 +52,7 @@ class DefaultBackbone:
             context="2.5d",
             crop=True,
             presence=True,
+            concept=module.config.decoder[0],
             sha256=sha256,
             licence=LICENCE,
         )
@@ -61,13 +62,21 @@ class DefaultBackbone:
         return Embedding(self.module.encode(images))
 
     def decode(
-        self, embedding: Embedding, prompts: PromptBatch, multimask: bool = False
+        self,
+        embedding: Embedding,
+        prompts: PromptBatch,
+        multimask: bool = False,
+        concept: Tensor | None = None,
     ) -> Decoded:
-        """Decode B prompts on B embeddings; `multimask` gives three candidates, else one."""
+        """Decode B prompts on B embeddings; `multimask` gives three candidates, else one.
+
+        `concept` (B, C) takes the place of the network's own "whatever is prompted".
+        """
         maps = prompt_maps(prompts, self.spec.input_size)
-        logits, quality, presence = self.module.decode(embedding.features, maps)
+        logits, quality, presence = self.module.decode(embedding.features, maps, concept)
         kept = slice(1, None) if multimask else slice(0, 1)
-        return Decoded(logits[:, kept], quality[:, kept].sigmoid(), presence.sigmoid())
+        scores = quality[:, kept].float().sigmoid()
+        return Decoded(logits[:, kept], scores, presence.float().sigmoid())
 
 
 def save_default(module: PromptsegModel, path: Path, about: dict[str, str]) -> None:

@@ -75,10 +75,10 @@ def decode_in_groups(
     token = None if concept is None else concept.to(weight.device, weight.dtype)
     rows = _rows_by_shape(prompts)
     with torch.autocast(weight.device.type, enabled=False):
-        parts = [
-            decode(embedding[index], _group(prompts[index], None if token is None else token[index]))
-            for index in rows
-        ]
+        parts = []
+        for index in rows:
+            named = None if token is None else token[index]
+            parts.append(decode(embedding[index], _group(prompts[index], named)))
     back = torch.argsort(torch.tensor([row for index in rows for row in index]))
     logits = torch.cat([part.logits for part in parts])
     quality = torch.cat([part.quality for part in parts])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from promptseg.commands.parsing import UsageError, note
 from promptseg.commands.progress import Bars
-from promptseg.errors import WeightsError
+from promptseg.errors import PromptsegError, WeightsError
 
 if TYPE_CHECKING:
     from promptseg.embeddings import Precision
@@ -111,7 +111,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME|PATH",
-        help="LoRA adapter for the model",
+        help="LoRA adapter for the model; with no prompt it finds its organ itself",
     )
     group.add_argument("--device", default="auto", metavar="auto|cpu|cuda", help="where to compute")
     group.add_argument("--precision", choices=PRECISIONS, default="auto")
@@ -162,6 +162,9 @@ def run_job(volume: Volume, prompts: PromptSet, choices: Choices) -> Run:
     if choices.window != "auto":
         choose_window(volume, choices.window)
     started = time.perf_counter()
+    adapters = choices.adapters
+    if len(adapters) > 1 and len(prompts):
+        raise UsageError(f"--adapter is given {len(adapters)} times: give one, or no prompt")
     segmenter = _segmenter(choices)
     loaded = time.perf_counter()
     with Bars() as bars:
@@ -179,15 +182,12 @@ def run_job(volume: Volume, prompts: PromptSet, choices: Choices) -> Run:
 
 
 def _segmenter(choices: Choices) -> Segmenter:
-    adapters = choices.adapters
-    if len(adapters) > 1:
-        raise UsageError(f"--adapter is given {len(adapters)} times: give one")
     _hush_transformers()
     from promptseg.segmenter import Segmenter
 
     segmenter = Segmenter.from_pretrained(
         choices.model,
-        adapter=adapters[0] if adapters else None,
+        adapter=choices.adapters,
         device=choices.device,
         precision=choices.precision,
     )
@@ -211,8 +211,11 @@ def _hush_transformers() -> None:
 
 
 def adapter_digest(name: str) -> str | None:
-    """SHA-256 of the weights in an adapter folder, None if there is no such folder."""
+    """SHA-256 of the promptseg.json of an adapter, which vouches for its other files."""
+    from promptseg.adapters import find_adapter
     from promptseg.weights import sha256_file
 
-    file = Path(name) / "adapter_model.safetensors"
-    return sha256_file(file) if file.is_file() else None
+    try:
+        return sha256_file(find_adapter(name) / "promptseg.json")
+    except PromptsegError:
+        return None

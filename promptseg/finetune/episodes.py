@@ -231,7 +231,7 @@ def background_near(target: Mask2D) -> Mask2D:
 
 def margin_prompt(target: Mask2D, rng: np.random.Generator) -> PixelPrompts:
     """Interior margin points, half of the time with the box around them."""
-    inset = rng.uniform(1, 4) * target.shape[0] / 128
+    inset = rng.uniform(1, 4) * max(1.0, target.shape[0] / 128)
     points = torch.from_numpy(users.margin_points(target, rng, inset))
     box = torch.cat([points.min(0).values, points.max(0).values]) if rng.random() < 0.5 else None
     return PixelPrompts(points, torch.ones(len(points), dtype=torch.long), box)

@@ -1,0 +1,146 @@
+"""`promptseg finetune`: teach a model an organ from images and labels, or repeat a recipe."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from promptseg.commands.parsing import UsageError, add_json, note, print_json
+from promptseg.commands.progress import Bars
+
+if TYPE_CHECKING:
+    from promptseg.adapters import Adapter
+    from promptseg.finetune.config import FinetuneConfig
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options; each that is left out comes from the recipe or its default."""
+    parser.add_argument("recipe", metavar="RECIPE", nargs="?", type=Path, help="a recipe.toml")
+    data = parser.add_argument_group("data")
+    data.add_argument("--images", metavar="DIR")
+    data.add_argument("--labels", metavar="DIR", help="matched by file name")
+    data.add_argument("--label", metavar="N", type=int, help="default: every label found")
+    data.add_argument("--organ", metavar="WORDS", help="what the adapter segments")
+    data.add_argument("--cases", metavar="N|A-B", help="training cases in sorted order")
+    data.add_argument("--validation-cases", metavar="A-B", help="default: a fifth, set aside")
+    data.add_argument("--window", metavar="NAME|WIDTH,LEVEL")
+    data.add_argument("--axis", metavar="AXIS")
+    _add_training(parser.add_argument_group("training"))
+    parser.add_argument(
+        "-o", "--output", metavar="ADAPTER_DIR", type=Path, help="default: runs/ORGAN"
+    )
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    parser.add_argument("--dry-run", action="store_true", help="check the data, print the plan")
+    add_json(parser)
+
+
+def _add_training(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--objective", metavar="NAME", help="supervised")
+    group.add_argument("--model", metavar="NAME", help="base, see `promptseg weights list`")
+    group.add_argument("--rank", metavar="R", type=int)
+    group.add_argument("--alpha", metavar="A", type=float)
+    group.add_argument("--targets", metavar="NAMES", help="attention, attention_all, mlp, "
+                       "convolutions; joined by +")  # fmt: skip
+    group.add_argument("--encoder", metavar="HOW", help="lora, frozen or full")
+    group.add_argument("--decoder", metavar="HOW", help="full, lora or frozen")
+    group.add_argument("--dora", action="store_true", default=None)
+    group.add_argument("--rslora", action="store_true", default=None)
+    group.add_argument("--loss", metavar="NAMES", help="such as dice+focal or dice+3*cross_entropy")
+    length = group.add_mutually_exclusive_group()
+    length.add_argument("--steps", metavar="N", type=int)
+    length.add_argument("--minutes", metavar="M", type=float)
+    group.add_argument("--batch", metavar="N", type=int, help="slices a step")
+    group.add_argument("--rate", metavar="R", type=float, help="learning rate")
+    group.add_argument("--checkpointing", action="store_true", default=None)
+    group.add_argument("--device", metavar="auto|cpu|cuda")
+    group.add_argument("--precision", metavar="auto|fp32|bf16")
+    group.add_argument("--workers", metavar="N", type=int)
+    group.add_argument("--seed", metavar="N", type=int)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Train, or print the plan."""
+    config = build_config(arguments)
+    if config.images is None or config.labels is None:
+        raise UsageError("give --images DIR and --labels DIR, or a recipe that names them")
+    if arguments.dry_run:
+        return _plan(config, arguments.json)
+    from promptseg.finetune import default_folder
+    from promptseg.finetune.running import train_adapter
+
+    folder = arguments.output or default_folder(config.organ)
+    with Bars() as bars:
+        adapter = train_adapter(
+            config,
+            config.images,
+            config.labels,
+            folder,
+            resume=arguments.resume,
+            progress=bars if _first() else None,
+        )
+    if _first():
+        _say(adapter, folder, arguments.json)
+    return 0
+
+
+def build_config(arguments: argparse.Namespace) -> FinetuneConfig:
+    """The recipe, if there is one, under the options that were given.
+
+    Raises:
+        FormatError: A value cannot be.
+        UsageError: There is no recipe and no organ.
+    """
+    from promptseg.finetune.config import checked, load_recipe
+
+    options = _options(arguments)
+    if arguments.recipe is not None:
+        return load_recipe(arguments.recipe, **options)
+    if "organ" not in options:
+        raise UsageError("give --organ WORDS, or a recipe")
+    return checked(options, "finetune")
+
+
+def _options(arguments: argparse.Namespace) -> dict[str, Any]:
+    skipped = ("recipe", "output", "resume", "dry_run", "json", "label", "model")
+    given = {k: v for k, v in vars(arguments).items() if k not in skipped and v is not None}
+    if arguments.model is not None:
+        given["backbone"] = arguments.model
+    if arguments.label is not None:
+        given["label_names"] = {arguments.label: arguments.organ or f"label {arguments.label}"}
+    return given
+
+
+def _plan(config: FinetuneConfig, as_json: bool) -> int:
+    from promptseg.finetune.running import plan_adapter
+
+    plan = plan_adapter(config, config.images or "", config.labels or "")
+    if as_json:
+        print_json({**plan.to_dict(), "labels": {str(k): v for k, v in plan.labels.items()}})
+    else:
+        print(plan)
+    return 0
+
+
+def _say(adapter: Adapter, folder: Path, as_json: bool) -> None:
+    info = adapter.info
+    if as_json:
+        print_json({"folder": str(folder), "steps": info.steps, "scores": dict(info.scores),
+                    "training_cases": len(info.training_cases),
+                    "validation_cases": len(info.validation_cases)})  # fmt: skip
+        return
+    for way, by_label in info.scores.items():
+        for label, scores in by_label.items():
+            mean = scores["dice"]["mean"]
+            shown = "-" if mean is None else f"{mean:.3f}"
+            print(f"{way} {info.labels[int(label)]}: Dice {shown}")
+    if not info.scores:
+        note("nothing was measured: no case was set aside for validation")
+    print(f"{folder} written: {info.steps} steps on {len(info.training_cases)} cases")
+
+
+def _first() -> bool:
+    """True in the process that speaks, of those that `accelerate launch` started."""
+    import os
+
+    return os.environ.get("RANK", "0") == "0"

@@ -1,0 +1,69 @@
+"""README.md of an adapter folder: what it is, from what, how good, under what terms."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from promptseg.adapters import Adapter
+from promptseg.errors import AdapterError
+from promptseg.io.atomic import atomic_path
+
+WAYS = {"box_2d": "box, slice by slice", "auto_3d": "no prompt, 3D"}
+
+
+def card(adapter: Adapter) -> str:
+    """Text of the card."""
+    info = adapter.info
+    shape = f"{info.method}, rank {info.rank}, on {', '.join(info.targets)}"
+    shape = "no LoRA" if info.method == "none" else shape
+    lines = [
+        f"# {adapter.name}",
+        "",
+        f"Segments {info.organ} ({', '.join(f'{k} {v}' for k, v in info.labels.items())})"
+        + (f" in {info.modality}" if info.modality else "")
+        + f". An adapter for promptseg's `{info.backbone}`: {shape}; decoder {info.decoder}.",
+        "",
+        "```",
+        f"promptseg segment IMAGE -o OUT.nii.gz --adapter {adapter.name}",
+        f"promptseg segment IMAGE -o OUT.nii.gz --adapter {adapter.name} --box i0,j0,k0,i1,j1,k1",
+        "```",
+        "",
+        f"Trained for {info.steps} steps on {len(info.training_cases)} cases; recipe.toml "
+        f"repeats it. Licence: {info.licence}.",
+        "",
+        *_table(adapter),
+        f"Base sha256 `{info.base_sha256}`. Training cases: {', '.join(info.training_cases)}.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _table(adapter: Adapter) -> list[str]:
+    info = adapter.info
+    if not info.scores:
+        return ["No validation case was set aside, so nothing was measured.", ""]
+    rows = [f"Measured on {len(info.validation_cases)} validation cases:", "",
+            "| prompt | label | Dice | HD95 mm |", "|---|---|---|---|"]  # fmt: skip
+    for way, by_label in info.scores.items():
+        for label, scores in by_label.items():
+            dice, distance = scores["dice"], scores["hd95_mm"]
+            rows.append(f"| {WAYS[way]} | {info.labels[int(label)]} | {_shown(dice, 3)} | "
+                        f"{_shown(distance, 1)} |")  # fmt: skip
+    return [*rows, ""]
+
+
+def _shown(measure: dict[str, float | None], digits: int) -> str:
+    mean, std = measure["mean"], measure["std"]
+    return "-" if mean is None else f"{mean:.{digits}f} ± {std or 0:.{digits}f}"
+
+
+def write_card(adapter: Adapter, folder: Path) -> None:
+    """Write README.md.
+
+    Raises:
+        AdapterError: It cannot be written.
+    """
+    try:
+        with atomic_path(folder / "README.md") as temporary:
+            temporary.write_text(card(adapter), encoding="utf-8")
+    except OSError as error:
+        raise AdapterError(f"{folder}: the card cannot be written: {error.strerror}") from error

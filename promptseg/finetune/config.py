@@ -1,0 +1,291 @@
+"""A recipe: everything a fine-tuning run needs, as a frozen dataclass and as TOML."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import sys
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from promptseg.errors import FormatError
+from promptseg.io.atomic import atomic_path
+
+TARGETS = ("attention", "attention_all", "mlp", "convolutions")
+DECODERS = ("frozen", "lora", "full")
+ENCODERS = ("lora", "frozen", "full")
+OBJECTIVES = ("supervised",)
+PRECISIONS = ("auto", "fp32", "bf16")
+
+
+def option(default: Any, text: str) -> Any:
+    """A field with its explanation, which the recipe shows."""
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """What to train on what, and how.
+
+    Raises:
+        FormatError: A value cannot be; says which, and what is possible.
+    """
+
+    organ: str = option("", "what the adapter segments, in words")
+    images: str | None = option(None, "folder of images; $VARIABLES and ~ are filled in")
+    labels: str | None = option(None, "folder of labels, matched by file name")
+    synonyms: tuple[str, ...] = option((), "other words for the organ")
+    label_names: dict[int, str] = field(
+        default_factory=dict, metadata={"help": "name by label; empty takes every label found"}
+    )
+    cases: str | None = option(None, "training cases, N or A-B in sorted order; empty takes all")
+    validation_cases: str | None = option(None, "validation cases, A-B; empty sets some aside")
+    validation_share: float = option(0.2, "share set aside where validation_cases is empty")
+    group: str = option("", "regular expression; cases with equal matches are never split")
+    modality: str | None = option(None, "CT or MR; empty goes by the files")
+    window: str = option("auto", "intensity window, as in `promptseg segment --window`")
+    axis: str = option("auto", "slice axis, as in `promptseg segment --axis`")
+    licence: str = option("research use only: ask who made the labels", "terms of the adapter")
+    backbone: str = option("default", "registry name, checkpoint or folder of the base")
+    input_size: int | None = option(None, "side of the square input; empty for the network's own")
+    objective: str = option("supervised", "supervised")
+    encoder: str = option("lora", "lora, frozen (embeddings are cached) or full")
+    decoder: str = option("full", "full, lora or frozen")
+    targets: str = option("attention", f"layers for LoRA, joined by +: {', '.join(TARGETS)}")
+    rank: int = option(8, "rank of the low-rank matrices")
+    alpha: float = option(16.0, "the update is scaled by alpha / rank")
+    dropout: float = option(0.0, "of LoRA's input")
+    dora: bool = option(False, "weight-decomposed LoRA")
+    rslora: bool = option(False, "scale by alpha / sqrt(rank)")
+    loss: str = option("dice+3*cross_entropy", "names joined by +, each with a factor if wanted")
+    unprompted: float = option(0.5, "weight of segmenting with no prompt, 0 to 1")
+    prompts: int = option(2, "simulated interactions on each slice")
+    absent: float = option(0.15, "share of slices without the target")
+    whole: float = option(0.25, "share of slices seen whole rather than around the target")
+    flips: bool = option(False, "mirror slices; only for organs without a side")
+    steps: int | None = option(None, "optimiser steps; give this or minutes")
+    minutes: float | None = option(None, "training time; give this or steps")
+    batch: int = option(8, "slices a step")
+    micro_batch: int | None = option(None, "slices at once; empty starts with all, halves on need")
+    rate: float = option(6e-4, "learning rate of LoRA, tokens and decoder")
+    weight_decay: float = option(0.01, "of AdamW")
+    warmup: int = option(20, "steps until the full rate")
+    average: float = option(0.98, "decay of the moving average that is kept, 0 for none")
+    precision: str = option("auto", "auto, fp32 or bf16")
+    checkpointing: bool = option(False, "recompute blocks to save memory")
+    views: int = option(512, "fixed views whose embeddings a frozen encoder keeps")
+    workers: int = option(0, "processes that prepare slices")
+    device: str = option("auto", "auto, cpu or cuda")
+    seed: int = option(0, "decides every random choice")
+    validate_every: int = option(200, "steps between validations")
+    validation_slices: int = option(16, "slices of each validation")
+    final_slices: int = option(8, "slices a case of the final box score; 0 skips the final scores")
+    checkpoint_seconds: float = option(60.0, "between checkpoints")
+    checkpoint_steps: int | None = option(None, "between checkpoints; wins over the seconds")
+
+    def __post_init__(self) -> None:
+        names = {int(label): str(name) for label, name in self.label_names.items()}
+        object.__setattr__(self, "label_names", names)
+        object.__setattr__(self, "synonyms", tuple(self.synonyms))
+        for name, allowed in _CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise FormatError(f"{name} is {getattr(self, name)!r}: use {' or '.join(allowed)}")
+        if self.modality not in ("CT", "MR", None):
+            raise FormatError(f"modality is {self.modality!r}: use CT or MR")
+        for name, (low, high) in _RANGES.items():
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and low <= value <= high):
+                raise FormatError(f"{name} is {value}: give a number from {low} to {high}")
+        self._check_targets()
+        if self.steps is not None and self.minutes is not None:
+            raise FormatError("steps and minutes are both given: give one")
+        if any(label < 1 for label in names):
+            raise FormatError(f"label_names has {sorted(names)}: labels count from 1")
+        try:
+            re.compile(self.group)
+        except re.error as error:
+            raise FormatError(f"group is {self.group!r}, no regular expression: {error}") from error
+
+    def _check_targets(self) -> None:
+        named = [name.strip() for name in self.targets.split("+")]
+        if any(name not in TARGETS for name in named):
+            raise FormatError(f"targets is {self.targets!r}: join {', '.join(TARGETS)} by +")
+        if self.encoder == "frozen" and self.decoder == "frozen" and self.unprompted == 0:
+            raise FormatError("encoder and decoder are frozen and no token is learned: nothing is")
+
+    @property
+    def target_names(self) -> tuple[str, ...]:
+        """Layers that get low-rank matrices: those of the encoder in `targets`, the decoder's."""
+        named = [name.strip() for name in self.targets.split("+") if name.strip()]
+        kept = [name for name in named if name != "decoder" and self.encoder == "lora"]
+        return (*kept, *(["decoder"] if self.decoder == "lora" else []))
+
+    @property
+    def uses_lora(self) -> bool:
+        """True if any layer gets low-rank matrices."""
+        return self.encoder == "lora" or self.decoder == "lora"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a recipe with every option explained.
+
+        Raises:
+            FormatError: It cannot be written.
+        """
+        try:
+            with atomic_path(path) as temporary:
+                temporary.write_text(to_toml(self), encoding="utf-8")
+        except OSError as error:
+            raise FormatError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+_CHOICES = {
+    "objective": OBJECTIVES,
+    "encoder": ENCODERS,
+    "decoder": DECODERS,
+    "precision": PRECISIONS,
+}
+_RANGES: dict[str, tuple[float, float]] = {
+    "rank": (1, 512),
+    "alpha": (1e-3, 4096),
+    "dropout": (0, 0.9),
+    "validation_share": (0, 0.9),
+    "unprompted": (0, 1),
+    "prompts": (1, 16),
+    "absent": (0, 0.9),
+    "whole": (0, 1),
+    "steps": (1, 10**9),
+    "minutes": (1e-3, 10**6),
+    "batch": (1, 4096),
+    "micro_batch": (1, 4096),
+    "rate": (1e-9, 1),
+    "weight_decay": (0, 1),
+    "warmup": (0, 10**6),
+    "average": (0, 0.99999),
+    "views": (1, 10**6),
+    "workers": (0, 256),
+    "seed": (0, 2**31 - 1),
+    "validate_every": (1, 10**9),
+    "validation_slices": (0, 10**6),
+    "final_slices": (0, 10**6),
+    "checkpoint_seconds": (0, 10**6),
+    "checkpoint_steps": (1, 10**9),
+}
+
+
+def load_recipe(path: str | os.PathLike[str], **overrides: Any) -> FinetuneConfig:
+    """Read a recipe; `images` and `labels` in it are relative to its folder.
+
+    Args:
+        path: TOML with any of the fields of `FinetuneConfig`.
+        overrides: Fields that win over the file.
+
+    Raises:
+        FormatError: It is missing, no TOML, or has an unknown or impossible value.
+    """
+    path = Path(path)
+    try:
+        content = _toml(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise FormatError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise FormatError(f"{path}: not TOML: {error}") from error
+    known = {item.name for item in fields(FinetuneConfig)}
+    unknown = sorted(set(content) - known)
+    if unknown:
+        raise FormatError(f"{path}: {unknown[0]!r} is no option of a recipe")
+    for name in ("images", "labels"):
+        if isinstance(content.get(name), str):
+            content[name] = _filled(content[name], path, name, name in overrides)
+    content.update(overrides)
+    if "steps" in overrides:
+        content.pop("minutes", None)
+    if "minutes" in overrides:
+        content.pop("steps", None)
+    return checked(content, str(path))
+
+
+def checked(content: Mapping[str, Any], source: str) -> FinetuneConfig:
+    """A config from plain values, each of the type its field has.
+
+    Raises:
+        FormatError: A value has another type or cannot be.
+    """
+    hints = typing.get_type_hints(FinetuneConfig)
+    for name, value in content.items():
+        if name not in hints:
+            raise FormatError(f"{source}: {name!r} is no option of a recipe")
+        if not _is_a(value, hints[name]):
+            raise FormatError(f"{source}: {name} is {value!r}: expected {_named(hints[name])}")
+    try:
+        return FinetuneConfig(**content)
+    except FormatError as error:
+        raise FormatError(f"{source}: {error}") from error
+    except (TypeError, ValueError) as error:
+        raise FormatError(f"{source}: {error}") from error
+
+
+def to_toml(config: FinetuneConfig) -> str:
+    """A recipe with every option explained; those without a value are commented out."""
+    lines: list[str] = []
+    table: list[str] = []
+    for item in fields(config):
+        value = getattr(config, item.name)
+        lines.append(f"# {item.metadata['help']}")
+        if isinstance(value, Mapping):
+            # A table runs to the end of the file, so it comes last.
+            table += [f"\n[{item.name}]", *(f"{k} = {json.dumps(v)}" for k, v in value.items())]
+            lines.pop()
+        elif value is None:
+            lines.append(f"# {item.name} =")
+        else:
+            lines.append(f"{item.name} = {json.dumps(value, ensure_ascii=False)}")
+    return "\n".join([*lines, *table]) + "\n"
+
+
+def _filled(text: str, recipe: Path, name: str, overridden: bool) -> str:
+    filled = os.path.expanduser(os.path.expandvars(text))
+    if "$" in filled and not overridden:
+        raise FormatError(
+            f"{recipe}: {name} is {text!r} and that variable is not set: set it, or give --{name}"
+        )
+    return str((recipe.parent / filled).resolve()) if not overridden else filled
+
+
+def _toml(text: str) -> dict[str, Any]:
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    return tomllib.loads(text)
+
+
+def _is_a(value: Any, hint: Any) -> bool:
+    kind = typing.get_origin(hint)
+    if kind in (typing.Union, types.UnionType):
+        return any(_is_a(value, part) for part in typing.get_args(hint))
+    if kind is tuple:
+        return isinstance(value, (list, tuple)) and all(isinstance(v, str) for v in value)
+    if kind is dict:
+        return isinstance(value, Mapping) and all(str(k).isdecimal() for k in value)
+    if hint is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, hint)
+
+
+def _named(hint: Any) -> str:
+    parts = typing.get_args(hint) if typing.get_origin(hint) is types.UnionType else (hint,)
+    shown = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+    return " or ".join(shown.get(p, "a list" if typing.get_origin(p) is tuple else "a table")
+                       for p in parts if p is not type(None))  # fmt: skip

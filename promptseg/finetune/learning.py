@@ -1,0 +1,154 @@
+"""One loss from a batch of views: prompts and tokens, as inference will use them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from promptseg.backbones.base import Decoded, Embedding, PixelPrompts, PromptBatch
+from promptseg.embeddings import EmbeddingCache, autocast
+from promptseg.finetune.lora import Learner
+from promptseg.finetune.losses import intersection_over_union
+from promptseg.finetune.named_losses import RowLoss
+from promptseg.finetune.views import View
+
+SCORING, PRESENCE, OTHERS = 1.0, 0.4, 0.1
+CACHE_BYTES = 2 << 30
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Decoder rows of one kind.
+
+    Args:
+        views: Place of each row's view in the batch.
+        places: Place of each row's label.
+        prompts: One a row; without anything where the token speaks.
+        tokens: True if the token is given.
+        ambiguous: True if three candidates are wanted.
+    """
+
+    views: list[int]
+    places: list[int]
+    prompts: list[PixelPrompts]
+    tokens: bool = False
+    ambiguous: bool = False
+
+
+def rows_of(views: Sequence[View], labels: int) -> list[Rows]:
+    """All questions to the decoder, sorted by kind; kinds without a row are left out."""
+    pairs = [(n, place) for n in range(len(views)) for place in range(labels)]
+    kinds = [
+        Rows([n for n, _ in pairs], [p for _, p in pairs], [PixelPrompts()] * len(pairs), True)
+    ]
+    for ambiguous in (False, True):
+        asked = [
+            (n, place, prompt)
+            for n, view in enumerate(views)
+            for place, prompt, single in zip(view.places, view.prompts, view.ambiguous, strict=True)
+            if single == ambiguous
+        ]
+        if asked:
+            numbers, places, prompts = (list(column) for column in zip(*asked, strict=True))
+            kinds.append(Rows(numbers, places, prompts, False, ambiguous))
+    return kinds
+
+
+class Objective:
+    """The supervised objective.
+
+    Args:
+        learner: What learns.
+        loss: Of a mask.
+        unprompted: Weight of the tokens' rows; the prompts' rows get the rest.
+        precision: `fp32` or `bf16`.
+    """
+
+    def __init__(self, learner: Learner, loss: RowLoss, unprompted: float, precision: str) -> None:
+        self.learner, self.loss, self.unprompted = learner, loss, unprompted
+        self.precision = precision
+        self.device = learner.tokens.device
+        self._cache = EmbeddingCache(CACHE_BYTES) if learner.frozen_encoder else None
+
+    def __call__(self, views: Sequence[View]) -> tuple[Tensor, dict[str, float]]:
+        """Sum of the views' losses, each the weighted mean of its rows; and parts to log."""
+        embedding = self.embed(views)
+        masks = torch.stack([view.masks for view in views]).to(self.device)
+        counts = torch.tensor([max(1, len(view.prompts)) for view in views], device=self.device)
+        total = masks.new_zeros(())
+        parts: dict[str, float] = {}
+        for rows in rows_of(views, masks.shape[1]):
+            share = self.unprompted if rows.tokens else 1 - self.unprompted
+            if share == 0:
+                continue
+            decoded = self.decode(embedding, rows)
+            target = masks[rows.views, rows.places]
+            losses, overlap = row_losses(decoded, target, self.loss)
+            each = counts[rows.views] if not rows.tokens else masks.shape[1]
+            total = total + (losses * share / each).sum()
+            name = "token_iou" if rows.tokens else "click_iou" if rows.ambiguous else "prompt_iou"
+            parts[name] = float(overlap.mean())
+        return total, parts
+
+    def embed(self, views: Sequence[View]) -> Embedding:
+        """Embeddings of the views; of a frozen encoder they are computed once."""
+        if self._cache is None:
+            return self.encode(views)
+        kept = {v.number: self._cache.get(str(v.number)) for v in views}
+        missing = list({v.number: v for v in views if kept[v.number] is None}.values())
+        if missing:
+            with torch.no_grad():
+                fresh = self.encode(missing)
+            for row, view in enumerate(missing):
+                one = Embedding(tuple(f.clone() for f in fresh[row].features))
+                self._cache.put(str(view.number), one)
+                kept[view.number] = one
+        return Embedding.cat([kept[v.number] for v in views])  # type: ignore[misc]
+
+    def encode(self, views: Sequence[View]) -> Embedding:
+        images = torch.stack([view.image for view in views]).to(self.device)
+        with autocast(self.device, self.precision):
+            return self.learner.backbone.encode(images)
+
+    def decode(self, embedding: Embedding, rows: Rows) -> Decoded:
+        """Answers of some rows."""
+        backbone, spec = self.learner.backbone, self.learner.backbone.spec
+        batch = PromptBatch.collate(rows.prompts, spec.input_size, spec.mask_size).to(self.device)
+        token = self.learner.tokens[rows.places] if rows.tokens else None
+        with autocast(self.device, self.precision):
+            return backbone.decode(embedding[rows.views], batch, rows.ambiguous, token)
+
+
+def row_losses(decoded: Decoded, target: Tensor, loss: RowLoss) -> tuple[Tensor, Tensor]:
+    """Loss of every row, and the overlap of its best mask.
+
+    Of several candidates the best learns fully and the others a little, as in SAM (Kirillov et
+    al. 2023). Quality learns the measured overlap, presence whether there is anything.
+
+    Args:
+        decoded: B rows with M candidates.
+        target: (B, m, m) in [0, 1].
+        loss: Of a mask.
+
+    Returns:
+        (B,) losses and (B,) overlaps.
+    """
+    logits = decoded.logits.float()
+    candidates = logits.shape[1]
+    wide = target[:, None].expand_as(logits)
+    masks = loss(logits.flatten(0, 1), wide.flatten(0, 1)).view(-1, candidates)
+    overlap = intersection_over_union(logits.detach(), wide)
+    losses = masks.min(1).values
+    if candidates > 1:
+        losses = losses + OTHERS * masks.mean(1)
+    losses = losses + SCORING * (decoded.quality.float() - overlap).square().mean(1)
+    if decoded.presence is not None:
+        present = (target > 0.5).flatten(1).any(1).float()
+        losses = losses + PRESENCE * functional.binary_cross_entropy(
+            decoded.presence.float(), present, reduction="none"
+        )
+    return losses, overlap.max(1).values

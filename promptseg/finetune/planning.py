@@ -1,0 +1,126 @@
+"""What a run would do: parts that learn, memory, time, size; measured on a few steps."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from promptseg.finetune.trainer import Trainer
+
+TIMED = 2
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What would be trained.
+
+    Args:
+        organ: In words.
+        labels: Name by label.
+        backbone: Name.
+        training_cases: How many.
+        validation_cases: How many.
+        trainable: Numbers that learn.
+        total: Numbers of the network.
+        lora_bytes: Size of adapter_model.safetensors.
+        heads_bytes: Size of heads.safetensors.
+        memory_bytes: Of weights, gradients, optimiser and activations of one step.
+        seconds_per_step: Measured.
+        steps: To be done; of a timed run, those that fit.
+        minutes: They take.
+        device: Where.
+        precision: `fp32` or `bf16`.
+    """
+
+    organ: str
+    labels: dict[int, str]
+    backbone: str
+    training_cases: int
+    validation_cases: int
+    trainable: int
+    total: int
+    lora_bytes: int
+    heads_bytes: int
+    memory_bytes: int
+    seconds_per_step: float
+    steps: int
+    minutes: float
+    device: str
+    precision: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        named = ", ".join(f"{label} {name}" for label, name in self.labels.items())
+        return "\n".join(
+            [
+                f"organ        {self.organ} ({named})",
+                f"backbone     {self.backbone} on {self.device} in {self.precision}",
+                f"cases        {self.training_cases} to train, {self.validation_cases} to validate",
+                f"trainable    {self.trainable:,} of {self.total:,} parameters "
+                f"({100 * self.trainable / self.total:.1f} %)",
+                f"memory       {self.memory_bytes / 1e6:.0f} MB",
+                f"steps        {self.steps} of {self.seconds_per_step:.2f} s, "
+                f"{self.minutes:.1f} min",
+                f"adapter      {self.lora_bytes / 1e6:.2f} MB LoRA, "
+                f"{self.heads_bytes / 1e6:.2f} MB heads",
+            ]
+        )
+
+
+def make_plan(
+    trainer: Trainer, labels: dict[int, str], training_cases: int, validation_cases: int
+) -> Plan:
+    """Run a few steps and describe the whole; the trainer is spent afterwards."""
+    learner, config = trainer.learner, trainer.config
+    module = learner.backbone.module
+    batches = trainer._batches()
+    with counted_activations() as seen:
+        trainer.update(next(batches))
+    began = time.perf_counter()
+    for _ in range(TIMED):
+        trainer.update(next(batches))
+    each = (time.perf_counter() - began) / TIMED
+    weights = sum(p.numel() * p.element_size() for p in module.parameters())
+    steps = config.steps or max(1, round((config.minutes or 0) * 60 / each))
+    return Plan(
+        organ=config.organ,
+        labels=labels,
+        backbone=learner.backbone.spec.name,
+        training_cases=training_cases,
+        validation_cases=validation_cases,
+        trainable=learner.count,
+        total=sum(p.numel() for p in module.parameters()) + learner.tokens.numel(),
+        lora_bytes=4 * sum(p.numel() for p in learner.lora.values()),
+        heads_bytes=2 * sum(p.numel() for p in learner.heads.values()) + 4 * learner.tokens.numel(),
+        memory_bytes=weights + 4 * 4 * learner.count + seen[0],
+        seconds_per_step=each,
+        steps=steps,
+        minutes=steps * each / 60,
+        device=str(trainer.processes.device),
+        precision=trainer.objective.precision,
+    )
+
+
+@contextmanager
+def counted_activations() -> Iterator[list[int]]:
+    """Bytes that autograd keeps for going back, counted while the block runs."""
+    seen, storages = [0], set()
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in storages:
+            storages.add(storage.data_ptr())
+            seen[0] += storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        yield seen

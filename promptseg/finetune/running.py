@@ -1,0 +1,222 @@
+"""Fine-tuning from a recipe: data in, adapter folder out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from promptseg.adapters import Adapter, AdapterInfo, base_digest, read_adapter, write_adapter
+from promptseg.adapters.files import INFO
+from promptseg.backbones import load_backbone
+from promptseg.backbones.base import Backbone
+from promptseg.errors import AdapterError, FormatError
+from promptseg.evaluate.cohort import Images, Labels
+from promptseg.finetune.card import write_card
+from promptseg.finetune.config import FinetuneConfig
+from promptseg.finetune.data import Split, organ_cases, split_cases, window_of
+from promptseg.finetune.lora import Learner, make_learner
+from promptseg.finetune.planning import Plan, make_plan
+from promptseg.finetune.processes import Processes, start_processes
+from promptseg.finetune.scoring import final_scores
+from promptseg.finetune.state import FILE, FOLDER, about
+from promptseg.finetune.trainer import Progress, Trainer
+from promptseg.finetune.validation import Validation
+from promptseg.finetune.views import ViewMaker
+from promptseg.report import versions
+
+DEFAULT_STEPS = 1000
+
+
+@dataclass
+class Prepared:
+    """Everything of a run, ready for its first step.
+
+    Args:
+        config: The recipe, with steps or minutes.
+        processes: The group this process belongs to.
+        backbone: Base, some of it learning.
+        learner: What learns.
+        trainer: The loop.
+        split: Cases and labels.
+        validation: Measures while training; None without validation cases.
+        base_sha256: Digest of the base.
+    """
+
+    config: FinetuneConfig
+    processes: Processes
+    backbone: Backbone
+    learner: Learner
+    trainer: Trainer
+    split: Split
+    validation: Validation | None
+    base_sha256: str
+
+    def info(self) -> AdapterInfo:
+        """promptseg.json as it stands."""
+        config, spec = self.config, self.backbone.spec
+        method = "none" if not self.learner.lora else "dora" if config.dora else "lora"
+        return AdapterInfo(
+            organ=config.organ,
+            labels=self.split.labels,
+            backbone=spec.name,
+            family=spec.family,
+            base_sha256=self.base_sha256,
+            method=method,  # type: ignore[arg-type]
+            rank=config.rank if self.learner.lora else 0,
+            alpha=config.alpha,
+            rslora=config.rslora,
+            targets=config.target_names,
+            decoder=config.decoder,
+            synonyms=config.synonyms,
+            modality=config.modality,
+            window=window_of(config),
+            axis=config.axis,
+            input_size=spec.input_size,
+            objective=config.objective,
+            training_cases=tuple(pair.name for pair in self.split.training),
+            validation_cases=tuple(pair.name for pair in self.split.validation),
+            steps=self.trainer.step,
+            settings={**config.to_dict(), "images": None, "labels": None},
+            licence=config.licence,
+            versions=versions(),
+            created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        )
+
+
+@contextmanager
+def prepared(
+    config: FinetuneConfig,
+    images: Images,
+    labels: Labels,
+    folder: Path | None,
+    backbone: Backbone | None = None,
+) -> Iterator[Prepared]:
+    """Check the data, load the base and set up training; the base is as it was afterwards."""
+    if not config.organ.strip():
+        raise FormatError("organ is empty: say what the adapter segments")
+    if config.steps is None and config.minutes is None:
+        config = replace(config, steps=DEFAULT_STEPS)
+    split = split_cases(images, labels, config)
+    if backbone is None:
+        backbone = load_backbone(config.backbone, input_size=config.input_size)
+    processes = start_processes(config.device)
+    backbone.module.to(processes.device)
+    digest, wanted = base_digest(backbone), list(split.labels)
+    cases = organ_cases(split.training, wanted, config)
+    learner = make_learner(backbone, config, len(wanted))
+    try:
+        maker = ViewMaker(cases, len(wanted), backbone.spec, config)
+        names = [case.name for case in cases]
+        same = about(config.to_dict(), base=digest, training=names, labels=wanted)
+        trainer = Trainer(learner, maker, config, processes, folder, same)
+        held = organ_cases(split.validation[: config.validation_slices], wanted, config)
+        usable = [case for case in held if case.slices]
+        check = None
+        if usable and config.validation_slices and processes.first:
+            plain = ViewMaker(usable, len(wanted), backbone.spec, config, training=False)
+            check = Validation(trainer.objective, plain, config.validation_slices, folder)
+        yield Prepared(config, processes, backbone, learner, trainer, split, check, digest)
+    finally:
+        learner.release()
+
+
+def train_adapter(
+    config: FinetuneConfig,
+    images: Images,
+    labels: Labels,
+    out: str | os.PathLike[str],
+    *,
+    resume: bool = False,
+    backbone: Backbone | None = None,
+    progress: Progress | None = None,
+) -> Adapter:
+    """Train and write an adapter folder.
+
+    Args:
+        config: The recipe.
+        images: Folder or list of files or volumes.
+        labels: The same for the labels, matched by name.
+        out: Adapter folder; checkpoints and logs go to `training` in it.
+        resume: Go on from the last checkpoint in `out`.
+        backbone: A loaded base; None loads `config.backbone`.
+        progress: Called with "train" or "score", done, total.
+
+    Returns:
+        The adapter as it was written and read again.
+
+    Raises:
+        FormatError: The data or the recipe cannot be used; nothing was trained.
+        VolumeError: The same of voxels and grids.
+        AdapterError: The folder is taken, or what is in it is of another run.
+        WeightsError: The base cannot be loaded.
+    """
+    folder = Path(out)
+    _check_folder(folder, resume)
+    with prepared(config, images, labels, folder, backbone) as run:
+        if resume and run.trainer.restore() and _finished(run, folder):
+            return read_adapter(folder)
+        if run.processes.first:
+            run.config.save(folder / "recipe.toml")
+        run.trainer.run(_measure(run), progress)
+        with run.trainer.averaged():
+            adapter = run.learner.adapter(folder.resolve().name, run.info())
+        base, split, processes = run.backbone, run.split, run.processes
+        config = run.config
+    if not processes.first:
+        processes.wait()
+        return adapter
+    written = write_adapter(adapter, folder)
+    scores = final_scores(base, written, split.validation, config, processes.device, progress)
+    written = write_adapter(replace(written, info=replace(written.info, scores=scores)), folder)
+    write_card(written, folder)
+    processes.wait()
+    return written
+
+
+def plan_adapter(
+    config: FinetuneConfig, images: Images, labels: Labels, backbone: Backbone | None = None
+) -> Plan:
+    """What `train_adapter` would do; nothing is written.
+
+    Raises:
+        PromptsegError: As `train_adapter`.
+    """
+    with prepared(config, images, labels, None, backbone) as run:
+        cases = len(run.split.training), len(run.split.validation)
+        return make_plan(run.trainer, run.split.labels, *cases)
+
+
+def _measure(run: Prepared) -> Any:
+    validation = run.validation
+    if validation is None:
+        return None
+
+    def measure(step: int) -> dict[str, float]:
+        with run.trainer.averaged():
+            return validation(step)
+
+    return measure
+
+
+def _check_folder(folder: Path, resume: bool) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise AdapterError(f"{folder} is a file: give a folder for the adapter")
+    holds = (folder / INFO).exists() or (folder / FOLDER / FILE).exists()
+    if holds and not resume:
+        raise AdapterError(
+            f"{folder} holds an adapter or an unfinished training: go on with --resume, or give "
+            "another folder"
+        )
+
+
+def _finished(run: Prepared, folder: Path) -> bool:
+    """True if the folder holds the adapter of this very run, scores included."""
+    if run.trainer.progress < 1 or not (folder / INFO).is_file():
+        return False
+    held = read_adapter(folder).info
+    return held.steps == run.trainer.step and (folder / "README.md").is_file()

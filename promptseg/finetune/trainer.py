@@ -1,0 +1,297 @@
+"""The training loop: resumable at any step, in one process or several."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
+
+from promptseg.embeddings import choose_precision, out_of_memory
+from promptseg.errors import PromptsegError
+from promptseg.finetune.config import FinetuneConfig
+from promptseg.finetune.learning import Objective
+from promptseg.finetune.lora import Learner
+from promptseg.finetune.memory import checkpointed
+from promptseg.finetune.named_losses import loss_by_name
+from promptseg.finetune.processes import Processes
+from promptseg.finetune.state import Log, State, load_state, save_state
+from promptseg.finetune.views import View, ViewMaker
+
+LOG_EVERY = 20
+CLIP = 1.0
+logger = logging.getLogger(__name__)
+Validate = Callable[[int], dict[str, float]]
+Progress = Callable[[str, int, int], None]
+
+
+class Trainer:
+    """Trains a learner.
+
+    Step n sees the views n * batch to (n + 1) * batch, whoever computes them and however often it
+    was interrupted; so a resumed run gives the same weights, bit for bit on the same machine.
+
+    Args:
+        learner: What learns.
+        views: Draws training views.
+        config: How; has steps or minutes.
+        processes: The group this process belongs to.
+        folder: Of the adapter, for checkpoints and logs; None keeps nothing.
+        about: What must be the same to go on from a checkpoint.
+    """
+
+    def __init__(
+        self,
+        learner: Learner,
+        views: ViewMaker,
+        config: FinetuneConfig,
+        processes: Processes,
+        folder: Path | None = None,
+        about: dict[str, Any] | None = None,
+    ) -> None:
+        self.learner, self.views, self.config, self.processes = learner, views, config, processes
+        self.folder, self.about = folder, about or {}
+        precision = choose_precision(config.precision, processes.device)  # type: ignore[arg-type]
+        precision = "bf16" if precision == "fp16" else precision
+        self.objective = Objective(learner, loss_by_name(config.loss), config.unprompted, precision)
+        self.parameters = learner.parameters
+        self.optimiser = torch.optim.AdamW(
+            list(self.parameters.values()),
+            config.rate,
+            (0.9, 0.99),
+            weight_decay=config.weight_decay,
+        )
+        self.average = self._copies() if config.average else {}
+        self.step, self.seconds = 0, 0.0
+        self.micro = config.micro_batch or config.batch
+
+    @property
+    def progress(self) -> float:
+        """Share of the training that is done."""
+        if self.config.minutes is not None:
+            return min(1.0, self.seconds / (self.config.minutes * 60))
+        return min(1.0, self.step / (self.config.steps or 1))
+
+    def restore(self) -> bool:
+        """Go to the last checkpoint; False if there is none.
+
+        Raises:
+            AdapterError: It is damaged or of another run.
+        """
+        state = None if self.folder is None else load_state(self.folder, self.about)
+        if state is None:
+            return False
+        with torch.no_grad():
+            for name, value in state.parameters.items():
+                self.parameters[name].copy_(value)
+            for name, value in state.average.items():
+                self.average[name].copy_(value)
+        self.optimiser.load_state_dict(dict(state.optimiser))
+        self.step, self.seconds, self.micro = state.step, state.seconds, state.micro
+        return True
+
+    def save(self) -> None:
+        """Write a checkpoint, from the first process."""
+        if self.folder is None or not self.processes.first:
+            return
+        state = State(
+            self.step,
+            self.seconds,
+            self.micro,
+            self._copies(),
+            dict(self.average),
+            self.optimiser.state_dict(),
+        )
+        save_state(self.folder, state, self.about)
+
+    def run(self, validate: Validate | None = None, progress: Progress | None = None) -> None:
+        """Train to the end.
+
+        Args:
+            validate: Called with the step now and then; gives measures to log.
+            progress: Called with "train", done, total: steps, or seconds of a timed run.
+
+        Raises:
+            PromptsegError: One view does not fit into memory, or the loss is not finite.
+        """
+        log = None
+        if self.folder is not None and self.processes.first:
+            log = Log(self.folder, self.step)
+        with ExitStack() as stack:
+            stack.enter_context(
+                checkpointed(self.learner.backbone.module, self.config.checkpointing)
+            )
+            if log is not None:
+                stack.callback(log.close)
+            self._loop(log, validate, progress)
+        self.save()
+
+    def _loop(self, log: Log | None, validate: Validate | None, progress: Progress | None) -> None:
+        sums: dict[str, float] = {}
+        saved = began = time.monotonic()
+        for views in self._batches():
+            if self.progress >= 1:
+                break
+            parts = self.update(views)
+            self.seconds = self.processes.agree(self.seconds + time.monotonic() - began)
+            for name, value in {**parts, "steps": 1}.items():
+                sums[name] = sums.get(name, 0.0) + value
+            if log is not None and self.step % LOG_EVERY == 0:
+                log.write(self._row(sums))
+                sums = {}
+            if validate is not None and self.step % self.config.validate_every == 0:
+                measures = validate(self.step)
+                if log is not None:
+                    log.write({"step": self.step, **measures})
+            if self._due(time.monotonic() - saved):
+                self.save()
+                saved = time.monotonic()
+            if progress is not None:
+                progress("train", *self._shown())
+            began = time.monotonic()
+
+    def _due(self, waited: float) -> bool:
+        if self.config.checkpoint_steps is not None:
+            return self.step % self.config.checkpoint_steps == 0
+        return waited >= self.config.checkpoint_seconds
+
+    def _shown(self) -> tuple[int, int]:
+        if self.config.minutes is None:
+            return self.step, self.config.steps or 1
+        return int(self.seconds), round(self.config.minutes * 60)
+
+    def _row(self, sums: dict[str, float]) -> dict[str, float]:
+        means = {name: value / sums["steps"] for name, value in sums.items() if name != "steps"}
+        return {"step": self.step, "seconds": round(self.seconds, 2), "micro": self.micro, **means}
+
+    def _batches(self) -> Iterator[list[View]]:
+        loader = DataLoader(
+            _Views(self.views),
+            batch_sampler=_Numbers(self.step, self.config.batch, self.processes),
+            num_workers=self.config.workers,
+            collate_fn=list,
+            generator=torch.Generator(),
+        )
+        return iter(loader)
+
+    def update(self, views: Sequence[View]) -> dict[str, float]:
+        """One optimiser step on this process's views.
+
+        Raises:
+            PromptsegError: One view does not fit into memory, or the loss is not finite.
+        """
+        self._set_rate()
+        self.learner.modes()
+        parts = self._gradients(views)
+        gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
+        self.processes.add(gradients)
+        norm = torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), CLIP)
+        if not bool(torch.isfinite(norm)):
+            raise PromptsegError(
+                f"the gradient of step {self.step} is not finite: give a lower rate (now "
+                f"{self.config.rate}) or precision fp32; the last checkpoint is kept"
+            )
+        self.optimiser.step()
+        self.step += 1
+        self._update_average()
+        return parts
+
+    def _gradients(self, views: Sequence[View]) -> dict[str, float]:
+        """Gradients of the mean over the whole batch, in parts that fit into memory."""
+        while True:
+            self.optimiser.zero_grad(set_to_none=True)
+            try:
+                return self._accumulate(views)
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error):
+                    raise
+                if self.micro == 1:
+                    raise PromptsegError(
+                        "one slice does not fit into memory: use checkpointing, a smaller model, "
+                        "encoder = frozen or a smaller input_size"
+                    ) from error
+                self.micro = max(1, min(self.micro, len(views)) // 2)
+                logger.warning("out of memory: going on with %d slices at once", self.micro)
+                if self.processes.device.type == "cuda":
+                    torch.cuda.empty_cache()
+
+    def _accumulate(self, views: Sequence[View]) -> dict[str, float]:
+        # Dropout is the only randomness of a step, and must not depend on what ran before.
+        devices = [] if self.processes.device.type == "cpu" else [self.processes.device]
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed((self.config.seed << 32) + self.step * self.processes.world
+                              + self.processes.rank)  # fmt: skip
+            sums: dict[str, float] = {}
+            for start in range(0, len(views), self.micro):
+                chunk = views[start : start + self.micro]
+                loss, parts = self.objective(chunk)
+                loss = loss / self.config.batch
+                loss.backward()
+                share = len(chunk) / len(views)
+                for name, value in parts.items():
+                    sums[name] = sums.get(name, 0.0) + value * share
+                sums["loss"] = sums.get("loss", 0.0) + float(loss.detach())
+        return sums
+
+    def _set_rate(self) -> None:
+        warm = min(1.0, (self.step + 1) / max(1, self.config.warmup))
+        falling = 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * self.progress))
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.config.rate * warm * falling
+
+    def _copies(self) -> dict[str, Tensor]:
+        return {name: p.detach().clone() for name, p in self.parameters.items()}
+
+    def _update_average(self) -> None:
+        decay = min(self.config.average, self.step / (self.step + 10))
+        with torch.no_grad():
+            for name, slow in self.average.items():
+                slow.lerp_(self.parameters[name], 1 - decay)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The moving average in place of the weights, meanwhile."""
+        if not self.average:
+            yield
+            return
+        kept = self._copies()
+        self._put(self.average)
+        try:
+            yield
+        finally:
+            self._put(kept)
+
+    def _put(self, values: dict[str, Tensor]) -> None:
+        with torch.no_grad():
+            for name, value in values.items():
+                self.parameters[name].copy_(value)
+
+
+class _Views(torch.utils.data.Dataset[View]):
+    """A view maker as a data set without an end."""
+
+    def __init__(self, maker: ViewMaker) -> None:
+        self.maker = maker
+
+    def __getitem__(self, number: int) -> View:
+        return self.maker[number]
+
+
+class _Numbers(Sampler[list[int]]):
+    """Numbers of this process's views, step by step from `step` on."""
+
+    def __init__(self, step: int, batch: int, processes: Processes) -> None:
+        self.step, self.batch, self.processes = step, batch, processes
+
+    def __iter__(self) -> Iterator[list[int]]:
+        step = self.step
+        while True:
+            yield self.processes.share(range(step * self.batch, (step + 1) * self.batch))
+            step += 1
