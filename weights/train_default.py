@@ -45,7 +45,8 @@ SHARES = {
     "white_blood_cell": 0.01, "synthetic": 0.19,
 }  # fmt: skip
 MEDSCRIBBLE_ACDC = ("patient004", "patient017", "patient018", "patient050", "patient056")
-STAGES = ((0.66, 128, 10), (0.86, 192, 8), (1.0, 256, 6))
+STAGES = ((0.68, 128, 16), (0.87, 192, 12), (1.0, 256, 8))
+MUON_RATIO = 30.0
 
 
 def nifti(path: Path) -> tuple[np.ndarray, tuple[float, float, float]]:
@@ -221,6 +222,66 @@ def corrected(
     return PromptBatch.collate(items, side * 2, side)
 
 
+def place() -> tuple[int, int]:
+    """Rank of this process and number of processes."""
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+
+
+@torch.no_grad()
+def exchange(parameters: list[torch.nn.Parameter], owner: int) -> None:
+    """Give every process the owner's values."""
+    packed = torch.cat([p.flatten() for p in parameters])
+    dist.broadcast(packed, owner)
+    for p, part in zip(parameters, packed.split([p.numel() for p in parameters]), strict=True):
+        p.copy_(part.view_as(p))
+
+
+class Optimiser:
+    """Muon for matrices and convolutions, AdamW for the rest.
+
+    Muon (Jordan et al. 2024) took half the steps of AdamW to the same loss here. torch's own
+    takes matrices, so a convolution is handed over as a (outputs, inputs * kernel) view. The
+    processes share its work: each updates some of the matrices and sends them to the others.
+    Only the first process's momenta are saved; the others are soon found again.
+
+    Args:
+        model: Network whose parameters learn.
+        rate: Learning rate of AdamW; Muon's is `MUON_RATIO` times as large.
+    """
+
+    def __init__(self, model: PromptsegModel, rate: float) -> None:
+        named = list(model.named_parameters())
+        plain = ("tokens", "concept", "rel_pos")
+        self.wide = [p for n, p in named if p.ndim >= 2 and not any(word in n for word in plain)]
+        taken = {id(p) for p in self.wide}
+        self.flat = [torch.nn.Parameter(p.data.view(len(p), -1)) for p in self.wide]
+        self.muon = torch.optim.Muon(self.flat, rate * MUON_RATIO, weight_decay=0.02)
+        others = [p for _, p in named if id(p) not in taken]
+        self.adam = torch.optim.AdamW(others, rate, (0.9, 0.98), weight_decay=0.02)
+
+    def set_rate(self, rate: float) -> None:
+        for optimiser, ratio in ((self.muon, MUON_RATIO), (self.adam, 1.0)):
+            for group in optimiser.param_groups:
+                group["lr"] = rate * ratio
+
+    def step(self) -> None:
+        rank, world = place()
+        for n, (flat, parameter) in enumerate(zip(self.flat, self.wide, strict=True)):
+            mine = n % world == rank and parameter.grad is not None
+            flat.grad = parameter.grad.view_as(flat) if mine else None
+        self.muon.step()
+        self.adam.step()
+        for owner in range(world if world > 1 else 0):
+            exchange(self.flat[owner::world], owner)
+
+    def state_dict(self) -> dict:
+        return {"muon": self.muon.state_dict(), "adam": self.adam.state_dict()}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.muon.load_state_dict(state["muon"])
+        self.adam.load_state_dict(state["adam"])
+
+
 class Trainer:
     """Model, moving average, optimiser and clock, saved together."""
 
@@ -230,12 +291,9 @@ class Trainer:
         self.model = PromptsegModel(PromptsegConfig()).to(device)
         self.average = PromptsegModel(PromptsegConfig()).to(device).requires_grad_(False)
         self.average.load_state_dict(self.model.state_dict())
-        self.optimiser = torch.optim.AdamW(
-            self.model.parameters(), rate, (0.9, 0.98), weight_decay=0.02
-        )
+        self.optimiser = Optimiser(self.model, rate)
         self.step, self.seconds, self.drawn = 0, 0.0, 0
-        self.rank = dist.get_rank() if dist.is_initialized() else 0
-        self.world = dist.get_world_size() if dist.is_initialized() else 1
+        self.rank, self.world = place()
         if (out / "last.pt").exists():
             self.load()
 
@@ -262,8 +320,7 @@ class Trainer:
     def set_rate(self) -> None:
         warm = min(1.0, (self.step + 1) / 200)
         rate = self.rate * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * self.progress)))
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
+        self.optimiser.set_rate(rate)
 
     def losses(self, batch: tuple[Tensor, Tensor, PromptBatch, Tensor]) -> tuple[Tensor, dict]:
         """Loss of the first answers, and of the answers after corrections."""
@@ -313,7 +370,7 @@ class Trainer:
         self.set_rate()
         self.model.train()
         loss, parts = self.losses(batch)
-        self.optimiser.zero_grad(set_to_none=True)
+        self.model.zero_grad(set_to_none=True)
         loss.backward()
         self.share_gradients()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
@@ -378,7 +435,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--out", type=Path, default=Path("runs/default"))
     parser.add_argument("--minutes", type=float, default=95.0)
-    parser.add_argument("--rate", type=float, default=4.5e-4)
+    parser.add_argument("--rate", type=float, default=6e-4)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     chosen = parser.parse_args()

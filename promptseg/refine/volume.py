@@ -28,7 +28,7 @@ def refined_labels(
         clicks: Points in voxels; a foreground point of one target is background for no other.
         spacing: (3,) mm.
         lam: Weight of the pairwise term.
-        sigma: Intensity difference that a boundary may cost.
+        sigma: Intensity difference that a boundary may cost, in standard deviations.
 
     Returns:
         A new (I, J, K) array.
@@ -38,22 +38,19 @@ def refined_labels(
     """
     refined = labels.copy()
     for target, probability in probabilities.items():
-        points = [p for p in clicks.for_target(target) if isinstance(p, Point)]
-        mask = graph_cut_refine(
-            probability,
-            image,
-            click_voxels(points, True),
-            click_voxels(points, False),
-            spacing,
-            lam,
-            sigma,
-        )
+        inside, outside = click_voxels(clicks.for_target(target))
+        mask = graph_cut_refine(probability, image, inside, outside, spacing, lam, sigma)
         refined[(refined == target) & ~mask] = 0
         refined[mask] = target
     return refined
 
 
-def click_voxels(points: Sequence[Point], positive: bool) -> np.ndarray:
-    """(N, 3) whole voxels of the foreground or background clicks."""
-    chosen = [p.at for p in points if p.positive == positive]
-    return np.floor(np.array(chosen).reshape(-1, 3) + 0.5).astype(np.int64)
+def click_voxels(clicks: PromptSet) -> tuple[np.ndarray, np.ndarray]:
+    """(N, 3) whole voxels of foreground and of background; a later click on a voxel wins."""
+    last: dict[tuple[int, ...], bool] = {}
+    for point in clicks:
+        if isinstance(point, Point):
+            last[tuple(int(np.floor(x + 0.5)) for x in point.at)] = point.positive
+    inside = [voxel for voxel, positive in last.items() if positive]
+    outside = [voxel for voxel, positive in last.items() if not positive]
+    return (np.array(inside, np.int64).reshape(-1, 3), np.array(outside, np.int64).reshape(-1, 3))
