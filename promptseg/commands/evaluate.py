@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from promptseg.commands.job import AXES, add_model_options
 from promptseg.commands.parsing import UsageError, add_json, note, print_json
 from promptseg.commands.progress import Bars
-from promptseg.evaluate.settings import BASELINES, PROTOCOLS, REFINES, STARTS
+from promptseg.evaluate.settings import BASELINES, PROTOCOLS, REFINES, STARTS, Settings
 
 if TYPE_CHECKING:
     from promptseg.evaluate.reports import Report
@@ -77,10 +77,16 @@ def _add_choice(group: argparse._ArgumentGroup) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Evaluate and write the report."""
+    from promptseg.evaluate.cohort import load_cases, open_cohort
+    from promptseg.evaluate.running import run as run_protocol
+
+    settings = settings_of(arguments)
     cases = parse_cases(arguments.cases)
     _check_output(arguments.output)
+    pairs = open_cohort(arguments.images, arguments.labels, arguments.label, cases)
+    segmenter = _segmenter(arguments)
     with Bars() as bars:
-        report = _evaluate(arguments, cases, bars)
+        report = run_protocol(segmenter, load_cases(pairs), settings, len(pairs), bars)
     report.save(arguments.output, figures=False)
     if not arguments.no_figures:
         _figures(report, arguments.output)
@@ -132,32 +138,24 @@ def _measures(table: dict[str, Any]) -> str:
     return f"{', '.join(parts)} (n {table['dice']['n']})"
 
 
-def _evaluate(
-    arguments: argparse.Namespace, cases: int | tuple[int, int] | None, bars: Bars
-) -> Report:
-    from promptseg.evaluate import evaluate
-
-    return evaluate(
-        _segmenter(arguments),
-        arguments.images,
-        arguments.labels,
-        arguments.prompt,
-        label=arguments.label,
+def settings_of(arguments: argparse.Namespace) -> Settings:
+    """The options of both groups, checked."""
+    return Settings(
+        protocol=arguments.prompt,
         dims=arguments.dims,
+        label=arguments.label,
         clicks=arguments.clicks,
         start=arguments.start,
-        cases=cases,
+        seed=arguments.seed,
         slices=arguments.slices,
         least_pixels=arguments.min_pixels,
         jitter=arguments.jitter,
-        seed=arguments.seed,
         axis=arguments.axis,
         window=arguments.window,
         refine=arguments.refine,
         text=arguments.text,
         scribbles=arguments.scribbles,
-        against=arguments.against,
-        progress=bars,
+        against=tuple(arguments.against),
     )
 
 

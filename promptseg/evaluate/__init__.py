@@ -106,7 +106,7 @@ def evaluate(
         axis=axis,
         window=window,
         refine=refine,
-        text=getattr(segmenter, "organ", None) if text is None else text,
+        text=text,
         scribbles=None if scribbles is None else Path(scribbles),
         against=tuple(against),
     )

@@ -100,7 +100,7 @@ def walker(scene: Scene) -> Mask | None:
         outside |= around & ~inside
     seeds = np.where(inside, 2, np.where(outside, 1, 0))[window].astype(np.int32)
     seeds[frame_of(seeds.shape) & (seeds == 0)] = 1
-    if not (seeds == 2).any() or not (seeds == 0).any():
+    if not (seeds == 2).any() or not (seeds == 0).any() or not np.ptp(scene.image[window]):
         return inside
     mask = np.zeros(scene.image.shape, bool)
     mask[window] = _walk(scene.image[window], seeds, scene.spacing)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -42,6 +43,8 @@ def run(
     Raises:
         PromptError: The model cannot use the protocol's prompts.
     """
+    if settings.text is None:
+        settings = replace(settings, text=getattr(segmenter, "organ", None))
     rows: list[Row] = []
     worst: list[Picture] = []
     for number, case in enumerate(cases, start=1):

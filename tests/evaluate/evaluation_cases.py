@@ -18,7 +18,7 @@ SHAPE = (40, 48, 7)
 def two_discs(shift: int = 0) -> np.ndarray:
     """(I, J, K) labels: a disc of label 1 on slices 1 to 5, and one of label 2 on 2 to 4."""
     first = discs(SHAPE, 2, {n: (14 + shift, 14, 7 - abs(n - 3)) for n in range(1, 6)})
-    second = discs(SHAPE, 2, {n: (26, 34, 6) for n in range(2, 5)})
+    second = discs(SHAPE, 2, dict.fromkeys(range(2, 5), (26, 34, 6)))
     return np.where(first, 1, np.where(second, 2, 0)).astype(np.uint8)
 
 

@@ -100,7 +100,7 @@ class TestFaults:
 
     def test_empty_labels(self, cohort):
         save_labels(cohort[1] / "p1.nii.gz", np.zeros((40, 48, 7), np.uint8))
-        with pytest.raises(VolumeError, match="1 fault.*p1: no label"):
+        with pytest.raises(VolumeError, match=r"1 fault .*p1: no label"):
             open_cohort(*cohort)
 
     def test_only_chosen_cases_are_read(self, cohort):

@@ -192,7 +192,9 @@ class TestPlay:
     def test_a_slice_is_answered_as_within_its_volume(self):
         settings = Settings(protocol="box", axis=2)
         case = self.two_parts()
-        played = play(segmenter(), slice_tasks(volume_task(case, 1, settings), settings)[2], settings)
+        played = play(
+            segmenter(), slice_tasks(volume_task(case, 1, settings), settings)[2], settings
+        )
         (box,) = played.prompts
         assert isinstance(box, Box)
         place = played.task.place
@@ -323,7 +325,7 @@ class TestHumanScribbles:
         assert row["n_slices"] == 3
 
     def test_missing_and_unusable_files(self, tmp_path):
-        settings, case = self.drawn(tmp_path)
+        _, case = self.drawn(tmp_path)
         with pytest.raises(FormatError, match="other has no scribbles"):
             read_strokes(tmp_path, case_of(two_discs(), "other"), 1)
         with pytest.raises(VolumeError, match="no stroke inside label 3"):

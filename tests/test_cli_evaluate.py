@@ -1,0 +1,134 @@
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support import bright_volume, discs, segmenter, tiny_network
+
+import promptseg as ps
+from promptseg.backbones.default import save_default
+from promptseg.cli import main
+from promptseg.errors import FormatError
+from promptseg.evaluate.reports import Report
+from promptseg.io import write
+from promptseg.volume import Segmentation
+
+SHAPE = (36, 40, 5)
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("cohort")
+    for number in range(2):
+        truth = discs(SHAPE, 2, dict.fromkeys(range(1, 4), (16 + number, 18, 7)))
+        write(bright_volume(truth, (1, 1, 3)), folder / "images" / f"p{number}.nii.gz")
+        labels = Segmentation(truth.astype(np.uint8), np.diag([1.0, 1, 3, 1]))
+        write(labels, folder / "labels" / f"p{number}.nii.gz")
+    return folder / "images", folder / "labels"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
+    save_default(tiny_network(), path, {})
+    return str(path)
+
+
+@pytest.fixture
+def evaluate(cohort, model, tmp_path, capsys):
+    def call(*options: object, images: object = cohort[0], labels: object = cohort[1]):
+        arguments = ["--images", images, "--labels", labels, "--model", model, "-o",
+                     tmp_path / "out", "--device", "cpu", "--precision", "fp32"]  # fmt: skip
+        status = main(["evaluate", *(str(a) for a in (*arguments, *options))])
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err, tmp_path / "out"
+
+    return call
+
+
+class TestCommand:
+    def test_writes_tables_and_figures(self, evaluate):
+        status, out, _, folder = evaluate("--prompt", "box", "--slices", 1)
+        assert status == 0
+        assert {p.name for p in folder.iterdir()} == {
+            "cases.csv", "summary.json", "dice_by_label.png", "worst.png"}  # fmt: skip
+        summary = json.loads((folder / "summary.json").read_text())
+        assert summary["dice"]["n"] == 2
+        assert "label 1: Dice" in out
+
+    def test_json_is_the_summary(self, evaluate):
+        status, out, _, folder = evaluate(
+            "--prompt", "clicks", "--clicks", 2, "--slices", 1, "--json", "--no-figures"
+        )
+        assert status == 0
+        summary = json.loads(out)
+        assert summary == json.loads((folder / "summary.json").read_text())
+        assert len(summary["dice_per_click"]) == 2
+
+    def test_3d_from_a_box_beside_baselines(self, evaluate):
+        status, out, _, folder = evaluate(
+            "--prompt", "clicks", "--dims", "3d", "--start", "box", "--clicks", 1, "--cases", "2-2",
+            "--refine", "--against", "network", "graph_cut", "--no-figures",
+        )  # fmt: skip
+        assert status == 0
+        summary = json.loads((folder / "summary.json").read_text())
+        assert set(summary["against"]) == {"network", "graph_cut"}
+        assert summary["over_propagation"]["n"] == 1
+        assert summary["settings"]["refine"] == "graph_cut"
+        assert "against network: Dice" in out
+
+    @pytest.mark.parametrize(
+        ("options", "said"),
+        [
+            (["--cases", "0"], "--cases is '0'"),
+            (["--cases", "5-2"], "must not end before"),
+            (["--label", "9"], "2 faults in the cases"),
+            (["--prompt", "text", "--text", "disc"], "knows its organ"),
+            (["--prompt", "text"], "no words"),
+            (["--prompt", "auto"], "knows its organ"),
+            (["--jitter", "2"], "jitter is 2.0"),
+            (["--against", "ellipse", "--dims", "3d"], "slices only"),
+            (["--prompt", "magic"], "invalid choice"),
+        ],
+    )
+    def test_bad_input_is_one_line(self, evaluate, options, said):
+        status, out, err, folder = evaluate(*options)
+        assert status == 2
+        assert out == ""
+        lines = [line for line in err.splitlines() if "licence" not in line]
+        assert len(lines) == 1
+        assert said in lines[0]
+        assert not folder.exists()
+
+    def test_missing_folder(self, evaluate, tmp_path):
+        status, _, err, _ = evaluate(images=tmp_path / "absent")
+        assert status == 2
+        assert "no such folder" in err
+
+    def test_without_matplotlib_the_tables_are_written(self, evaluate, monkeypatch):
+        monkeypatch.setitem(sys.modules, "matplotlib", None)
+        status, _, err, folder = evaluate("--prompt", "box", "--slices", 1)
+        assert status == 0
+        assert "pip install" in err
+        assert {p.name for p in folder.iterdir()} == {"cases.csv", "summary.json"}
+
+
+class TestFunction:
+    def test_is_the_module(self, cohort, tmp_path):
+        report = ps.evaluate(segmenter(), *cohort, "box", slices=1, out=tmp_path)
+        import promptseg.evaluate
+
+        again = promptseg.evaluate(segmenter(), *cohort, "box", slices=1)
+        assert isinstance(report, Report)
+        assert [r["dice"] for r in report.rows] == [r["dice"] for r in again.rows]
+        assert (tmp_path / "cases.csv").is_file()
+
+    def test_cases_in_a_range(self, cohort):
+        report = ps.evaluate(segmenter(), *cohort, "box", slices=1, cases=(2, 2))
+        assert [row["case"] for row in report.rows] == ["p1"]
+
+    def test_faults_come_before_any_work(self, cohort, tmp_path):
+        (tmp_path / "labels").mkdir()
+        with pytest.raises(FormatError, match="2 faults"):
+            ps.evaluate(segmenter(), cohort[0], tmp_path / "labels", "box")
