@@ -217,7 +217,8 @@ class MaskDecoder(nn.Module):
             tokens[:, None], coarse, position.expand(batch, -1, -1, -1), None
         )
         tokens = tokens[:, 0]
-        coarse = keys[:, 0].transpose(1, 2).reshape(batch, channels, height, width)
+        # Contiguous: else the layout, and with it the rounding, differs for a batch of one.
+        coarse = keys[:, 0].transpose(1, 2).reshape(batch, channels, height, width).contiguous()
         fine = self.to_eighth(coarse, image[1], prompt[1])
         fine = self.to_quarter(fine, image[2], prompt[2])
         fine = self.to_half(fine, image[3], prompt[3])
