@@ -88,10 +88,13 @@ class Segmenter:
             WeightsError: If the model is unknown, missing, corrupt or unsafe.
             AdapterError: If the adapter is unknown or does not fit.
         """
-        wanted = [] if adapter is None else [adapter]
-        if isinstance(adapter, (list, tuple)):
-            wanted = list(adapter)
-        held = [read_adapter(a) if isinstance(a, (str, Path)) else a for a in wanted]
+        single = adapter is None or isinstance(adapter, (str, Path, Adapter))
+        wanted: list[Any] = [adapter] if single else list(adapter)  # type: ignore[arg-type]
+        held: list[Adapter] = [
+            one if isinstance(one, Adapter) else read_adapter(one)
+            for one in wanted
+            if one is not None
+        ]
         segmenter = cls(load_backbone(model), device, precision, batch_size, cache)
         for one in held:
             segmenter.adapters.add(one)

@@ -236,7 +236,7 @@ def _write_all(folder: Path, contents: Mapping[str, bytes]) -> None:
 
     with ExitStack() as stack:
         # An exit stack leaves in reverse: the last file named is renamed first.
-        for name, data in reversed(contents.items()):
+        for name, data in reversed(list(contents.items())):
             stack.enter_context(atomic_path(folder / name)).write_bytes(data)
 
 

@@ -79,10 +79,12 @@ def _shapes(layer: nn.Module, path: str, rank: int, dora: bool) -> dict[str, tup
     if isinstance(layer, nn.Linear):
         ends: tuple[int, ...] = ()
         inner: tuple[int, ...] = (layer.in_features,)
-        outputs, magnitude = layer.out_features, (layer.out_features,)
+        outputs = layer.out_features
+        magnitude: tuple[int, ...] = (outputs,)
     elif isinstance(layer, nn.Conv2d):
         ends, inner = (1, 1), (layer.in_channels // layer.groups, *layer.kernel_size)
-        outputs, magnitude = layer.out_channels, (1, layer.out_channels, 1, 1)
+        outputs = layer.out_channels
+        magnitude = (1, outputs, 1, 1)
     else:
         raise AdapterError(f"{path} is {type(layer).__name__}: LoRA adapts linear layers and "
                            "2D convolutions")  # fmt: skip

@@ -191,10 +191,12 @@ class TransformersSam2(TransformersBackbone):
 def appended_token(prompt_encoder: nn.Module, token: Tensor | None) -> Iterator[None]:
     """Let a prompt encoder of the library give one more token, (B, C), behind its own."""
 
+    added = None if token is None else token[:, None, None]
+
     def append(_: nn.Module, __: Any, output: tuple[Tensor | None, Tensor]) -> Any:
         sparse, dense = output
-        added = None if token is None else token[:, None, None]
-        return added if sparse is None else torch.cat([sparse, added], dim=2), dense
+        parts = [part for part in (sparse, added) if part is not None]
+        return torch.cat(parts, dim=2), dense
 
     hook = None if token is None else prompt_encoder.register_forward_hook(append)
     try:

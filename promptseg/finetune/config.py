@@ -253,12 +253,13 @@ def to_toml(config: FinetuneConfig) -> str:
 
 
 def _filled(text: str, recipe: Path, name: str, overridden: bool) -> str:
+    """A path with its variables; a plain relative one starts at the recipe."""
     filled = os.path.expanduser(os.path.expandvars(text))
     if "$" in filled and not overridden:
         raise FormatError(
             f"{recipe}: {name} is {text!r} and that variable is not set: set it, or give --{name}"
         )
-    return str((recipe.parent / filled).resolve()) if not overridden else filled
+    return filled if text.startswith(("$", "~")) else str((recipe.parent / filled).resolve())
 
 
 def _toml(text: str) -> dict[str, Any]:

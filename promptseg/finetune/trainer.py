@@ -143,7 +143,7 @@ class Trainer:
             self.seconds = self.processes.agree(self.seconds + time.monotonic() - began)
             for name, value in {**parts, "steps": 1}.items():
                 sums[name] = sums.get(name, 0.0) + value
-            if log is not None and self.step % LOG_EVERY == 0:
+            if log is not None and (self.step % LOG_EVERY == 0 or self.progress >= 1):
                 log.write(self._row(sums))
                 sums = {}
             if validate is not None and self.step % self.config.validate_every == 0:

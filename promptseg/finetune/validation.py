@@ -41,7 +41,7 @@ class Validation:
         """Measure; draw a picture for this step."""
         self.objective.learner.backbone.module.eval()
         dice: dict[str, list[float]] = {"box_dice": [], "auto_dice": []}
-        pictures = []
+        pictures: list[np.ndarray] = []
         for start in range(0, len(self.views), BATCH):
             chunk = self.views[start : start + BATCH]
             answers = self._answers(chunk)

@@ -77,7 +77,7 @@ def organ_case(
     known: NDArray[np.integer],
     labels: Sequence[int],
     axis: int,
-    spacing: Sequence[float],
+    spacing: Sequence[float] | NDArray[np.floating],
     window: tuple[float, float],
 ) -> OrganCase:
     """Bring a case into the form that training uses.

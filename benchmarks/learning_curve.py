@@ -1,0 +1,252 @@
+"""Learning curve of an adapter: Dice over labelled cases, beside what a user would do instead.
+
+    python benchmarks/learning_curve.py --data ../shared/data/left_atrium --out runs/curve
+
+For 1, 4, 8 and 16 cases and the same minutes each: a LoRA adapter, full fine-tuning and
+decoder-only training of the default model, and MONAI's BasicUNet from scratch. Measured on the
+validation cases with a box on slices and with no prompt in 3D (the U-Net knows no prompt).
+Every point is a file; a second call goes on with the points that are missing, and `--methods`,
+`--cases` choose some of them. `--figure` draws what is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch import Tensor, nn
+
+from promptseg.backbones import load_backbone
+from promptseg.backbones.base import BackboneSpec
+from promptseg.evaluate import evaluate
+from promptseg.evaluate.cohort import open_cohort
+from promptseg.finetune.config import FinetuneConfig, load_recipe
+from promptseg.finetune.data import organ_cases
+from promptseg.finetune.named_losses import loss_by_name
+from promptseg.finetune.running import train_adapter
+from promptseg.finetune.views import OrganCase, ViewMaker
+from promptseg.intensity import Window, normalise
+from promptseg.io.atomic import atomic_path
+from promptseg.segmenter import Segmenter
+from promptseg.slicing import Frame, Region
+
+RECIPE = Path(__file__).parents[1] / "adapters" / "left_atrium" / "recipe.toml"
+METHODS: dict[str, dict[str, Any]] = {
+    "adapter": {},
+    "full": {"encoder": "full", "decoder": "full"},
+    "decoder": {"encoder": "frozen", "decoder": "full"},
+    "unet": {},
+}
+NAMES = {
+    "adapter": "LoRA adapter",
+    "full": "full fine-tuning",
+    "decoder": "decoder only",
+    "unet": "BasicUNet from scratch",
+}
+COLOURS = {"adapter": "#c0392b", "full": "#2471a3", "decoder": "#7d6608", "unet": "#566573"}
+VALIDATION = (57, 68)
+UNET_SIZE = 192
+
+
+def recipe(chosen: argparse.Namespace, method: str, cases: int) -> FinetuneConfig:
+    """The shipped recipe with another number of cases and minutes."""
+    return load_recipe(
+        RECIPE,
+        images=str(chosen.data / "images"),
+        labels=str(chosen.data / "labels"),
+        cases=f"1-{cases}",
+        validation_cases=f"{VALIDATION[0]}-{VALIDATION[1]}",
+        minutes=chosen.minutes,
+        backbone=chosen.model,
+        device=chosen.device,
+        final_slices=0,
+        validation_slices=0,
+        **METHODS[method],
+    )
+
+
+def point(chosen: argparse.Namespace, method: str, cases: int) -> dict[str, Any]:
+    """Train and measure one point."""
+    began = time.perf_counter()
+    config = recipe(chosen, method, cases)
+    scores = (unet_scores if method == "unet" else adapter_scores)(chosen, config, method, cases)
+    return {
+        "method": method,
+        "cases": cases,
+        "minutes": chosen.minutes,
+        **scores,
+        "seconds_in_all": round(time.perf_counter() - began, 1),
+        "device": chosen.device,
+    }
+
+
+def adapter_scores(
+    chosen: argparse.Namespace, config: FinetuneConfig, method: str, cases: int
+) -> dict[str, Any]:
+    """Dice with a box on slices and with no prompt in 3D."""
+    folder = chosen.out / f"{method}_{cases}"
+    resume = (folder / "training" / "last.pt").exists()
+    adapter = train_adapter(config, config.images or "", config.labels or "", folder, resume=resume)
+    segmenter = Segmenter(load_backbone(config.backbone), chosen.device)
+    segmenter.adapters.add(adapter)
+    segmenter.adapters.use(adapter.name)
+    scores: dict[str, Any] = {"steps": adapter.info.steps}
+    for name, protocol, dims in (("box_2d", "box", "2d"), ("auto_3d", "auto", "3d")):
+        report = evaluate(
+            segmenter,
+            config.images or "",
+            config.labels or "",
+            protocol,
+            label=1,
+            dims=dims,
+            cases=VALIDATION,
+            slices=chosen.slices,
+        )
+        scores[name] = report.summary["dice"]
+    return scores
+
+
+def unet_scores(
+    chosen: argparse.Namespace, config: FinetuneConfig, method: str, cases: int
+) -> dict[str, Any]:
+    """3D Dice of MONAI's BasicUNet on slices with their neighbours."""
+    images, labels = config.images or "", config.labels or ""
+    training = organ_cases(open_cohort(images, labels, 1, (1, cases)), [1], config)
+    held = organ_cases(open_cohort(images, labels, 1, VALIDATION), [1], config)
+    network, steps = train_unet(training, config, chosen.device)
+    dice = [unet_dice(network, case, chosen.device) for case in held]
+    summary = {"mean": float(np.mean(dice)), "std": float(np.std(dice)), "n": len(dice)}
+    return {"steps": steps, "auto_3d": summary}
+
+
+def train_unet(
+    cases: list[OrganCase], config: FinetuneConfig, device: str
+) -> tuple[nn.Module, int]:
+    """Train from scratch on whole slices with the augmentation that the adapter gets."""
+    from monai.networks.nets import BasicUNet
+
+    torch.manual_seed(config.seed)
+    network = BasicUNet(spatial_dims=2, in_channels=3, out_channels=1).to(device)
+    spec = BackboneSpec("unet", "promptseg", UNET_SIZE, UNET_SIZE, "2.5d", True)
+    views = ViewMaker(cases, 1, spec, replace(config, encoder="lora", whole=1.0))
+    loss = loss_by_name(config.loss)
+    optimiser = torch.optim.AdamW(network.parameters(), 1e-3, weight_decay=config.weight_decay)
+    began, step, budget = time.monotonic(), 0, 60 * (config.minutes or 0)
+    network.train()
+    while (done := (time.monotonic() - began) / budget) < 1:
+        for group in optimiser.param_groups:
+            group["lr"] = 1e-3 * (0.02 + 0.49 * (1 + np.cos(np.pi * done)))
+        batch = [views[n] for n in range(step * config.batch, (step + 1) * config.batch)]
+        pixels = torch.stack([view.image for view in batch]).to(device)
+        target = torch.stack([view.masks[0] for view in batch]).to(device)
+        with torch.autocast(torch.device(device).type, torch.bfloat16):
+            logits = network(pixels)[:, 0]
+        optimiser.zero_grad()
+        loss(logits.float(), target).mean().backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimiser.step()
+        step += 1
+    return network.eval(), step
+
+
+@torch.inference_mode()
+def unet_dice(network: nn.Module, case: OrganCase, device: str) -> float:
+    """3D Dice of one case, of the largest body."""
+    data = normalise(case.image, Window("fixed", *case.window, "case"))
+    x0, y0, x1, y1 = (int(edge) for edge in case.body)
+    spacing = (1.0, *case.spacing)
+    frame = Frame(0, Region((y0, y1), (x0, x1)), data.shape, spacing, UNET_SIZE)
+    mask = np.zeros(data.shape, bool)
+    for start in range(0, len(data), 8):
+        indices = list(range(start, min(start + 8, len(data))))
+        pixels: Tensor = frame.extract(data, indices, "2.5d").to(device)
+        logits = network(pixels)[:, 0].float().cpu()
+        mask[start : start + len(indices), y0:y1, x0:x1] = (frame.restore(logits) > 0).numpy()
+    bodies, count = ndimage.label(mask, np.ones((3, 3, 3)))
+    if count > 1:
+        mask = bodies == 1 + int(np.argmax(np.bincount(bodies.ravel())[1:]))
+    truth = case.labels == 1
+    return float(2 * (mask & truth).sum() / max(1, mask.sum() + truth.sum()))
+
+
+def collect(out: Path) -> list[dict[str, Any]]:
+    """All points there are, by method and cases."""
+    points = [json.loads(path.read_text()) for path in sorted(out.glob("point_*.json"))]
+    order = list(METHODS)
+    return sorted(points, key=lambda p: (order.index(p["method"]), p["cases"]))
+
+
+def figure(points: list[dict[str, Any]], path: Path) -> None:
+    """Dice over cases, with a box and with no prompt."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    drawing, panels = pyplot.subplots(1, 2, figsize=(9, 3.6), sharey=True)
+    titles = {"box_2d": "box, slice by slice", "auto_3d": "no prompt, 3D"}
+    for panel, (key, title) in zip(panels, titles.items(), strict=True):
+        for method in METHODS:
+            own = [p for p in points if p["method"] == method and key in p]
+            if own:
+                panel.errorbar(
+                    [p["cases"] for p in own],
+                    [p[key]["mean"] for p in own],
+                    [p[key]["std"] for p in own],
+                    marker="o",
+                    capsize=3,
+                    color=COLOURS[method],
+                    label=NAMES[method],
+                )
+        panel.set(xscale="log", xlabel="labelled cases", title=title, ylim=(0, 1))
+        panel.set_xticks([1, 4, 8, 16], ["1", "4", "8", "16"])
+        panel.minorticks_off()
+        panel.grid(alpha=0.3)
+    panels[0].set_ylabel("Dice")
+    panels[1].legend(frameon=False, loc="lower right")
+    minutes = sorted({p["minutes"] for p in points})
+    drawing.suptitle(f"left atrium, {', '.join(f'{m:g}' for m in minutes)} minutes a point")
+    drawing.tight_layout()
+    drawing.savefig(path, dpi=150)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, default=Path("../shared/data/left_atrium"))
+    parser.add_argument("--out", type=Path, default=Path("runs/curve"))
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--cases", nargs="+", type=int, default=[1, 4, 8, 16])
+    parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--slices", type=int, default=12, help="a case, of the box score")
+    parser.add_argument("--model", default="default")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--figure", action="store_true", help="only draw what is there")
+    chosen = parser.parse_args()
+    chosen.out.mkdir(parents=True, exist_ok=True)
+    for cases in chosen.cases if not chosen.figure else []:
+        for method in chosen.methods:
+            path = chosen.out / f"point_{method}_{cases}.json"
+            if path.exists():
+                continue
+            found = point(chosen, method, cases)
+            with atomic_path(path) as temporary:
+                temporary.write_text(json.dumps(found, indent=2) + "\n")
+            print(json.dumps(found), flush=True)
+    points = collect(chosen.out)
+    with atomic_path(chosen.out / "learning_curve.json") as temporary:
+        temporary.write_text(
+            json.dumps({"validation_cases": VALIDATION, "points": points}, indent=2)
+        )
+    if points:
+        figure(points, chosen.out / "learning_curve.png")
+
+
+if __name__ == "__main__":
+    main()
