@@ -77,13 +77,14 @@ def _add_choice(group: argparse._ArgumentGroup) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Evaluate and write the report."""
-    from promptseg.evaluate.cohort import load_cases, open_cohort
+    from promptseg.evaluate.cohort import load_cases
+    from promptseg.evaluate.running import opened
     from promptseg.evaluate.running import run as run_protocol
 
     settings = settings_of(arguments)
     cases = parse_cases(arguments.cases)
     _check_output(arguments.output)
-    pairs = open_cohort(arguments.images, arguments.labels, arguments.label, cases)
+    pairs = opened(arguments.images, arguments.labels, settings, cases)
     segmenter = _segmenter(arguments)
     with Bars() as bars:
         report = run_protocol(segmenter, load_cases(pairs), settings, len(pairs), bars)

@@ -89,8 +89,8 @@ def evaluate(
         VolumeError: Grids differ or a label is absent; every fault is listed.
         PromptError: An option is out of range, or the model cannot use the protocol's prompts.
     """
-    from promptseg.evaluate.cohort import load_cases, open_cohort
-    from promptseg.evaluate.running import run
+    from promptseg.evaluate.cohort import load_cases
+    from promptseg.evaluate.running import opened, run
     from promptseg.evaluate.settings import Settings
 
     settings = Settings(
@@ -110,7 +110,7 @@ def evaluate(
         scribbles=None if scribbles is None else Path(scribbles),
         against=tuple(against),
     )
-    pairs = open_cohort(images, labels, label, cases)
+    pairs = opened(images, labels, settings, cases)
     report = run(segmenter, load_cases(pairs), settings, len(pairs), progress)
     if out is not None:
         report.save(out, figures)

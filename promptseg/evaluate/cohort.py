@@ -86,17 +86,20 @@ def open_cohort(
     """
     pairs, faults = _paired(images, labels)
     chosen = _chosen(pairs, cases)
-    for pair in chosen:
-        fault = _fault(pair, label)
-        if fault is not None:
-            faults.append(fault)
-    if faults:
-        kind = FormatError if any(isinstance(f, FormatError) for f in faults) else VolumeError
-        count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
-        raise kind(f"{count} in the cases: " + "; ".join(str(fault) for fault in faults))
+    faults += [fault for pair in chosen if (fault := _fault(pair, label)) is not None]
+    raise_all(faults)
     if not chosen:
         raise FormatError(f"no case in {images}: give images ending in {', '.join(_suffixes())}")
     return chosen
+
+
+def raise_all(faults: Sequence[PromptsegError]) -> None:
+    """Raise one error that lists every fault; nothing if there is none."""
+    if not faults:
+        return
+    kind = FormatError if any(isinstance(f, FormatError) for f in faults) else VolumeError
+    count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+    raise kind(f"{count} in the cases: " + "; ".join(str(fault) for fault in faults))
 
 
 def load_cases(pairs: Sequence[Pair]) -> Iterator[Case]:

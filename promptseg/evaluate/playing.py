@@ -191,4 +191,20 @@ def play_whole(segmenter: Segmenter, task: Task, settings: Settings) -> Played:
         raise PromptError(
             f"protocol {settings.protocol} needs a model that knows its organ: {error}"
         ) from error
-    return Played(task, prompts, [result.data == 1], [perf_counter() - began])
+    target = 1 if prompts else answered_label(result, task.label)
+    return Played(task, prompts, [result.data == target], [perf_counter() - began])
+
+
+def answered_label(result: Segmentation, label: int) -> int:
+    """Label of an unprompted answer to compare with `label`: the same, or the only one there is.
+
+    Raises:
+        PromptError: There are several others.
+    """
+    if label in result.targets or not result.targets:
+        return label
+    if len(result.targets) > 1:
+        raise PromptError(
+            f"label {label} is none of the model's labels {list(result.targets)}: give one of them"
+        )
+    return result.targets[0]

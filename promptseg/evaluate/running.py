@@ -9,12 +9,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from promptseg.errors import PromptError
-from promptseg.evaluate.cohort import Case, present_labels
+from promptseg.evaluate.cohort import (
+    Case,
+    Images,
+    Labels,
+    Pair,
+    load_cases,
+    open_cohort,
+    present_labels,
+)
 from promptseg.evaluate.playing import Played, play, play_whole, scene_of
 from promptseg.evaluate.reports import Picture, Report, Row
 from promptseg.evaluate.scores import mean_scores, trial_scores
 from promptseg.evaluate.settings import Settings
-from promptseg.evaluate.strokes import read_strokes
+from promptseg.evaluate.strokes import check_strokes, read_strokes
 from promptseg.evaluate.tasks import Task, slab_task, slice_tasks, volume_task
 
 if TYPE_CHECKING:
@@ -22,6 +30,24 @@ if TYPE_CHECKING:
     from promptseg.segmenter import Segmenter
 
 PICTURES = 6
+
+
+def opened(
+    images: Images,
+    labels: Labels,
+    settings: Settings,
+    cases: int | tuple[int, int] | None = None,
+) -> list[Pair]:
+    """Pair images and labels and check them, and the scribbles too, before anything runs.
+
+    Raises:
+        FormatError: As `open_cohort`; scribbles are missing.
+        VolumeError: As `open_cohort`; scribbles have another shape or miss a label.
+    """
+    pairs = open_cohort(images, labels, settings.label, cases)
+    if settings.scribbles is not None:
+        check_strokes(settings.scribbles, load_cases(pairs), settings.label)
+    return pairs
 
 
 def run(

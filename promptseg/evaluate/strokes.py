@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
-from promptseg.errors import FormatError, VolumeError
-from promptseg.evaluate.cohort import Case, present_labels, read_labels, whole_labels
+from promptseg.errors import FormatError, PromptsegError, VolumeError
+from promptseg.evaluate.cohort import (
+    Case,
+    present_labels,
+    raise_all,
+    read_labels,
+    whole_labels,
+)
 from promptseg.evaluate.tasks import Strokes
 
 _ENDINGS = (".nii.gz", ".nii", ".png")
@@ -41,6 +48,18 @@ def read_strokes(folder: Path, case: Case, label: int) -> list[Strokes]:
     if not usable:
         raise VolumeError(f"{case.name}: the scribbles hold no stroke inside label {label}")
     return usable
+
+
+def check_strokes(folder: Path, cases: Iterable[Case], label: int | None) -> None:
+    """Raise one error that lists every case and label without usable strokes."""
+    faults: list[PromptsegError] = []
+    for case in cases:
+        for wanted in present_labels(case.labels) if label is None else [label]:
+            try:
+                read_strokes(folder, case, wanted)
+            except (FormatError, VolumeError) as error:
+                faults.append(error)
+    raise_all(faults)
 
 
 def label_strokes(drawn: np.ndarray, labels: np.ndarray, label: int) -> Strokes:

@@ -30,6 +30,7 @@ class Task:
         truth: (I, J, K) bool on its grid.
         axis: Slice axis.
         window: `WIDTH,LEVEL`.
+        label: Value of the target in the case's labels.
         seed: Where this task's random numbers start.
         index: Slice of `volume` that is segmented; None for all of it.
         place: The same slice in the whole image.
@@ -40,6 +41,7 @@ class Task:
     truth: np.ndarray
     axis: int
     window: str
+    label: int
     seed: tuple[int, ...]
     index: int | None = None
     place: int | None = None
@@ -87,6 +89,7 @@ def volume_task(case: Case, label: int, settings: Settings, strokes: Strokes | N
         case.labels == label,
         slice_axis(case, settings),
         fixed_window(case.volume, settings.window),
+        label,
         (settings.seed, zlib.crc32(f"{case.name} {label}".encode())),
         strokes=strokes,
     )
@@ -122,6 +125,7 @@ def slab_task(whole: Task, place: int) -> Task:
         whole.truth[cut],
         whole.axis,
         whole.window,
+        whole.label,
         (*whole.seed, place),
         place - low,
         place,

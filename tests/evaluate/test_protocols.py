@@ -1,4 +1,5 @@
 from collections import Counter
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -8,11 +9,11 @@ from support import segmenter
 
 from promptseg.errors import FormatError, PromptError, VolumeError
 from promptseg.evaluate.clicks import corrective_click, deepest, largest_component
-from promptseg.evaluate.playing import play
+from promptseg.evaluate.playing import answered_label, play
 from promptseg.evaluate.protocols import first_prompts, margin_places
 from promptseg.evaluate.running import run
 from promptseg.evaluate.settings import PROTOCOLS, Settings
-from promptseg.evaluate.strokes import label_strokes, read_strokes
+from promptseg.evaluate.strokes import check_strokes, label_strokes, read_strokes
 from promptseg.evaluate.tasks import slice_tasks, volume_task
 from promptseg.io import write
 from promptseg.prompts import Box, Point, Scribble
@@ -253,6 +254,40 @@ class TestRun:
         assert seen == [("evaluate", 1, 2), ("evaluate", 2, 2)]
 
 
+class TestOrgan:
+    """Protocols without places, on a model that finds its organ by itself."""
+
+    def answering(self, labels: np.ndarray, target: int):
+        real = segmenter()
+
+        class Knowing:
+            backbone, device, precision, organ = real.backbone, real.device, "fp32", "disc"
+            asked: ClassVar[list] = []
+
+            def segment(self, volume, prompts, axis, window):
+                self.asked.append([p.words for p in prompts])
+                data = np.where(labels == 1, target, 0)
+                return Segmentation.from_volume(volume, data, score={target: 0.9})
+
+        return Knowing()
+
+    @pytest.mark.parametrize("dims", ["2d", "3d"])
+    @pytest.mark.parametrize(("protocol", "target"), [("text", 1), ("auto", 1), ("auto", 5)])
+    def test_is_scored_against_its_label(self, protocol, target, dims):
+        case = case_of(two_discs())
+        model = self.answering(case.labels, target)
+        settings = Settings(protocol=protocol, dims=dims, label=1, axis=2)
+        (row,) = run(model, [case], settings).rows
+        assert row["dice"] == 1
+        assert model.asked[-1] == (["disc"] if protocol == "text" else [])
+
+    def test_another_label_among_several_is_refused(self):
+        result = Segmentation(np.array([[[2, 3]]]), np.eye(4))
+        assert answered_label(result, 3) == 3
+        with pytest.raises(PromptError, match=r"label 1 is none of the model's labels \[2, 3\]"):
+            answered_label(result, 1)
+
+
 class TestSettings:
     @pytest.mark.parametrize(
         ("options", "named"),
@@ -323,6 +358,15 @@ class TestHumanScribbles:
         settings = Settings(protocol="scribble", axis=2, scribbles=tmp_path, label=1)
         (row,) = run(segmenter(), [case], settings).rows
         assert row["n_slices"] == 3
+
+    def test_every_fault_is_found_before_anything_runs(self, tmp_path):
+        _, case = self.drawn(tmp_path)
+        labels = case.labels.copy()
+        labels[0, 0, 0] = 3
+        cases = [case_of(labels), case_of(labels, "other")]
+        with pytest.raises(FormatError, match=r"4 faults .*one: the scribbles.*label 3; other"):
+            check_strokes(tmp_path, cases, None)
+        check_strokes(tmp_path, cases[:1], 2)
 
     def test_missing_and_unusable_files(self, tmp_path):
         _, case = self.drawn(tmp_path)
