@@ -45,7 +45,7 @@ SHARES = {
     "white_blood_cell": 0.01, "synthetic": 0.19,
 }  # fmt: skip
 MEDSCRIBBLE_ACDC = ("patient004", "patient017", "patient018", "patient050", "patient056")
-STAGES = ((0.68, 128, 16), (0.87, 192, 12), (1.0, 256, 8))
+STAGES = ((0.84, 128, 16), (1.0, 256, 8))
 MUON_RATIO = 30.0
 
 
