@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from promptseg.backbones.base import BackboneSpec, Decoded, Embedding, PromptBatch
@@ -104,23 +104,45 @@ def load_default(
     """Load a file of `save_default` or a folder of `save_pretrained`.
 
     Raises:
-        WeightsError: If the file is corrupt or holds another network.
+        WeightsError: If the file is missing, corrupt or holds another network.
     """
-    if path.is_dir():
-        module = PromptsegModel.from_pretrained(path, attn_implementation=attention)
-        return DefaultBackbone(module, name, input_size, sha256)
+    config, state = _read_folder(path) if path.is_dir() else _read_file(path)
+    module = _build(config, state, attention, path)
+    return DefaultBackbone(module, name, input_size, sha256)
+
+
+def _read_folder(folder: Path) -> tuple[str, dict[str, Tensor]]:
+    try:
+        config = (folder / "config.json").read_text(encoding="utf-8")
+        return config, load_file(folder / "model.safetensors")
+    except (OSError, ValueError, SafetensorError) as error:
+        raise WeightsError(f"{folder} holds no whole model: {_brief(error)}") from error
+
+
+def _read_file(path: Path) -> tuple[str, dict[str, Tensor]]:
     try:
         with safe_open(path, "pt") as file:
-            config = json.loads((file.metadata() or {})["config"])
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (OSError, ValueError, KeyError) as error:
-        raise WeightsError(f"{path} is not a default model: {error}") from error
-    except Exception as error:  # safetensors raises its own error type
-        raise WeightsError(f"{path} is corrupt: {error}") from error
-    module = PromptsegModel(PromptsegConfig(**config, attn_implementation=attention))
+            return (file.metadata() or {})["config"], state
+    except KeyError as error:
+        raise WeightsError(f"{path} is not a default model: it has no configuration") from error
+    except (OSError, ValueError, SafetensorError) as error:
+        raise WeightsError(f"{path} is no whole safetensors file: {_brief(error)}") from error
+
+
+def _build(config: str, state: dict[str, Tensor], attention: str, path: Path) -> PromptsegModel:
+    """The network of a configuration; nothing is allocated for a shape that the file lacks."""
+    values = {name: value.to(torch.float32, copy=True) for name, value in state.items()}
     try:
-        module.load_state_dict({key: value.to(torch.float32) for key, value in state.items()})
-    except RuntimeError as error:
-        brief = str(error).splitlines()[-1].strip()
-        raise WeightsError(f"{path} does not hold the network it claims: {brief}") from error
-    return DefaultBackbone(module, name, input_size, sha256)
+        about = {**json.loads(config), "attn_implementation": attention}
+        with torch.device("meta"):
+            module = PromptsegModel(PromptsegConfig(**about))
+        module.load_state_dict(values, assign=True)
+    except Exception as error:  # a wrong number fails wherever it is first used
+        raise WeightsError(f"{path} does not hold the network it claims: {_brief(error)}") from error
+    return module
+
+
+def _brief(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[-1].strip()[:200]
