@@ -1,18 +1,23 @@
 """Learning curve of an adapter: Dice over labelled cases, beside what a user would do instead.
 
-    python benchmarks/learning_curve.py --data ../shared/data/left_atrium --out runs/curve
+    OMP_NUM_THREADS=1 python benchmarks/learning_curve.py --processes 2 \\
+        --data ../shared/data/left_atrium --out runs/curve
 
 For 1, 4, 8 and 16 cases and the same minutes each: a LoRA adapter, full fine-tuning and
 decoder-only training of the default model, and MONAI's BasicUNet from scratch. Measured on the
 validation cases with a box on slices and with no prompt in 3D (the U-Net knows no prompt).
 Every point is a file; a second call goes on with the points that are missing, and `--methods`,
-`--cases` choose some of them. `--figure` draws what is there.
+`--cases` choose some of them. `--figure` draws what is there. On a CPU
+one single-threaded process a core is faster than one process with many threads; the U-Net trains
+in one process with as many threads as `--processes` says.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +28,7 @@ import torch
 from scipy import ndimage
 from torch import Tensor, nn
 
+from promptseg.adapters import Adapter, read_adapter
 from promptseg.backbones import load_backbone
 from promptseg.backbones.base import BackboneSpec
 from promptseg.evaluate import evaluate
@@ -92,8 +98,7 @@ def adapter_scores(
 ) -> dict[str, Any]:
     """Dice with a box on slices and with no prompt in 3D."""
     folder = chosen.out / f"{method}_{cases}"
-    resume = (folder / "training" / "last.pt").exists()
-    adapter = train_adapter(config, config.images or "", config.labels or "", folder, resume=resume)
+    adapter = trained(config, folder, chosen.processes)
     segmenter = Segmenter(load_backbone(config.backbone), chosen.device)
     segmenter.adapters.add(adapter)
     segmenter.adapters.use(adapter.name)
@@ -113,6 +118,25 @@ def adapter_scores(
     return scores
 
 
+def trained(config: FinetuneConfig, folder: Path, processes: int) -> Adapter:
+    """Train here, or in several processes; go on where an earlier call stopped."""
+    resume = (folder / "training" / "last.pt").exists()
+    if processes == 1:
+        return train_adapter(
+            config, config.images or "", config.labels or "", folder, resume=resume
+        )
+    recipe = folder.with_name(f"{folder.name}.toml")
+    config.save(recipe)
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes",
+               str(processes), "--num_machines", "1", "--mixed_precision", "no",
+               "--dynamo_backend", "no", *(["--cpu"] if config.device == "cpu" else []),
+               "-m", "promptseg", "finetune", str(recipe), "--images", config.images or "",
+               "--labels", config.labels or "", "-o", str(folder),
+               *(["--resume"] if resume else [])]  # fmt: skip
+    subprocess.run(command, check=True)
+    return read_adapter(folder)
+
+
 def unet_scores(
     chosen: argparse.Namespace, config: FinetuneConfig, method: str, cases: int
 ) -> dict[str, Any]:
@@ -120,19 +144,20 @@ def unet_scores(
     images, labels = config.images or "", config.labels or ""
     training = organ_cases(open_cohort(images, labels, 1, (1, cases)), [1], config)
     held = organ_cases(open_cohort(images, labels, 1, VALIDATION), [1], config)
-    network, steps = train_unet(training, config, chosen.device)
+    network, steps = train_unet(training, config, chosen.device, chosen.processes)
     dice = [unet_dice(network, case, chosen.device) for case in held]
     summary = {"mean": float(np.mean(dice)), "std": float(np.std(dice)), "n": len(dice)}
     return {"steps": steps, "auto_3d": summary}
 
 
 def train_unet(
-    cases: list[OrganCase], config: FinetuneConfig, device: str
+    cases: list[OrganCase], config: FinetuneConfig, device: str, threads: int
 ) -> tuple[nn.Module, int]:
     """Train from scratch on whole slices with the augmentation that the adapter gets."""
     from monai.networks.nets import BasicUNet
 
     torch.manual_seed(config.seed)
+    torch.set_num_threads(max(threads, torch.get_num_threads()))
     network = BasicUNet(spatial_dims=2, in_channels=3, out_channels=1).to(device)
     spec = BackboneSpec("unet", "promptseg", UNET_SIZE, UNET_SIZE, "2.5d", True)
     views = ViewMaker(cases, 1, spec, replace(config, encoder="lora", whole=1.0))
@@ -227,6 +252,7 @@ def main() -> None:
     parser.add_argument("--slices", type=int, default=12, help="a case, of the box score")
     parser.add_argument("--model", default="default")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--processes", type=int, default=1, help="that train an adapter")
     parser.add_argument("--figure", action="store_true", help="only draw what is there")
     chosen = parser.parse_args()
     chosen.out.mkdir(parents=True, exist_ok=True)
@@ -241,9 +267,8 @@ def main() -> None:
             print(json.dumps(found), flush=True)
     points = collect(chosen.out)
     with atomic_path(chosen.out / "learning_curve.json") as temporary:
-        temporary.write_text(
-            json.dumps({"validation_cases": VALIDATION, "points": points}, indent=2)
-        )
+        content = {"validation_cases": VALIDATION, "points": points}
+        temporary.write_text(json.dumps(content, indent=2) + "\n")
     if points:
         figure(points, chosen.out / "learning_curve.png")
 

@@ -34,7 +34,13 @@ METHODS: dict[str, dict[str, Any]] = {
 def config(**options: Any) -> FinetuneConfig:
     """A short recipe in single precision."""
     short = {"organ": "disc", "steps": 4, "batch": 2, "rank": 2, "alpha": 4.0, "device": "cpu"}
-    plain = {"precision": "fp32", "validation_slices": 0, "final_slices": 0, "rate": 2e-3}
+    plain = {
+        "half": 0.0,
+        "precision": "fp32",
+        "validation_slices": 0,
+        "final_slices": 0,
+        "rate": 2e-3,
+    }
     return FinetuneConfig(**{**short, **plain, **options})
 
 

@@ -89,7 +89,8 @@ class TestSegmenting:
         assert (filled[0], filled[-1]) == (10, 79)
 
     def test_two_labels_and_one_that_is_nowhere(self):
-        bright, grey = moving(30, 5, 25), discs((100, 110, 30), 2, dict.fromkeys(range(8, 20), (20, 20, 8)))  # fmt: skip
+        bright = moving(30, 5, 25)
+        grey = discs((100, 110, 30), 2, dict.fromkeys(range(8, 20), (20, 20, 8)))
         whole = engine(np.where(bright, 1.0, np.where(grey, 0.6, 0.0)))
         tokens = {2: torch.zeros(1), 5: torch.ones(1)}
         painted = paint(segment_unprompted(whole, tokens), whole.shape)

@@ -68,6 +68,7 @@ class FinetuneConfig:
     prompts: int = option(2, "simulated interactions on each slice")
     absent: float = option(0.15, "share of slices without the target")
     whole: float = option(0.25, "share of slices seen whole rather than around the target")
+    half: float = option(0.6, "share of the training at half the input size; default model only")
     flips: bool = option(False, "mirror slices; only for organs without a side")
     steps: int | None = option(None, "optimiser steps; give this or minutes")
     minutes: float | None = option(None, "training time; give this or steps")
@@ -163,6 +164,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "prompts": (1, 16),
     "absent": (0, 0.9),
     "whole": (0, 1),
+    "half": (0, 1),
     "steps": (1, 10**9),
     "minutes": (1e-3, 10**6),
     "batch": (1, 4096),

@@ -9,7 +9,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from promptseg.backbones.base import Decoded, Embedding, PixelPrompts, PromptBatch
+from promptseg.backbones.base import (
+    Backbone,
+    Decoded,
+    Embedding,
+    PixelPrompts,
+    PromptBatch,
+)
 from promptseg.embeddings import EmbeddingCache, autocast
 from promptseg.finetune.lora import Learner
 from promptseg.finetune.losses import intersection_over_union
@@ -63,13 +69,22 @@ class Objective:
 
     Args:
         learner: What learns.
+        backbones: The same network by the size of its input; the views' size chooses.
         loss: Of a mask.
         unprompted: Weight of the tokens' rows; the prompts' rows get the rest.
         precision: `fp32` or `bf16`.
     """
 
-    def __init__(self, learner: Learner, loss: RowLoss, unprompted: float, precision: str) -> None:
+    def __init__(
+        self,
+        learner: Learner,
+        backbones: Sequence[Backbone],
+        loss: RowLoss,
+        unprompted: float,
+        precision: str,
+    ) -> None:
         self.learner, self.loss, self.unprompted = learner, loss, unprompted
+        self.backbones = {backbone.spec.input_size: backbone for backbone in backbones}
         self.precision = precision
         self.device = learner.tokens.device
         self._cache = EmbeddingCache(CACHE_BYTES) if learner.frozen_encoder else None
@@ -85,7 +100,7 @@ class Objective:
             share = self.unprompted if rows.tokens else 1 - self.unprompted
             if share == 0:
                 continue
-            decoded = self.decode(embedding, rows)
+            decoded = self.decode(embedding, rows, views[0].size)
             target = masks[rows.views, rows.places]
             losses, overlap = row_losses(decoded, target, self.loss)
             each = counts[rows.views] if not rows.tokens else masks.shape[1]
@@ -98,26 +113,27 @@ class Objective:
         """Embeddings of the views; of a frozen encoder they are computed once."""
         if self._cache is None:
             return self.encode(views)
-        kept = {v.number: self._cache.get(str(v.number)) for v in views}
+        kept = {v.number: self._cache.get(f"{v.number} {v.size}") for v in views}
         missing = list({v.number: v for v in views if kept[v.number] is None}.values())
         if missing:
             with torch.no_grad():
                 fresh = self.encode(missing)
             for row, view in enumerate(missing):
                 one = Embedding(tuple(f.clone() for f in fresh[row].features))
-                self._cache.put(str(view.number), one)
+                self._cache.put(f"{view.number} {view.size}", one)
                 kept[view.number] = one
         return Embedding.cat([kept[v.number] for v in views])  # type: ignore[misc]
 
     def encode(self, views: Sequence[View]) -> Embedding:
+        """Embeddings of views of one size."""
         images = torch.stack([view.image for view in views]).to(self.device)
         with autocast(self.device, self.precision):
-            return self.learner.backbone.encode(images)
+            return self.backbones[views[0].size].encode(images)
 
-    def decode(self, embedding: Embedding, rows: Rows) -> Decoded:
-        """Answers of some rows."""
-        backbone, spec = self.learner.backbone, self.learner.backbone.spec
-        batch = PromptBatch.collate(rows.prompts, spec.input_size, spec.mask_size).to(self.device)
+    def decode(self, embedding: Embedding, rows: Rows, size: int) -> Decoded:
+        """Answers of some rows on views of `size` pixels a side."""
+        backbone = self.backbones[size]
+        batch = PromptBatch.collate(rows.prompts, size, backbone.spec.mask_size).to(self.device)
         token = self.learner.tokens[rows.places] if rows.tokens else None
         with autocast(self.device, self.precision):
             return backbone.decode(embedding[rows.views], batch, rows.ambiguous, token)

@@ -164,6 +164,8 @@ def make_learner(backbone: Backbone, config: FinetuneConfig, labels: int) -> Lea
     module, spec = backbone.module, backbone.spec
     if spec.concept == 0:
         raise AdapterError(f"{spec.name} takes no token that names a target")
+    if hasattr(module, "peft_config"):
+        raise AdapterError(f"{spec.name} has adapters: remove them before training a new one")
     chosen = lora_targets(module, config.target_names) if config.uses_lora else []
     named = dict(module.named_parameters())
     flags = {parameter: parameter.requires_grad for parameter in named.values()}

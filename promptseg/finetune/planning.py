@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from promptseg.finetune.trainer import Trainer
+from promptseg.finetune.views import ViewMaker
 
 TIMED = 2
 
@@ -31,7 +32,7 @@ class Plan:
         lora_bytes: Size of adapter_model.safetensors.
         heads_bytes: Size of heads.safetensors.
         memory_bytes: Of weights, gradients, optimiser and activations of one step.
-        seconds_per_step: Measured.
+        seconds_per_step: Measured, the mean over the whole run.
         steps: To be done; of a timed run, those that fit.
         minutes: They take.
         device: Where.
@@ -82,15 +83,16 @@ def make_plan(
     """Run a few steps and describe the whole; the trainer is spent afterwards."""
     learner, config = trainer.learner, trainer.config
     module = learner.backbone.module
-    batches = trainer._batches()
-    with counted_activations() as seen:
-        trainer.update(next(batches))
-    began = time.perf_counter()
-    for _ in range(TIMED):
-        trainer.update(next(batches))
-    each = (time.perf_counter() - began) / TIMED
+    whole, seen = timed(trainer, trainer.views)
+    small = whole if trainer.small_views is None else timed(trainer, trainer.small_views)[0]
+    half = config.half
+    if config.minutes is None:
+        steps = config.steps or 1
+        seconds = steps * (half * small + (1 - half) * whole)
+    else:
+        seconds = config.minutes * 60
+        steps = max(1, round(seconds * (half / small + (1 - half) / whole)))
     weights = sum(p.numel() * p.element_size() for p in module.parameters())
-    steps = config.steps or max(1, round((config.minutes or 0) * 60 / each))
     return Plan(
         organ=config.organ,
         labels=labels,
@@ -101,13 +103,24 @@ def make_plan(
         total=sum(p.numel() for p in module.parameters()) + learner.tokens.numel(),
         lora_bytes=4 * sum(p.numel() for p in learner.lora.values()),
         heads_bytes=2 * sum(p.numel() for p in learner.heads.values()) + 4 * learner.tokens.numel(),
-        memory_bytes=weights + 4 * 4 * learner.count + seen[0],
-        seconds_per_step=each,
+        memory_bytes=weights + 4 * 4 * learner.count + seen,
+        seconds_per_step=seconds / steps,
         steps=steps,
-        minutes=steps * each / 60,
+        minutes=seconds / 60,
         device=str(trainer.processes.device),
         precision=trainer.objective.precision,
     )
+
+
+def timed(trainer: Trainer, views: ViewMaker) -> tuple[float, int]:
+    """Seconds of a step on these views, and the bytes that one keeps for going back."""
+    batch = trainer.config.batch
+    with counted_activations() as seen:
+        trainer.update([views[n] for n in range(batch)])
+    began = time.perf_counter()
+    for step in range(1, TIMED + 1):
+        trainer.update([views[n] for n in range(step * batch, (step + 1) * batch)])
+    return (time.perf_counter() - began) / TIMED, seen[0]
 
 
 @contextmanager

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
+from promptseg.backbones.base import Backbone
+from promptseg.backbones.network import STRIDE
 from promptseg.embeddings import choose_precision, out_of_memory
 from promptseg.errors import PromptsegError
 from promptseg.finetune.config import FinetuneConfig
@@ -60,7 +62,11 @@ class Trainer:
         self.folder, self.about = folder, about or {}
         precision = choose_precision(config.precision, processes.device)  # type: ignore[arg-type]
         precision = "bf16" if precision == "fp16" else precision
-        self.objective = Objective(learner, loss_by_name(config.loss), config.unprompted, precision)
+        self.small = half_size(learner.backbone) if config.half else None
+        backbones = [b for b in (learner.backbone, self.small) if b is not None]
+        loss = loss_by_name(config.loss)
+        self.objective = Objective(learner, backbones, loss, config.unprompted, precision)
+        self.small_views = None if self.small is None else views.resized(self.small.spec)
         self.parameters = learner.parameters
         self.optimiser = torch.optim.AdamW(
             list(self.parameters.values()),
@@ -136,7 +142,7 @@ class Trainer:
     def _loop(self, log: Log | None, validate: Validate | None, progress: Progress | None) -> None:
         sums: dict[str, float] = {}
         saved = began = time.monotonic()
-        for views in self._batches():
+        for views in self.batches():
             if self.progress >= 1:
                 break
             parts = self.update(views)
@@ -171,15 +177,26 @@ class Trainer:
         means = {name: value / sums["steps"] for name, value in sums.items() if name != "steps"}
         return {"step": self.step, "seconds": round(self.seconds, 2), "micro": self.micro, **means}
 
-    def _batches(self) -> Iterator[list[View]]:
-        loader = DataLoader(
-            _Views(self.views),
-            batch_sampler=_Numbers(self.step, self.config.batch, self.processes),
-            num_workers=self.config.workers,
-            collate_fn=list,
-            generator=torch.Generator(),
-        )
-        return iter(loader)
+    def current_views(self) -> ViewMaker:
+        """Views of the stage that the training is in: first small ones, then whole ones."""
+        small = self.small_views
+        return self.views if small is None or self.progress >= self.config.half else small
+
+    def batches(self) -> Iterator[list[View]]:
+        """This process's views, step by step from where the training stands."""
+        while True:
+            maker = self.current_views()
+            loader = DataLoader(
+                _Views(maker),
+                batch_sampler=_Numbers(self.step, self.config.batch, self.processes),
+                num_workers=self.config.workers,
+                collate_fn=list,
+                generator=torch.Generator(),
+            )
+            for views in loader:
+                yield views
+                if self.current_views() is not maker:
+                    break
 
     def update(self, views: Sequence[View]) -> dict[str, float]:
         """One optimiser step on this process's views.
@@ -272,6 +289,16 @@ class Trainer:
         with torch.no_grad():
             for name, value in values.items():
                 self.parameters[name].copy_(value)
+
+
+def half_size(backbone: Backbone) -> Backbone | None:
+    """The same network at half its input size, where it takes any size."""
+    from promptseg.backbones.default import DefaultBackbone
+
+    size = backbone.spec.input_size // 2
+    if not isinstance(backbone, DefaultBackbone) or size % STRIDE or size < 2 * STRIDE:
+        return None
+    return DefaultBackbone(backbone.module, backbone.spec.name, size, backbone.spec.sha256)
 
 
 class _Views(torch.utils.data.Dataset[View]):

@@ -60,7 +60,7 @@ class Validation:
         embedding = self.objective.encode(views)
         answers: list[dict[str, Tensor]] = [{} for _ in views]
         for rows in rows_of(views, views[0].masks.shape[0]):
-            decoded = self.objective.decode(embedding, rows)
+            decoded = self.objective.decode(embedding, rows, views[0].size)
             name = "auto_dice" if rows.tokens else "box_dice"
             for n, place, logits in zip(rows.views, rows.places, decoded.logits, strict=True):
                 if place == views[n].places[0]:

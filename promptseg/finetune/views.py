@@ -70,6 +70,11 @@ class View:
     places: list[int]
     ambiguous: list[bool]
 
+    @property
+    def size(self) -> int:
+        """Side of the image in pixels."""
+        return int(self.image.shape[-1])
+
 
 def organ_case(
     name: str,
@@ -129,6 +134,10 @@ class ViewMaker:
     ) -> None:
         self.cases, self.count, self.spec, self.config = list(cases), count, spec, config
         self.training = training
+
+    def resized(self, spec: BackboneSpec) -> ViewMaker:
+        """The same cases for another input size."""
+        return ViewMaker(self.cases, self.count, spec, self.config, self.training)
 
     def __getitem__(self, number: int) -> View:
         pool = number % self.config.views if self._pooled else number

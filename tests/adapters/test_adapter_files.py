@@ -81,7 +81,7 @@ class TestNames:
             read_adapter("disk")
 
     def test_folder_without_adapter(self, tmp_path):
-        with pytest.raises(AdapterError, match="no promptseg.json"):
+        with pytest.raises(AdapterError, match=r"no promptseg\.json"):
             read_adapter(tmp_path)
 
 

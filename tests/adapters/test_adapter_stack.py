@@ -66,8 +66,8 @@ class TestSeveral:
     def test_switch_takes_milliseconds(self):
         backbone = tiny_default()
         stack = AdapterStack(backbone)
-        for seed, name in enumerate(("one", "two")):
-            stack.add(random_adapter(backbone, name, seed)[0])
+        for adapter in [random_adapter(backbone, name, 3)[0] for name in ("one", "two")]:
+            stack.add(adapter)
         took = []
         for name in ("one", "two") * 5:
             began = time.perf_counter()
@@ -78,8 +78,8 @@ class TestSeveral:
     def test_signatures_differ_by_adapter_and_scale(self):
         backbone = tiny_default()
         stack = AdapterStack(backbone)
-        for seed, name in enumerate(("one", "two")):
-            stack.add(random_adapter(backbone, name, seed)[0])
+        for adapter in [random_adapter(backbone, name, 3)[0] for name in ("one", "two")]:
+            stack.add(adapter)
         seen = [stack.signature]
         for name, scale in (("one", 1.0), ("two", 1.0), ("two", 0.5)):
             stack.use(name, scale)

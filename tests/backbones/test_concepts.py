@@ -47,7 +47,7 @@ def test_token_alone_answers_and_tokens_differ(backbone):
     tokens = torch.randn(2, 32)
     logits = decode(backbone, [PixelPrompts()] * 2, tokens)
     assert logits.shape == (2, 1, backbone.spec.mask_size, backbone.spec.mask_size)
-    assert not torch.allclose(logits[0], logits[1], atol=1e-4)
+    assert (logits[0] - logits[1]).abs().max() > 0.05 * logits.abs().max()
 
 
 @torch.no_grad()

@@ -18,7 +18,7 @@ class TestFaults:
     def test_all_are_listed(self, tmp_path):
         images, labels = write_cohort(tmp_path, 6)
         (labels / "case0.nii.gz").unlink()
-        image, known = labelled_disc(1)
+        _, known = labelled_disc(1)
         write(Volume(np.zeros_like(known.data), known.affine), labels / "case1.nii.gz")
         write(Volume(known.data[:-1], known.affine), labels / "case2.nii.gz")
         write(Volume(known.data, known.affine * 2 - np.eye(4)), labels / "case3.nii.gz")

@@ -71,6 +71,18 @@ class TestTargets:
 
 
 class TestWhatLearns:
+    def test_backbone_with_adapters_is_refused(self):
+        from adapter_kit import random_adapter
+
+        from promptseg.adapters import AdapterStack
+
+        backbone = tiny_default()
+        AdapterStack(backbone).add(random_adapter(backbone)[0])
+        before = state_of(backbone)
+        with pytest.raises(AdapterError, match="remove them"):
+            trainer(backbone)
+        assert unchanged(backbone, before)
+
     @pytest.mark.parametrize("method", METHODS)
     @pytest.mark.parametrize("make", [tiny_default, tiny_sam])
     def test_only_the_adapter(self, method, make):
@@ -111,6 +123,17 @@ class TestWhatLearns:
         for step in range(3):
             one.update([one.views[n] for n in range(4 * step, 4 * step + 4)])
         assert sum(asked) == 3
+
+    def test_small_views_come_first(self):
+        one = trainer(tiny_default(), steps=4, half=0.5)
+        sizes = []
+        for views in one.batches():
+            sizes.append(views[0].size)
+            one.update(views)
+            if one.step == 4:
+                break
+        assert sizes == [32, 32, 64, 64]
+        assert trainer(tiny_sam(), half=0.5).small is None
 
 
 class TestSameGradients:
@@ -207,7 +230,7 @@ class TestFromDataToAdapter:
         assert list((out / "training").glob("events.*"))
 
     def test_segments_with_and_without_prompt(self, finished):
-        adapter, out = finished
+        adapter, _ = finished
         whole = segmenter(tiny_default())
         whole.adapters.add(adapter)
         whole.adapters.use("disc")
@@ -235,9 +258,16 @@ class Killed(Exception):
     """Stands for a kill at any moment."""
 
 
-class TestResume:
-    options = {"steps": 5, "checkpoint_steps": 2, "dropout": 0.2, "targets": "attention+mlp"}
+INTERRUPTED = {
+    "steps": 5,
+    "checkpoint_steps": 2,
+    "dropout": 0.2,
+    "targets": "attention+mlp",
+    "half": 0.5,
+}
 
+
+class TestResume:
     def killed_at(self, step: int, out: Path, monkeypatch) -> None:
         update = Trainer.update
 
@@ -249,10 +279,10 @@ class TestResume:
         with monkeypatch.context() as patch:
             patch.setattr(Trainer, "update", dies)
             with pytest.raises(Killed):
-                train_adapter(config(**self.options), *cohort(), out, backbone=tiny_default())
+                train_adapter(config(**INTERRUPTED), *cohort(), out, backbone=tiny_default())
 
     def test_equals_uninterrupted(self, tmp_path, monkeypatch):
-        chosen = config(**self.options)
+        chosen = config(**INTERRUPTED)
         straight = train_adapter(chosen, *cohort(), tmp_path / "a", backbone=tiny_default())
         for step in (1, 3, 4):
             out = tmp_path / f"b{step}"
@@ -267,7 +297,7 @@ class TestResume:
         log = tmp_path / "c" / "training" / "log.jsonl"
         with open(log, "a") as file:
             file.write('{"step": 4, "lo')
-        chosen = config(**self.options)
+        chosen = config(**INTERRUPTED)
         train_adapter(chosen, *cohort(), tmp_path / "c", backbone=tiny_default(), resume=True)
         steps = [json.loads(line)["step"] for line in log.read_text().splitlines()]
         assert steps == [1, 2, 3, 4, 5]
@@ -275,7 +305,7 @@ class TestResume:
     def test_other_recipe_base_or_cases_are_refused_by_name(self, tmp_path, monkeypatch):
         out = tmp_path / "d"
         self.killed_at(3, out, monkeypatch)
-        chosen, images, labels = config(**self.options), *cohort()
+        chosen, images, labels = config(**INTERRUPTED), *cohort()
         for recipe, given, base, words in (
             (replace(chosen, rank=3), (images, labels), tiny_default(), "rank was 2 and is now 3"),
             (chosen, cohort(2), tiny_default(), "training was"),
@@ -290,7 +320,7 @@ class TestResume:
         (out / "training" / "last.pt").write_bytes(b"no")
         with pytest.raises(AdapterError, match="damaged"):
             train_adapter(
-                config(**self.options), *cohort(), out, backbone=tiny_default(), resume=True
+                config(**INTERRUPTED), *cohort(), out, backbone=tiny_default(), resume=True
             )
 
     def test_full_disk_keeps_the_last_checkpoint(self, tmp_path, monkeypatch):
@@ -301,7 +331,7 @@ class TestResume:
                 raise OSError(errno.ENOSPC, "No space left on device")
             return written(self, data)
 
-        chosen = config(**self.options)
+        chosen = config(**INTERRUPTED)
         with monkeypatch.context() as patch:
             patch.setattr(Path, "write_bytes", full)
             with pytest.raises(AdapterError, match="No space left"):
