@@ -139,7 +139,9 @@ def _build(config: str, state: dict[str, Tensor], attention: str, path: Path) ->
             module = PromptsegModel(PromptsegConfig(**about))
         module.load_state_dict(values, assign=True)
     except Exception as error:  # a wrong number fails wherever it is first used
-        raise WeightsError(f"{path} does not hold the network it claims: {_brief(error)}") from error
+        raise WeightsError(
+            f"{path} does not hold the network it claims: {_brief(error)}"
+        ) from error
     return module
 
 
