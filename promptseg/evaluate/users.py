@@ -56,9 +56,10 @@ def centre_click(region: Mask2D) -> Points:
 
 def inner_click(region: Mask2D, rng: np.random.Generator) -> Points:
     """(1, 2) random point, likelier the deeper it lies in a non-empty region."""
-    weights = depth(region).ravel() ** 2
-    index = int(np.searchsorted(np.cumsum(weights), rng.random() * weights.sum()))
-    row, column = divmod(min(index, weights.size - 1), region.shape[1])
+    cells = np.flatnonzero(region)
+    reached = np.cumsum(depth(region).ravel()[cells].astype(np.float64) ** 2)
+    chosen = int(np.searchsorted(reached, rng.random() * reached[-1]))
+    row, column = divmod(int(cells[chosen]), region.shape[1])
     return np.array([[column + 0.5, row + 0.5]], np.float32)
 
 
@@ -86,7 +87,8 @@ def margin_points(target: Mask2D, rng: np.random.Generator, inset: float = 2.0) 
     Source: Luo et al., MIDeepSeg, section 3.2.1 of the thesis (METHODS A).
     """
     inside = depth(target)
-    rim = np.argwhere((inside > 0) & (inside <= min(inset, inside.max())))
+    reach = max(inset, float(inside[target].min()))
+    rim = np.argwhere(target & (inside <= reach))
     chosen = [rim[rng.choice(np.flatnonzero(rim[:, a] == f(rim[:, a])))]
               for a in (0, 1) for f in (np.min, np.max)]  # fmt: skip
     extra = rim[rng.integers(0, len(rim), int(rng.integers(0, 6)))]

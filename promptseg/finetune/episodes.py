@@ -63,7 +63,7 @@ class Case:
         """Label -> indices of the slices on which it has at least `least` pixels."""
         others = tuple(a for a in range(3) if a != axis)
         found = {}
-        for label in np.unique(self.labels)[1:]:
+        for label in np.unique(self.labels[self.labels > 0]):
             indices = np.flatnonzero((self.labels == label).sum(others) >= least)
             if len(indices):
                 found[int(label)] = indices
