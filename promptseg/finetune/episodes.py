@@ -69,13 +69,21 @@ class Case:
                 found[int(label)] = indices
         return found
 
-    def slice_stack(self, axis: int, index: int) -> tuple[NDArray[np.generic], NDArray[np.uint8]]:
-        """Three neighbouring slices of image and labels, each (H, W, 3)."""
+    def slice_stack(
+        self, axis: int, index: int, apart: int = 1
+    ) -> tuple[NDArray[np.generic], NDArray[np.uint8]]:
+        """Neighbouring slices of the image, and of the labels `apart` slices away: (H, W, 3)."""
         last = self.image.shape[axis] - 1
-        image, labels = np.moveaxis(self.image, axis, 0), np.moveaxis(self.labels, axis, 0)
-        indices = [max(index - 1, 0), index, min(index + 1, last)]
-        stacks = (np.stack([data[n] for n in indices], -1) for data in (image, labels))
-        return tuple(stacks)  # type: ignore[return-value]
+
+        def stack(data: NDArray[np.generic], step: int) -> NDArray[np.generic]:
+            indices = [max(index - step, 0), index, min(index + step, last)]
+            return np.stack([np.moveaxis(data, axis, 0)[n] for n in indices], -1)
+
+        return stack(self.image, 1), stack(self.labels, apart).astype(np.uint8)
+
+    def reach(self, axis: int, millimetres: float = 3.5, most: int = 5) -> int:
+        """Slices within `millimetres`, at least one: how far a mask may be carried at once."""
+        return int(np.clip(round(millimetres / self.spacing[axis]), 1, most))
 
 
 @dataclass
@@ -310,9 +318,10 @@ def real_episode(case: Case, size: int, count: int, rng: np.random.Generator) ->
     if chosen is None:
         return None
     index, labels = chosen
-    beyond = beyond_extent(case, axis, labels, rng) if rng.random() < 0.16 else None
+    apart = int(rng.integers(1, case.reach(axis) + 1))
+    beyond = beyond_extent(case, axis, labels, apart, rng) if rng.random() < 0.16 else None
     index, absent = (beyond, True) if beyond is not None else (index, False)
-    image, stack = case.slice_stack(axis, index)
+    image, stack = case.slice_stack(axis, index, apart)
     masks = np.isin(stack, labels)
     if not absent and rng.random() < (0.9 if case.instances else 0.2):
         masks = pick_component(masks, rng)
@@ -336,12 +345,13 @@ def real_episode(case: Case, size: int, count: int, rng: np.random.Generator) ->
 
 
 def beyond_extent(
-    case: Case, axis: int, labels: tuple[int, ...], rng: np.random.Generator
+    case: Case, axis: int, labels: tuple[int, ...], apart: int, rng: np.random.Generator
 ) -> int | None:
-    """Index of the slice just outside the target's extent, None at the volume's end."""
+    """Index of a slice up to `apart` outside the target's extent, None at the volume's end."""
     others = tuple(a for a in range(3) if a != axis)
     present = np.flatnonzero(np.isin(case.labels, labels).any(others))
-    index = int(present[0] - 1 if rng.random() < 0.5 else present[-1] + 1)
+    step = int(rng.integers(1, apart + 1))
+    index = int(present[0] - step if rng.random() < 0.5 else present[-1] + step)
     return index if 0 <= index < case.labels.shape[axis] else None
 
 
