@@ -50,7 +50,6 @@ class Session:
         active = segmenter.adapters.active
         if active is not None:
             window = active.info.window if window in ("auto", None) else window
-            axis = active.info.axis if axis == "auto" else axis
         self.window = choose_window(volume, window)
         self._axis = axis if axis == "auto" else resolve_axis(axis, volume.affine)
         self._engine: Engine | None = None
@@ -175,7 +174,7 @@ class Session:
             return self._unprompted(uncertainty, progress)
         timings, began = Timings(), perf_counter()
         resolved = self.prompts.to_voxel(self.volume)
-        engine = self._prepared(resolved)
+        engine = self._prepared(resolved, self._axis)
         timings.add("prepare", began)
         began = perf_counter()
         answered = engine.run(resolved, propagate, progress)
@@ -211,7 +210,8 @@ class Session:
         if active is None or not active.tokens:
             raise PromptError("there is no prompt: give a point, a box, a scribble or a mask")
         timings, began = Timings(), perf_counter()
-        engine = self._prepared(PromptSet())
+        axis = active.info.axis if self._axis == "auto" else self._axis
+        engine = self._prepared(PromptSet(), axis)
         timings.add("prepare", began)
         began = perf_counter()
         answered = segment_unprompted(engine, active.tokens, progress)
@@ -221,8 +221,8 @@ class Session:
         timings.add("paint", began)
         return self._keep(painted, engine, timings, True, active.info.labels)
 
-    def _prepared(self, resolved: PromptSet) -> Engine:
-        axis = choose_axis(self.volume, resolved, self._axis)
+    def _prepared(self, resolved: PromptSet, wanted: int | str) -> Engine:
+        axis = choose_axis(self.volume, resolved, wanted)
         adapter = self.segmenter.adapters.signature
         if self._engine is None or self._engine.axis != axis or self._adapter != adapter:
             held = self._engine if self._adapter == adapter else None
