@@ -22,6 +22,8 @@ from promptseg.slicing import Frame
 
 Carried = Literal["mask", "box"]
 ABSENT_LOGIT = -8.0
+CARRIED_MM = 3.0
+CARRIED_MOST = 5
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,7 @@ class WalkState:
         answers: By slice, trusted or bridged.
         pending: Poor slices that become part of the answer if the target comes back.
         known_at: Slice whose answer settled that of each slice: itself, or the end of a gap.
+        origin: (m, m) logits of the anchor, by default those carried at the start.
     """
 
     walk: Walk
@@ -94,6 +97,18 @@ class WalkState:
     answers: dict[int, SliceMask] = field(default_factory=dict)
     pending: dict[int, SliceMask] = field(default_factory=dict)
     known_at: dict[int, int] = field(default_factory=dict)
+    origin: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.origin is None:
+            self.origin = self.carried
+
+    def handed_on(self, lag: int) -> Tensor:
+        """Logits of the latest trusted slice at least `lag` slices back, else of the anchor."""
+        back = [i for i in self.answers if abs(self.index - i) >= lag]
+        if back:
+            return self.answers[max(back, key=lambda i: i * self.walk.step)].logits
+        return self.carried if self.origin is None else self.origin
 
     @property
     def active(self) -> bool:
@@ -129,6 +144,15 @@ def carried_by(spec: BackboneSpec) -> Carried:
     return "mask" if spec.family == "promptseg" else "box"
 
 
+def lag_of(frame: Frame) -> int:
+    """How many slices back the handed-on mask is taken from.
+
+    On thin slices a mask barely differs from its neighbour's, and handing it on at every slice
+    adds up small errors and hides where the target ends.
+    """
+    return max(1, min(CARRIED_MOST, round(CARRIED_MM / frame.spacing[frame.axis])))
+
+
 def box_of(logits: Tensor, size: int, grow: float = 0.03) -> Tensor:
     """(4,) box around a mask in pixels of the input, grown by a share of its sides."""
     inside = torch.nonzero(logits > 0).float()
@@ -161,6 +185,7 @@ class Propagator:
         self.progress = progress
         self.spec = decoder.backbone.spec
         self.carries = carried_by(self.spec)
+        self.lag = lag_of(frame) if self.carries == "mask" else 1
         self._walked: dict[tuple[int, ...], WalkState] = {}
         self._answered: dict[tuple[int, str, int], SliceMask] = {}
 
@@ -253,7 +278,7 @@ class Propagator:
         done = 0
         while active := [s for s in states if s.active]:
             self._prefetch(active)
-            requests = [Request(s.index, self._handed(s.carried)) for s in active]
+            requests = [Request(s.index, self._handed(s.handed_on(self.lag))) for s in active]
             answers = self.decoder.decode(self.frame, requests)
             for state, answer in zip(active, answers, strict=True):
                 state.take(answer, self.rules)
