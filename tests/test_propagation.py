@@ -12,6 +12,7 @@ from promptseg.propagation import (
     WalkState,
     box_of,
     carried_by,
+    lag_of,
     meet,
     plan_walks,
     tensor_key,
@@ -133,6 +134,37 @@ class TestWalk:
         state = WalkState(Walk(1, 5, -1, 3), 4, disc().logits)
         state.take(disc(), StopRules())
         assert (state.index, state.active, state.lost) == (3, False, False)
+
+
+class TestThinSlices:
+    """On thin slices the mask that is handed on lies some slices back."""
+
+    @pytest.mark.parametrize(("spacing", "lag"), [(0.4, 5), (1.0, 3), (2.0, 2), (5.0, 1)])
+    def test_how_far_back_follows_the_spacing(self, spacing, lag):
+        assert lag_of(Frame(2, FRAME.region, SHAPE, (1.0, 1.0, spacing), 64)) == lag
+
+    @pytest.mark.parametrize("step", [1, -1])
+    def test_the_anchor_first_and_then_what_lies_far_enough_back(self, step):
+        state = WalkState(Walk(1, 8, step, 8 + 8 * step), 8 + step, disc(radius=5).logits)
+        handed = []
+        for radius in (6, 7, 8, 9, 10):
+            handed.append(int((state.handed_on(3) > 0).sum()))
+            state.take(disc(radius=radius), StopRules())
+        assert handed == [disc(radius=r).area for r in (5, 5, 5, 6, 7)]
+
+    def test_poor_slices_are_never_handed_on(self):
+        state = WalkState(Walk(1, 5, 1, 16), 6, disc().logits)
+        for answer in (disc(radius=7), EMPTY):
+            state.take(answer, StopRules(patience=3))
+        for _ in range(2):
+            state.take(EMPTY, StopRules(patience=3))
+            assert torch.equal(state.handed_on(1), disc(radius=7).logits)
+
+    def test_networks_that_take_boxes_get_the_neighbour(self):
+        thin = Frame(2, FRAME.region, SHAPE, (1.0, 1.0, 0.5), 64)
+        for family, lag in (("promptseg", 5), ("sam", 1)):
+            decoder = SliceDecoder(bright_encoder(TUBE, BrightRegion(family=family)))
+            assert Propagator(decoder, thin).lag == lag
 
 
 class TestPlan:

@@ -180,13 +180,16 @@ class TestAbsentTargets:
 
     def test_lie_just_outside_the_extent(self):
         rng = np.random.default_rng(0)
-        found = {beyond_extent(case(), 2, (1,), rng) for _ in range(20)}
+        found = {beyond_extent(case(), 2, (1,), 1, rng) for _ in range(20)}
         assert found == {2, 9}
+        wider = {beyond_extent(case(), 2, (1,), 3, rng) for _ in range(60)}
+        assert wider == {0, 1, 2, 9, 10, 11}
 
     def test_there_is_none_where_the_target_fills_the_volume(self):
         labels = discs(SHAPE, 2, dict.fromkeys(range(12), (25, 20, 9))) * np.uint8(1)
         rng = np.random.default_rng(0)
-        assert {beyond_extent(case(labels=labels), 2, (1,), rng) for _ in range(20)} == {None}
+        full = case(labels=labels)
+        assert {beyond_extent(full, 2, (1,), 2, rng) for _ in range(20)} == {None}
 
     def test_need_a_neighbour(self):
         nothing = np.zeros((SIZE, SIZE), bool)
@@ -221,6 +224,18 @@ class TestCase:
         np.testing.assert_array_equal(image[..., 2], one.image[:, :, 1])
         sideways, _ = one.slice_stack(0, 30)
         np.testing.assert_array_equal(sideways[..., 2], one.image[31])
+
+    def test_labels_may_come_from_further_away_than_the_image(self):
+        one = case()
+        image, labels = one.slice_stack(2, 6, apart=3)
+        np.testing.assert_array_equal(image[..., 0], one.image[:, :, 5])
+        np.testing.assert_array_equal(labels[..., 0], one.labels[:, :, 3])
+        np.testing.assert_array_equal(labels[..., 1], one.labels[:, :, 6])
+        np.testing.assert_array_equal(labels[..., 2], one.labels[:, :, 9])
+
+    @pytest.mark.parametrize(("spacing", "slices"), [(0.2, 5), (1.0, 4), (3.0, 1), (10.0, 1)])
+    def test_masks_are_carried_over_millimetres(self, spacing, slices):
+        assert case(spacing=(1.0, 1.0, spacing)).reach(2) == slices
 
     @pytest.mark.parametrize("axis", [0, 1, 2])
     def test_every_axis_can_be_cut(self, axis):
