@@ -13,6 +13,7 @@ from promptseg.evaluate.cohort import Pair, load_cases, present_labels
 from promptseg.evaluate.running import run
 from promptseg.evaluate.settings import Settings
 from promptseg.finetune.config import FinetuneConfig
+from promptseg.finetune.data import window_of
 from promptseg.finetune.trainer import Progress
 from promptseg.segmenter import Segmenter
 
@@ -50,7 +51,14 @@ def final_scores(
     try:
         for done, (way, label) in enumerate(jobs):
             protocol, dims = ways[way]
-            settings = Settings(protocol, dims, label=label, slices=config.final_slices)
+            settings = Settings(
+                protocol,
+                dims,
+                label=label,
+                slices=config.final_slices,
+                axis=config.axis,
+                window=window_of(config),
+            )
             usable = [pair for pair in pairs if label in present_labels(pair.load().labels)]
             if usable:
                 summary = run(segmenter, load_cases(usable), settings).summary

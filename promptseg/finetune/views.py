@@ -16,7 +16,7 @@ from promptseg.evaluate import users
 from promptseg.finetune.augment import augment
 from promptseg.finetune.config import FinetuneConfig
 from promptseg.finetune.episodes import sample_prompts, warp
-from promptseg.propagation import box_of, carried_by
+from promptseg.propagation import CARRIED_MM, CARRIED_MOST, box_of, carried_by
 from promptseg.roi import LEAST_VOXELS, MARGIN
 from promptseg.slicing import in_plane
 
@@ -34,6 +34,7 @@ class OrganCase:
         image: (N, H, W) grey values, slices first.
         labels: (N, H, W) uint8, 0 or 1 + place of the label among the adapter's.
         spacing: Millimetres of a row and of a column.
+        thickness: Millimetres from slice to slice.
         window: Grey values that become 0 and 1.
         slices: Indices of the slices on which each label has at least `LEAST_PIXELS`.
         boxes: Each label's box x0, y0, x1, y1 over all slices.
@@ -44,6 +45,7 @@ class OrganCase:
     image: NDArray[np.generic]
     labels: NDArray[np.uint8]
     spacing: tuple[float, float]
+    thickness: float
     window: tuple[float, float]
     slices: dict[int, NDArray[np.int64]]
     boxes: dict[int, Box]
@@ -110,7 +112,8 @@ def organ_case(
     body = users.tight_box(shown if shown.any() else np.ones_like(shown))
     rows, cols = in_plane(axis)
     millimetres = (float(spacing[rows]), float(spacing[cols]))
-    return OrganCase(name, image, planes, millimetres, window, slices, boxes, body)
+    thickness = float(spacing[axis])
+    return OrganCase(name, image, planes, millimetres, thickness, window, slices, boxes, body)
 
 
 class ViewMaker:
@@ -204,14 +207,17 @@ class ViewMaker:
         grey = augment(grey, rng, invert=False) if self.training else grey
         if self.spec.context == "grey":
             grey = np.repeat(grey[..., 1:2], 3, -1)
-        side = 0 if rng.random() < 0.5 else 2
+        # The engine hands masks on over a few millimetres, to either side.
+        reach = int(np.clip(round(CARRIED_MM / case.thickness), 1, CARRIED_MOST))
+        apart = int(rng.integers(1, reach + 1)) * (1 if rng.random() < 0.5 else -1)
+        pair = case.labels[[index, int(np.clip(index + apart, 0, last))]]
         masks = np.zeros((self.count, size, size), np.float32)
         beside: list[NDArray[np.bool_] | None] = []
         for place in range(self.count):
-            planes = (case.labels[stack] == place + 1).astype(np.uint8).transpose(1, 2, 0)
-            warped = warp(planes, matrix, size) if planes.any() else np.zeros((size, size, 3))
-            masks[place] = warped[..., 1]
-            beside.append(warped[..., side] > 0.5 if last else None)
+            planes = (pair == place + 1).astype(np.uint8).transpose(1, 2, 0)
+            warped = warp(planes, matrix, size) if planes.any() else np.zeros((size, size, 2))
+            masks[place] = warped[..., 0]
+            beside.append(warped[..., 1] > 0.5 if last else None)
         return torch.from_numpy(np.ascontiguousarray(grey.transpose(2, 0, 1))), masks, beside
 
     def _prompts(
