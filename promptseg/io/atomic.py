@@ -25,7 +25,17 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
     temporary = folder / target.name
     try:
         yield temporary
+        os.chmod(temporary, _mode_of_new_files(folder))
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
         folder.rmdir()
+
+
+def _mode_of_new_files(folder: Path) -> int:
+    """Permissions that a file made here gets; safetensors makes its own private."""
+    probe = folder / ".mode"
+    probe.touch()
+    mode = probe.stat().st_mode & 0o777
+    probe.unlink()
+    return mode
