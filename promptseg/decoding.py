@@ -23,12 +23,14 @@ class SliceMask:
         quality: Predicted overlap with the truth in [0, 1].
         presence: Probability that the target is there; 1 if the network does not predict it.
         given: (H, W) bool mask of the whole slice that the user gave, to be kept as it is.
+        likeness: Likeness in [0, 1] of the grey levels inside to those of the anchor's mask.
     """
 
     logits: Tensor
     quality: float
     presence: float = 1.0
     given: np.ndarray | None = None
+    likeness: float = 1.0
 
     @property
     def area(self) -> int:

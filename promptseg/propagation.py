@@ -18,12 +18,13 @@ from promptseg.backbones.base import BackboneSpec, PixelPrompts
 from promptseg.decoding import Request, SliceDecoder, SliceMask
 from promptseg.embeddings import Progress
 from promptseg.slice_prompts import GIVEN_MASK_LOGIT, SlicePrompts
-from promptseg.slicing import Frame
+from promptseg.slicing import Frame, take_slice
 
 Carried = Literal["mask", "box"]
 ABSENT_LOGIT = -8.0
 CARRIED_MM = 3.0
 CARRIED_MOST = 5
+GREY_BINS = 16
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class StopRules:
         shrink: Least ratio of areas from one slice to the next.
         patience: Poor slices bridged before the walk ends.
         least_area: Fewest pixels of a mask at the network's resolution.
+        likeness: Least likeness of the grey levels inside to those inside the anchor's mask.
     """
 
     presence: float = 0.5
@@ -47,6 +49,7 @@ class StopRules:
     shrink: float = 0.15
     patience: int = 1
     least_area: int = 6
+    likeness: float = 0.9
 
     def poor(self, answer: SliceMask, carried: Tensor) -> bool:
         """True if `answer` should not be trusted after the mask `carried` (m, m) logits."""
@@ -58,6 +61,7 @@ class StopRules:
         ratio = area / max(previous, 1)
         return (
             answer.quality < self.quality
+            or answer.likeness < self.likeness
             or dice < self.overlap
             or not self.shrink <= ratio <= self.growth
         )
@@ -186,6 +190,7 @@ class Propagator:
         self.spec = decoder.backbone.spec
         self.carries = carried_by(self.spec)
         self.lag = lag_of(frame) if self.carries == "mask" else 1
+        self._greys: dict[int, Tensor] = {}
         self._walked: dict[tuple[int, ...], WalkState] = {}
         self._answered: dict[tuple[int, str, int], SliceMask] = {}
 
@@ -281,10 +286,29 @@ class Propagator:
             requests = [Request(s.index, self._handed(s.handed_on(self.lag))) for s in active]
             answers = self.decoder.decode(self.frame, requests)
             for state, answer in zip(active, answers, strict=True):
-                state.take(answer, self.rules)
+                state.take(replace(answer, likeness=self._likeness(state, answer)), self.rules)
             done += len(active)
             if self.progress is not None:
                 self.progress("propagate", done, total)
+
+    def _likeness(self, state: WalkState, answer: SliceMask) -> float:
+        """Bhattacharyya coefficient of the grey levels inside this mask and the anchor's.
+
+        Raised for a mask that has shrunk: partial volume changes its grey levels, and it is
+        about to end anyway. One that has kept its size must look like the anchor.
+        """
+        origin = state.carried if state.origin is None else state.origin
+        there = grey_levels(self._grey(state.walk.start), origin)
+        here = grey_levels(self._grey(state.index), answer.logits)
+        shrunk = answer.area / max(int((origin > 0).sum()), 1)
+        return min(1.0, float((there * here).sqrt().sum()) / max(min(shrunk, 1.0), 0.01) ** 0.25)
+
+    def _grey(self, index: int) -> Tensor:
+        """(m, m) grey values of a slice in the frame, in [0, 1]."""
+        if index not in self._greys:
+            plane = take_slice(self.decoder.encoder.data, self.frame.axis, index)
+            self._greys[index] = self.frame.project(plane, self.spec.mask_size)
+        return self._greys[index]
 
     def _prefetch(self, active: Sequence[WalkState]) -> None:
         """Encode the next slices of every walk in one batch, once one of them is missing."""
@@ -294,6 +318,17 @@ class Propagator:
         ahead = max(1, encoder.batch_size // len({(s.index, s.walk.step) for s in active}))
         ways = (range(s.index, s.walk.stop, s.walk.step)[:ahead] for s in active)
         encoder.embed(self.frame, [index for way in ways for index in way])
+
+
+def grey_levels(grey: Tensor, logits: Tensor) -> Tensor:
+    """(16,) shares of the grey levels inside a mask, smoothed; equal shares if it is empty."""
+    inside = grey[logits > 0]
+    if not len(inside):
+        return torch.full((GREY_BINS,), 1 / GREY_BINS)
+    counts = torch.histc(inside, GREY_BINS, 0.0, 1.0)
+    padded = torch.nn.functional.pad(counts, (1, 1))
+    smooth = (padded[:-2] + 2 * padded[1:-1] + padded[2:]) / 4
+    return smooth / smooth.sum()
 
 
 def tensor_key(answer: SliceMask | None) -> int:
