@@ -19,7 +19,8 @@ def smooth_noise(
 ) -> NDArray[np.float32]:
     """(size, size[, channels]) unit noise that varies over size / cells pixels."""
     coarse = rng.standard_normal((cells, cells, channels)).astype(np.float32)
-    return cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC)
+    wide = cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC)
+    return np.asarray(wide, np.float32)
 
 
 def octaves(size: int, rng: np.random.Generator) -> Image:
@@ -35,7 +36,8 @@ def displaced(labels: Labels, rng: np.random.Generator, strength: float) -> Labe
     size = labels.shape[0]
     flow = smooth_noise(size, int(rng.integers(4, 10)), rng, 2) * strength
     grid = np.indices((size, size), np.float32)
-    return cv2.remap(labels, grid[1] + flow[..., 0], grid[0] + flow[..., 1], cv2.INTER_NEAREST)
+    moved = cv2.remap(labels, grid[1] + flow[..., 0], grid[0] + flow[..., 1], cv2.INTER_NEAREST)
+    return np.asarray(moved, np.uint8)
 
 
 def voronoi_labels(size: int, rng: np.random.Generator) -> Labels:
@@ -85,7 +87,7 @@ def paint(labels: Labels, levels: Image, textures: Image, rng: np.random.Generat
     """Grey image of a label map: a level a label, texture, blur at edges."""
     image = levels[labels] + textures
     sigma = rng.uniform(0.3, 2.0) * labels.shape[0] / 128
-    return cv2.GaussianBlur(image.astype(np.float32), (0, 0), sigma)
+    return np.asarray(cv2.GaussianBlur(image.astype(np.float32), (0, 0), sigma), np.float32)
 
 
 def synthetic_slices(size: int, rng: np.random.Generator) -> tuple[Image, NDArray[np.uint8]]:
