@@ -271,7 +271,8 @@ class TestFiles:
         assert not file.exists()
 
     def test_two_processes_share_a_folder(self, tmp_path):
-        context = multiprocessing.get_context("fork")
+        forks = "fork" in multiprocessing.get_all_start_methods()
+        context = multiprocessing.get_context("fork" if forks else "spawn")
         workers = [
             context.Process(target=write_many, args=(str(tmp_path), offset)) for offset in (3, 7)
         ]

@@ -18,6 +18,7 @@ from support import (
 )
 
 import promptseg as ps
+from promptseg import weights
 from promptseg.backbones.default import save_default
 from promptseg.errors import AdapterError, PromptError, PromptsegError, VolumeError, WeightsError
 
@@ -186,6 +187,42 @@ class TestRefusals:
     def test_text_is_refused_with_a_real_network_too(self):
         with pytest.raises(PromptError, match="text 'spleen'"):
             segmenter(tiny_default()).segment(bright_volume(BLOB), [ps.Text("spleen")])
+
+
+class TestOutOfMemory:
+    def test_the_answer_is_the_same_in_smaller_batches(self):
+        backbone = BrightRegion(fits=2)
+        found = segmenter(backbone, batch_size=8).segment(bright_volume(BLOB), [BOX])
+        assert max(backbone.batches) == 2
+        np.testing.assert_array_equal(found.data > 0, BLOB)
+
+
+@pytest.fixture(scope="module")
+def answers():
+    if weights.locate("default") is None:
+        pytest.skip("weights/default.safetensors is not there")
+    shape = (64, 64, 5)
+    truth = discs(shape, 2, {n: (32, 30 + n, 14) for n in range(5)})
+    noise = np.random.default_rng(0).normal(0, 6, shape)
+    volume = ps.Volume((truth * 80 + 60 + noise).astype(np.float32), np.diag([1, 1, 5.0, 1]))
+    box = ps.Box((18, 18, 2), (47, 47, 3))
+    found = {
+        precision: ps.Segmenter.from_pretrained(device="cpu", precision=precision)
+        .segment(volume, [box])
+        .data
+        for precision in ("fp32", "bf16")
+    }
+    return truth, found
+
+
+class TestDefaultModel:
+    def test_follows_a_plain_disc(self, answers):
+        truth, found = answers
+        assert dice(found["fp32"] > 0, truth) > 0.9
+
+    def test_half_precision_gives_the_same_mask(self, answers):
+        _, found = answers
+        assert dice(found["fp32"] > 0, found["bf16"] > 0) > 0.98
 
 
 class TestNetwork:

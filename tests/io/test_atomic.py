@@ -13,6 +13,12 @@ def fail_halfway(target):
         raise RuntimeError("halfway")
 
 
+def interrupted(target):
+    with atomic_path(target) as temporary:
+        temporary.write_text("ne")
+        raise RuntimeError("halfway")
+
+
 class TestWriting:
     def test_the_new_file_takes_the_place_of_the_old(self, tmp_path):
         target = tmp_path / "deep" / "mask.nii.gz"
