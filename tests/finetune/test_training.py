@@ -285,7 +285,7 @@ class TestResume:
     def test_equals_uninterrupted(self, tmp_path, monkeypatch):
         chosen = config(**INTERRUPTED)
         straight = train_adapter(chosen, *cohort(), tmp_path / "a", backbone=tiny_default())
-        for step in (1, 3, 4):
+        for step in (1, 4):
             out = tmp_path / f"b{step}"
             self.killed_at(step, out, monkeypatch)
             resumed = train_adapter(chosen, *cohort(), out, backbone=tiny_default(), resume=True)
