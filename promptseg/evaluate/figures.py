@@ -16,6 +16,7 @@ from promptseg.io.atomic import atomic_path
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 OURS = "promptseg"
 COLOURS = {
@@ -26,7 +27,8 @@ COLOURS = {
     "grabcut": "#c77f1a",
     "ellipse": "#7a7a7a",
 }
-_TRUTH, _ANSWER, _CLICK_IN, _CLICK_OUT = "#ffd23f", "#ff3d7f", "#39d353", "#ff5a36"
+_TRUTH, _ANSWER, _BOX = "#ffd23f", "#ff3d7f", "#9ad1ff"
+_SIDES = {True: ("o", "#39d353"), False: ("s", "#ff5a36")}
 _INK, _GRID = "#222222", "#dddddd"
 _ROOM = 0.35
 _PAD = 0.1
@@ -110,25 +112,16 @@ def labels_figure(rows: Sequence[Row]) -> Figure:
 
 def worst_figure(pictures: Sequence[Picture]) -> Figure:
     """The worst rows: known outline, answer, clicks and box on the slice."""
-    columns = min(3, len(pictures))
+    columns = 2 if len(pictures) in (2, 4) else min(3, len(pictures))
     lines = -(-len(pictures) // columns)
     figure = _blank(3.5 * columns, 3.85 * lines + 0.6)
-    grid = figure.subplots(lines, columns, squeeze=False)
-    from matplotlib.lines import Line2D
-
-    for axes in grid.flat:
+    for axes in figure.subplots(lines, columns, squeeze=False).flat:
         axes.axis("off")
-    for axes, picture in zip(grid.flat, pictures, strict=False):
+    for axes, picture in zip(figure.axes, pictures, strict=False):
         _draw(axes, picture)
-    handles = [Line2D([], [], color=_TRUTH, lw=2, label="known"),
-               Line2D([], [], color=_ANSWER, lw=2, label="answer")]  # fmt: skip
-    if any(len(p.points) for p in pictures):
-        kinds = (("o", _CLICK_IN, "click inside"), ("s", _CLICK_OUT, "click outside"))
-        handles += [Line2D([], [], ls="", marker=marker, mec=_INK, color=colour, label=label)
-                    for marker, colour, label in kinds]  # fmt: skip
-    if any(p.box is not None for p in pictures):
-        handles.append(Line2D([], [], color="#9ad1ff", lw=1.2, ls="--", label="box"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
+    handles = _legend(pictures)
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 2 * columns),
+                  frameon=False)  # fmt: skip
     return figure
 
 
@@ -138,6 +131,30 @@ def methods(rows: Sequence[Row]) -> list[str]:
         column.removesuffix("_dice") for row in rows for column in row if column.endswith("_dice")
     )
     return [OURS, *rivals]
+
+
+def _legend(pictures: Sequence[Picture]) -> list[Line2D]:
+    """Handles of what the pictures show."""
+    from matplotlib.lines import Line2D
+
+    handles = [Line2D([], [], color=_TRUTH, lw=2, label="known"),
+               Line2D([], [], color=_ANSWER, lw=2, label="answer")]  # fmt: skip
+    if any(picture.box is not None for picture in pictures):
+        handles.append(Line2D([], [], color=_BOX, lw=1.2, ls="--", label="box"))
+    looks = (
+        ("points", "click", {"ms": 9, "mec": _INK}),
+        ("strokes", "stroke", {"ms": 7, "alpha": 0.6}),
+    )
+    for field, name, look in looks:
+        given = np.concatenate([getattr(picture, field) for picture in pictures])
+        for side, (marker, colour) in _SIDES.items():
+            if (given[:, 2] == side).any():
+                label = f"{name} {'inside' if side else 'outside'}"
+                shape = marker if field == "points" else "s"
+                handles.append(
+                    Line2D([], [], ls="", marker=shape, color=colour, label=label, **look)
+                )
+    return handles
 
 
 def _draw(axes: Axes, picture: Picture) -> None:
@@ -150,15 +167,27 @@ def _draw(axes: Axes, picture: Picture) -> None:
     if picture.box is not None:
         y0, x0, y1, x1 = picture.box
         corners = np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1), (x0, y0)]) - 0.5
-        axes.plot(*corners.T, color="#9ad1ff", lw=1.2, ls="--")
+        axes.plot(*corners.T, color=_BOX, lw=1.2, ls="--")
+    if len(picture.strokes):
+        axes.imshow(_painted(picture), aspect=picture.aspect, interpolation="nearest")
     for number, (y, x, positive) in enumerate(picture.points, start=1):
-        style = ("o", _CLICK_IN) if positive else ("s", _CLICK_OUT)
-        axes.plot(x, y, style[0], color=style[1], mec=_INK, ms=10)
+        marker, colour = _SIDES[bool(positive)]
+        axes.plot(x, y, marker, color=colour, mec=_INK, ms=10)
         axes.annotate(str(number), (x, y), ha="center", va="center_baseline", fontsize=7)
     axes.set(xlim=(cols[0] - 0.5, cols[1] - 0.5), ylim=(rows[1] - 0.5, rows[0] - 0.5))
-    axes.set_title(
-        f"Dice {picture.dice:.3f}\n{_shortened(picture.title)}", fontsize=9, loc="left", pad=5
-    )
+    title = f"Dice {picture.dice:.3f}, {picture.where}\n{_shortened(picture.case)}"
+    axes.set_title(title, fontsize=9, loc="left", pad=5)
+
+
+def _painted(picture: Picture) -> np.ndarray:
+    """(H, W, 4) colours of the strokes, clear elsewhere."""
+    from matplotlib.colors import to_rgba
+
+    canvas = np.zeros((*picture.image.shape, 4))
+    for side, (_, colour) in _SIDES.items():
+        places = picture.strokes[picture.strokes[:, 2] == side][:, :2].astype(int)
+        canvas[tuple(places.T)] = to_rgba(colour, 0.6)
+    return canvas
 
 
 def _window(picture: Picture) -> tuple[tuple[float, float], tuple[float, float]]:
@@ -222,8 +251,9 @@ def _readable(name: str) -> str:
     return name.replace("_", " ")
 
 
-def _shortened(text: str, most: int = 46) -> str:
-    return text if len(text) <= most else f"{text[: most // 2 - 1]}…{text[-(most // 2) :]}"
+def _shortened(name: str, most: int = 44) -> str:
+    """A name's beginning and, since that tells cases apart, more of its end."""
+    return name if len(name) <= most else f"{name[: most // 4]}…{name[-(most - most // 4 - 1) :]}"
 
 
 def _counted(count: int) -> str:

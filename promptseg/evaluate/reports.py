@@ -26,22 +26,26 @@ class Picture:
     """A slice to look at.
 
     Args:
-        title: Case, label, slice and Dice.
+        case: Name of the case.
+        where: Label and slice.
         image: (H, W) in [0, 1].
         truth: (H, W) bool.
         mask: (H, W) bool, the answer.
         aspect: Height of a pixel over its width.
         points: (N, 3) row, column and 1 for a foreground or 0 for a background click.
+        strokes: (N, 3), the same of the pixels that were drawn on.
         box: First row and column, and one past the last; None without a box.
         dice: Sorts the pictures.
     """
 
-    title: str
+    case: str
+    where: str
     image: np.ndarray
     truth: np.ndarray
     mask: np.ndarray
     aspect: float
     points: np.ndarray
+    strokes: np.ndarray
     box: tuple[float, float, float, float] | None
     dice: float
 

@@ -24,6 +24,8 @@ from promptseg.evaluate.scores import mean_scores, trial_scores
 from promptseg.evaluate.settings import Settings
 from promptseg.evaluate.strokes import check_strokes, read_strokes
 from promptseg.evaluate.tasks import Task, slab_task, slice_tasks, volume_task
+from promptseg.prompts import Box, Point, Scribble
+from promptseg.slicing import in_plane
 
 if TYPE_CHECKING:
     from promptseg.embeddings import Progress
@@ -136,7 +138,7 @@ def _picture(case: Case, label: int, played: Sequence[Played], dices: Sequence[f
     trial = played[int(np.argmin(dices))]
     task, mask = trial.task, trial.masks[-1]
     if task.index is None:
-        wrong = (mask != task.truth).sum(tuple(a for a in range(3) if a != task.axis))
+        wrong = (mask != task.truth).sum(in_plane(task.axis))
         place = int(np.argmax(wrong)) if wrong.any() else _largest(task)
         flat = slab_task(task, place)
         return _drawn(case, label, trial, flat, np.moveaxis(mask, task.axis, 0)[place], min(dices))
@@ -146,15 +148,16 @@ def _picture(case: Case, label: int, played: Sequence[Played], dices: Sequence[f
 def _drawn(
     case: Case, label: int, trial: Played, flat: Task, mask: np.ndarray, dice: float
 ) -> Picture:
-    scene = scene_of(flat, [])
-    points, box = _visible(trial, flat)
+    points, strokes, box = _visible(trial, flat)
     return Picture(
-        f"{case.name}, label {label}, slice {flat.place}",
-        scene.image,
+        case.name,
+        f"label {label}, slice {flat.place}",
+        scene_of(flat, []).image,
         flat.target.copy(),
         mask.copy(),
         flat.spacing[0] / flat.spacing[1],
         points,
+        strokes,
         box,
         dice,
     )
@@ -162,20 +165,21 @@ def _drawn(
 
 def _visible(
     trial: Played, flat: Task
-) -> tuple[np.ndarray, tuple[float, float, float, float] | None]:
-    """Clicks and box of a trial on the slice that is drawn."""
-    from promptseg.prompts import Box, Point
-
+) -> tuple[np.ndarray, np.ndarray, tuple[float, float, float, float] | None]:
+    """Clicks, strokes and box of a trial on the slice that is drawn."""
     index = flat.place if trial.task.index is None else flat.index
-    points, box = [], None
-    rows, cols = (a for a in range(3) if a != flat.axis)
+    rows, cols = in_plane(flat.axis)
+    points, strokes, box = [], [np.zeros((0, 3))], None
     for prompt in trial.prompts:
         if isinstance(prompt, Point) and round(prompt.at[flat.axis]) == index:
             points.append((prompt.at[rows], prompt.at[cols], float(prompt.positive)))
+        elif isinstance(prompt, Scribble):
+            here = prompt.voxels[prompt.voxels[:, flat.axis] == index][:, [rows, cols]]
+            strokes.append(np.insert(here.astype(float), 2, float(prompt.positive), axis=1))
         elif isinstance(prompt, Box) and prompt.lo[flat.axis] == index:
             box = prompt.lo[rows], prompt.lo[cols], prompt.hi[rows], prompt.hi[cols]
-    return np.array(points, dtype=np.float64).reshape(-1, 3), box
+    return np.array(points, dtype=np.float64).reshape(-1, 3), np.concatenate(strokes), box
 
 
 def _largest(task: Task) -> int:
-    return int(np.argmax(task.truth.sum(tuple(a for a in range(3) if a != task.axis))))
+    return int(np.argmax(task.truth.sum(in_plane(task.axis))))

@@ -112,13 +112,20 @@ class TestWorst:
             assert positive
             assert picture.truth[int(row), int(column)]
 
+    def test_show_strokes_on_their_side(self):
+        settings = Settings(protocol="scribble", axis=2, label=1, slices=1)
+        (picture,) = run(segmenter(), [case_of(two_discs())], settings).worst
+        places = picture.strokes[:, :2].astype(int)
+        assert {0.0, 1.0} == set(picture.strokes[:, 2])
+        assert np.array_equal(picture.truth[tuple(places.T)], picture.strokes[:, 2] == 1)
+
     def test_of_a_volume_shows_the_slice_with_most_errors(self):
         settings = Settings(protocol="box", dims="3d", axis=2, label=1)
         labels = two_discs()
         image = labels == 1
         image[8:22, 8:21, 4] = True
         (picture,) = run(segmenter(), [case_of(labels, image=image)], settings).worst
-        assert picture.title.endswith("slice 4")
+        assert picture.where == "label 1, slice 4"
         assert np.array_equal(picture.truth, labels[..., 4] == 1)
         assert picture.mask.sum() > picture.truth.sum()
         assert picture.box is None
