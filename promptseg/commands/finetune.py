@@ -135,7 +135,7 @@ def _say(adapter: Adapter, folder: Path, as_json: bool) -> None:
             shown = "-" if mean is None else f"{mean:.3f}"
             print(f"{way} {info.labels[int(label)]}: Dice {shown}")
     if not info.scores:
-        note("nothing was measured: no case was set aside for validation")
+        note("nothing was measured: no validation case, or final_slices is 0")
     print(f"{folder} written: {info.steps} steps on {len(info.training_cases)} cases")
 
 

@@ -40,7 +40,7 @@ def card(adapter: Adapter) -> str:
 def _table(adapter: Adapter) -> list[str]:
     info = adapter.info
     if not info.scores:
-        return ["No validation case was set aside, so nothing was measured.", ""]
+        return ["Nothing was measured on cases set aside.", ""]
     rows = [f"Measured on {len(info.validation_cases)} validation cases:", "",
             "| prompt | label | Dice | HD95 mm |", "|---|---|---|---|"]  # fmt: skip
     for way, by_label in info.scores.items():
