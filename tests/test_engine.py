@@ -19,6 +19,7 @@ from promptseg.prompts import Box, Mask, Point, PromptSet, Scribble, Text
 from promptseg.propagation import StopRules
 from promptseg.slice_prompts import REFINE
 from promptseg.slicing import Frame, Region
+from promptseg.volume import Volume
 
 EVEN = (1.0, 1.0, 1.0)
 SHAPE = (40, 44, 24)
@@ -100,6 +101,13 @@ class TestStopping:
         behind = tube(range(15, 24), radius=14)
         found = answer(blob | behind, flat_box(blob, 2, 10)) > 0
         np.testing.assert_array_equal(found, blob)
+
+    def test_another_tissue_of_the_same_shape_is_not_entered(self):
+        values = tube(range(6, 15)) * 95 + tube(range(15, 24)) * 62
+        volume = Volume(values.astype(np.int16), np.eye(4))
+        prompts = [flat_box(tube(range(24)), 2, 10)]
+        found = segmenter().segment(volume, prompts, window="100,50").data > 0
+        assert filled(found, 2) == list(range(6, 15))
 
     def test_a_gap_of_one_slice_is_bridged(self):
         whole = tube(range(6, 15))
@@ -189,7 +197,7 @@ class TestPromptedSlices:
 
     def test_masks_of_three_dimensions_bound_their_target(self):
         blob = tube(range(24))
-        given = tube([6, 12], radius=4)
+        given = tube([6, 12])
         found = answer(blob, Mask(given), axis=2) > 0
         assert filled(found, 2) == list(range(6, 13))
         np.testing.assert_array_equal(found[:, :, [6, 12]], given[:, :, [6, 12]])

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,7 @@ from promptseg.propagation import (
     WalkState,
     box_of,
     carried_by,
+    grey_levels,
     lag_of,
     meet,
     plan_walks,
@@ -26,7 +29,9 @@ ALONG = range(2, 13)
 TUBE = discs(SHAPE, 2, dict.fromkeys(ALONG, (15, 15, 6)))
 
 
-def disc(radius=8, row=16, column=16, quality=0.9, presence=1.0, size=32):
+def disc(radius=8, row=None, column=None, quality=0.9, presence=1.0, size=32):
+    row = size / 2 if row is None else row
+    column = size / 2 if column is None else column
     rows, columns = np.indices((size, size))
     inside = (rows - row) ** 2 + (columns - column) ** 2 <= radius**2
     return SliceMask(torch.from_numpy(inside * 16.0 - 8).float(), quality, presence)
@@ -84,6 +89,11 @@ class TestStopRules:
     @pytest.mark.parametrize("answer", [disc(radius=10), disc(radius=5), disc(column=20)])
     def test_a_gradual_change_is(self, answer):
         assert not StopRules().poor(answer, disc().logits)
+
+    def test_other_grey_levels_inside_are_not(self):
+        rules = StopRules()
+        assert rules.poor(replace(disc(), likeness=0.8), disc().logits)
+        assert not rules.poor(replace(disc(), likeness=0.95), disc().logits)
 
     def test_every_limit_can_be_set(self):
         burst = disc(radius=13.5)
@@ -165,6 +175,35 @@ class TestThinSlices:
         for family, lag in (("promptseg", 5), ("sam", 1)):
             decoder = SliceDecoder(bright_encoder(TUBE, BrightRegion(family=family)))
             assert Propagator(decoder, thin).lag == lag
+
+
+class TestLikeness:
+    def compared(self, grey, radius=7.0):
+        """Likeness of a disc of `grey` on slice 6 to one of 0.8 on slice 5."""
+        encoder = bright_encoder(np.zeros(SHAPE, bool))
+        encoder.data[:, :, 5], encoder.data[:, :, 6] = 0.8, grey
+        walker = Propagator(SliceDecoder(encoder), FRAME)
+        state = WalkState(Walk(1, 5, 1, 16), 6, disc(radius=14, size=64).logits)
+        answer = disc(radius=2 * radius, size=64)
+        return walker._likeness(state, answer)
+
+    def test_the_same_levels_are_alike_and_others_are_not(self):
+        assert self.compared(0.8) == pytest.approx(1.0)
+        assert self.compared(0.72) < 0.97
+        assert self.compared(0.3) < 0.05
+
+    def test_a_mask_that_shrinks_is_forgiven(self):
+        assert self.compared(0.7, radius=2) > self.compared(0.7) + 0.1
+
+    def test_shares_add_up_and_an_empty_mask_has_no_preference(self):
+        grey = torch.rand(32, 32, generator=torch.Generator().manual_seed(0))
+        assert float(grey_levels(grey, disc().logits).sum()) == pytest.approx(1.0)
+        empty = grey_levels(grey, EMPTY.logits)
+        assert torch.all(empty == empty[0])
+
+    def test_every_answer_of_a_walk_carries_it(self):
+        found = reached(propagator(), {6: box(6)})
+        assert all(0.9 <= answer.likeness <= 1 for answer in found.values())
 
 
 class TestPlan:
