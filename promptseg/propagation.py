@@ -25,6 +25,7 @@ ABSENT_LOGIT = -8.0
 CARRIED_MM = 3.0
 CARRIED_MOST = 5
 GREY_BINS = 16
+THICK_SLICES = 0.7
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class StopRules:
         patience: Poor slices bridged before the walk ends.
         least_area: Fewest pixels of a mask at the network's resolution.
         likeness: Least likeness of the grey levels inside to those inside the anchor's mask.
+        trusted: Predicted overlap from which on a thick slice is believed without likeness.
     """
 
     presence: float = 0.5
@@ -50,6 +52,7 @@ class StopRules:
     patience: int = 1
     least_area: int = 6
     likeness: float = 0.9
+    trusted: float = 0.7
 
     def poor(self, answer: SliceMask, carried: Tensor) -> bool:
         """True if `answer` should not be trusted after the mask `carried` (m, m) logits."""
@@ -61,7 +64,7 @@ class StopRules:
         ratio = area / max(previous, 1)
         return (
             answer.quality < self.quality
-            or answer.likeness < self.likeness
+            or (answer.likeness < self.likeness and answer.quality < self.trusted)
             or dice < self.overlap
             or not self.shrink <= ratio <= self.growth
         )
@@ -157,6 +160,13 @@ def lag_of(frame: Frame) -> int:
     return max(1, min(CARRIED_MOST, round(CARRIED_MM / frame.spacing[frame.axis])))
 
 
+def rules_for(rules: StopRules, lag: int) -> StopRules:
+    """Ask for likeness always on thin slices, where small errors add up unseen; else less."""
+    if lag > 1:
+        return replace(rules, trusted=1.01)
+    return replace(rules, likeness=rules.likeness * THICK_SLICES)
+
+
 def box_of(logits: Tensor, size: int, grow: float = 0.03) -> Tensor:
     """(4,) box around a mask in pixels of the input, grown by a share of its sides."""
     inside = torch.nonzero(logits > 0).float()
@@ -185,11 +195,11 @@ class Propagator:
         progress: Progress | None = None,
     ) -> None:
         self.decoder, self.frame = decoder, frame
-        self.rules = StopRules() if rules is None else rules
         self.progress = progress
         self.spec = decoder.backbone.spec
         self.carries = carried_by(self.spec)
         self.lag = lag_of(frame) if self.carries == "mask" else 1
+        self.rules = rules_for(StopRules() if rules is None else rules, self.lag)
         self._greys: dict[int, Tensor] = {}
         self._walked: dict[tuple[int, ...], WalkState] = {}
         self._answered: dict[tuple[int, str, int], SliceMask] = {}

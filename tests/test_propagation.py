@@ -18,6 +18,7 @@ from promptseg.propagation import (
     lag_of,
     meet,
     plan_walks,
+    rules_for,
     tensor_key,
 )
 from promptseg.slice_prompts import GIVEN_MASK_LOGIT, SlicePrompts
@@ -92,8 +93,14 @@ class TestStopRules:
 
     def test_other_grey_levels_inside_are_not(self):
         rules = StopRules()
-        assert rules.poor(replace(disc(), likeness=0.8), disc().logits)
-        assert not rules.poor(replace(disc(), likeness=0.95), disc().logits)
+        doubtful = replace(disc(), quality=0.6)
+        assert rules.poor(replace(doubtful, likeness=0.8), disc().logits)
+        assert not rules.poor(replace(doubtful, likeness=0.95), disc().logits)
+
+    def test_a_good_answer_on_a_thick_slice_may_look_different(self):
+        odd = replace(disc(), likeness=0.5, quality=0.8)
+        assert not rules_for(StopRules(), lag=1).poor(odd, disc().logits)
+        assert rules_for(StopRules(), lag=3).poor(odd, disc().logits)
 
     def test_every_limit_can_be_set(self):
         burst = disc(radius=13.5)
