@@ -30,6 +30,9 @@ COMMANDS = {
 }
 """Subcommands and their help; `promptseg.commands.<name>` holds the code of each."""
 
+EXTRAS = {"SimpleITK": "dicom", "pydicom": "dicom", "gradio": "demo", "open_clip": "text"}
+"""Modules that come with another extra than `train`."""
+
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 
@@ -55,6 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return FAILED
     except PromptsegError as error:
         return _fail(str(error), FAILED if _disk_failed(error) else BAD_INPUT)
+    except ModuleNotFoundError as error:
+        extra = EXTRAS.get(str(error.name).partition(".")[0], "train")
+        return _fail(f"{error.name} is not installed: pip install 'promptseg[{extra}]'", BAD_INPUT)
     except MemoryError:
         return _fail("out of memory: crop the image or close other programs", FAILED)
     except Exception as error:  # anything else is a failure of ours: one line, not a traceback

@@ -619,3 +619,15 @@ class TestBars:
         captured = capsys.readouterr()
         assert captured.out == ""
         assert ("encode" in captured.err and "decode" in captured.err) is shown
+
+
+class TestMissingExtra:
+    def test_names_the_module_and_how_to_install_it(self, monkeypatch, capsys):
+        def missing(_arguments):
+            raise ModuleNotFoundError("No module named 'cv2'", name="cv2")
+
+        monkeypatch.setattr("promptseg.cli._run", missing)
+        assert main(["evaluate"]) == 2
+        assert capsys.readouterr().err == (
+            "promptseg: cv2 is not installed: pip install 'promptseg[train]'\n"
+        )
