@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -125,10 +127,20 @@ class TestChoice:
         assert found.contains(Region((12, 79), (7, 74)))
 
     def test_answer_that_leaves_its_view_is_trusted_less(self):
+        class Overrating(BrightRegion):
+            """Thinks best of answers that its view cuts."""
+
+            def decode(self, embedding, prompts, multimask=False):
+                found = super().decode(embedding, prompts, multimask)
+                inner = found.logits[..., 1:-1, 1:-1].flatten(2) > 0
+                cut = (found.logits > 0).sum((2, 3)) > inner.sum(2)
+                return replace(found, quality=torch.where(cut, found.quality, found.quality - 0.1))
+
         wide = np.zeros(SHAPE, bool)
-        wide[46:50, :, 2] = True
-        found = region_for(wide, {2: click_on(2, 48, 40)})
-        assert found.contains(Region((46, 50), (0, 80)))
+        wide[46:50, 4:76, 2] = True
+        decoder = SliceDecoder(bright_encoder(wide, Overrating()))
+        found = choose_region(decoder, 2, EVEN, {2: click_on(2, 48, 40)})
+        assert found == squared(Region((46, 50), (4, 76)), 2, EVEN, MARGIN)
 
     def test_click_on_nothing_still_gives_a_view(self):
         found = region_for(self.EMPTY, {2: click_on(2, 40, 40)})
