@@ -38,14 +38,15 @@ from promptseg.finetune.losses import candidate_loss
 from promptseg.io.atomic import atomic_path
 
 SHARES = {
-    "acdc": 0.24, "hippocampus": 0.07, "totalsegmentator": 0.10, "brats": 0.07, "sarcoma": 0.08,
-    "spinal_cord": 0.02, "ct_lesions": 0.03, "nrrd": 0.01,
-    "chest_xray": 0.03, "covid_ct": 0.02, "em_membrane": 0.01, "fetal_head_us": 0.03,
-    "glioma_flair": 0.02, "liver_ct": 0.04, "lung_nodule_ct": 0.02, "nuclei": 0.01,
-    "white_blood_cell": 0.01, "synthetic": 0.19,
+    "acdc": 0.30, "hippocampus": 0.05, "totalsegmentator": 0.10, "brats": 0.08, "sarcoma": 0.05,
+    "spinal_cord": 0.02, "ct_lesions": 0.02, "nrrd": 0.01,
+    "chest_xray": 0.05, "covid_ct": 0.02, "em_membrane": 0.01, "fetal_head_us": 0.02,
+    "glioma_flair": 0.04, "liver_ct": 0.03, "lung_nodule_ct": 0.02, "nuclei": 0.01,
+    "white_blood_cell": 0.01, "synthetic": 0.16,
 }  # fmt: skip
 MEDSCRIBBLE_ACDC = ("patient004", "patient017", "patient018", "patient050", "patient056")
-STAGES = ((0.84, 128, 16), (1.0, 256, 8))
+TUMOUR, CORE = (1, 2, 3, 4), (1, 3, 4)
+STAGES = ((0.85, 128, 16), (1.0, 256, 8))
 MUON_RATIO = 30.0
 
 
@@ -60,10 +61,17 @@ def compact(data: np.ndarray) -> np.ndarray:
     return data if data.dtype == np.uint8 else np.clip(data, -2000, 30000).astype(np.int16)
 
 
-def volume_case(group: str, image: Path, label: Path, modality: str, axes: tuple[int, ...]) -> Case:
+def volume_case(
+    group: str,
+    image: Path,
+    label: Path,
+    modality: str,
+    axes: tuple[int, ...],
+    wholes: tuple[tuple[int, ...], ...] = (),
+) -> Case:
     data, spacing = nifti(image)
     labels = np.asarray(nifti(label)[0], np.uint8)
-    return Case(image.stem, group, compact(data), labels, spacing, modality, axes)
+    return Case(image.stem, group, compact(data), labels, spacing, modality, axes, wholes=wholes)
 
 
 def acdc_cases(root: Path) -> Iterator[tuple[Case, bool]]:
@@ -90,9 +98,9 @@ def other_volumes(root: Path) -> Iterator[tuple[Case, bool]]:
             False,
         )
     for patient in sorted((root / "brats").iterdir()):
-        for name in ("flair", "t1c"):
+        for name, wholes in (("flair", (TUMOUR,)), ("t1c", (TUMOUR, CORE))):
             paths = patient / f"{name}.nii.gz", patient / "labels.nii.gz"
-            yield volume_case("brats", *paths, "MR", every), "pat0005" in patient.name
+            yield volume_case("brats", *paths, "MR", every, wholes), "pat0005" in patient.name
     for patient in sorted((root / "sarcoma").iterdir()):
         for name, modality in (("ct", "CT"), ("mr_t1", "MR")):
             paths = patient / f"{name}.nii.gz", patient / f"{name}_gtv.nii.gz"

@@ -33,6 +33,7 @@ class Case:
         modality: `CT` takes a random window, anything else its own percentiles.
         axes: Axes along which slices are taken.
         instances: True if every label or component is an object of its own.
+        wholes: Label sets that are one structure, such as the parts of a tumour.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Case:
     modality: str = "MR"
     axes: tuple[int, ...] = (2,)
     instances: bool = False
+    wholes: tuple[tuple[int, ...], ...] = ()
     limits: tuple[float, float] = field(init=False)
     extents: dict[int, dict[int, NDArray[np.int64]]] = field(init=False)
 
@@ -106,16 +108,19 @@ class Episode:
 def choose_target(
     case: Case, axis: int, rng: np.random.Generator
 ) -> tuple[int, tuple[int, ...]] | None:
-    """Slice index and label set; now and then a union of labels."""
+    """Slice index and label set; often a whole where there are some, rarely a chance union."""
     extents = case.extents[axis]
     if not extents:
         return None
     labels = list(extents)
-    label = labels[int(rng.integers(len(labels)))]
-    chosen = {label}
-    if not case.instances and rng.random() < 0.12:
-        chosen |= {labels[int(rng.integers(len(labels)))]}
-    return int(rng.choice(extents[label])), tuple(chosen)
+    chosen: tuple[int, ...] = (labels[int(rng.integers(len(labels)))],)
+    if case.wholes and rng.random() < 0.6:
+        whole = case.wholes[int(rng.integers(len(case.wholes)))]
+        chosen = tuple(label for label in whole if label in extents) or chosen
+    elif not case.instances and rng.random() < 0.06:
+        chosen += (labels[int(rng.integers(len(labels)))],)
+    slices = np.unique(np.concatenate([extents[label] for label in chosen]))
+    return int(rng.choice(slices)), chosen
 
 
 def normalise_crop(
@@ -160,8 +165,9 @@ def crop_matrix(
     millimetres = np.array([spacing[1], spacing[0]])
     extent = (box[2:] - box[:2]) * millimetres
     whole = max(shape[1] * spacing[1], shape[0] * spacing[0])
-    side = float(extent.max()) * np.exp(rng.uniform(np.log(1.2), np.log(2.5)))
-    side = whole * rng.uniform(0.9, 1.1) if rng.random() < 0.07 else side
+    near, far = (1.2, 2.4) if rng.random() < 0.85 else (2.4, 6.0)
+    side = float(extent.max()) * np.exp(rng.uniform(np.log(near), np.log(far)))
+    side = whole * rng.uniform(0.9, 1.1) if rng.random() < 0.04 else side
     side = max(side, 14 * float(millimetres.min()))
     slack = np.maximum(side - extent, 0) * 0.48
     centre = (box[:2] + box[2:]) / 2 * millimetres + rng.uniform(-1, 1, 2) * slack
@@ -273,12 +279,12 @@ def neighbour_prompt(neighbour: Mask2D, rng: np.random.Generator) -> PixelPrompt
 
 
 KINDS: tuple[tuple[float, Callable[[Mask2D, np.random.Generator], PixelPrompts]], ...] = (
-    (0.36, box_prompt),
-    (0.19, click_prompt),
+    (0.37, box_prompt),
+    (0.22, click_prompt),
     (0.08, clicks_prompt),
-    (0.09, margin_prompt),
-    (0.13, scribble_prompt),
-    (0.15, rough_prompt),
+    (0.08, margin_prompt),
+    (0.12, scribble_prompt),
+    (0.13, rough_prompt),
 )
 
 
