@@ -87,6 +87,19 @@ class SliceDecoder:
                 answers.update(zip(chunk, best_candidates(decoded), strict=True))
         return [answers[n] for n in range(len(requests))]
 
+    def candidates(self, frame: Frame, requests: Sequence[Request]) -> Decoded:
+        """All candidate masks of N requests, each taken as ambiguous, in their order.
+
+        Args:
+            frame: The view of the volume.
+            requests: At least one; all with a token or all without.
+        """
+        parts = []
+        for start in range(0, len(requests), self.batch_size):
+            chunk = [replace(r, ambiguous=True) for r in requests[start : start + self.batch_size]]
+            parts.append(self._forward(self.encoder.embed(frame, [r.index for r in chunk]), chunk))
+        return Decoded(torch.cat([p.logits for p in parts]), torch.cat([p.quality for p in parts]))
+
     @torch.inference_mode()
     def _forward(self, embedding: Embedding, requests: Sequence[Request]) -> Decoded:
         spec, device = self.backbone.spec, self.encoder.device
