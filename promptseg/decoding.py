@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -10,8 +11,11 @@ import torch
 from torch import Tensor
 
 from promptseg.backbones.base import Backbone, Decoded, Embedding, PixelPrompts, PromptBatch
-from promptseg.embeddings import Progress, SliceEncoder, autocast
+from promptseg.embeddings import Progress, SliceEncoder, autocast, out_of_memory
+from promptseg.errors import PromptsegError
 from promptseg.slicing import Frame
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,7 @@ class SliceDecoder:
 
     Args:
         encoder: Gives embeddings, and says where and how precisely to compute.
+        batch_size: Masks at once; halved when memory runs out.
     """
 
     def __init__(self, encoder: SliceEncoder, batch_size: int = 16) -> None:
@@ -81,11 +86,32 @@ class SliceDecoder:
         kinds = [(r.ambiguous, r.concept is not None) for r in requests]
         for kind in sorted(set(kinds)):
             rows = [n for n, k in enumerate(kinds) if k == kind]
-            for start in range(0, len(rows), self.batch_size):
-                chunk = rows[start : start + self.batch_size]
-                decoded = self._forward(embedding[chunk], [requests[n] for n in chunk])
-                answers.update(zip(chunk, best_candidates(decoded), strict=True))
+            while rows:
+                found = self._fitting(embedding, requests, rows[: self.batch_size])
+                answers.update(zip(rows, found, strict=False))
+                rows = rows[len(found) :]
         return [answers[n] for n in range(len(requests))]
+
+    def _fitting(
+        self, embedding: Embedding, requests: Sequence[Request], rows: list[int]
+    ) -> list[SliceMask]:
+        """Masks of as many of `rows`, from the front, as fit into memory."""
+        while True:
+            try:
+                decoded = self._forward(embedding[rows], [requests[n] for n in rows])
+                return best_candidates(decoded)
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error):
+                    raise
+                if len(rows) == 1:
+                    raise PromptsegError(
+                        "one mask does not fit into memory: use a smaller model or the CPU"
+                    ) from error
+                rows = rows[: len(rows) // 2]
+                self.batch_size = len(rows)
+                logger.warning("out of memory: going on with batches of %d masks", len(rows))
+                if self.encoder.device.type == "cuda":
+                    torch.cuda.empty_cache()
 
     def candidates(self, frame: Frame, requests: Sequence[Request]) -> Decoded:
         """All candidate masks of N requests, each taken as ambiguous, in their order.

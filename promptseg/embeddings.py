@@ -253,7 +253,7 @@ class SliceEncoder:
         self.encoded = 0
         spec = backbone.spec
         weights = spec.sha256 or tensors_digest(backbone.module.state_dict())
-        model = [spec.name, spec.family, spec.context, weights, adapter]
+        model = [spec.name, spec.family, spec.context, spec.pixels, weights, adapter]
         self._base = json.dumps([signature, *model, precision])
 
     def key(self, frame: Frame, index: int) -> str:

@@ -8,6 +8,7 @@ from support import BrightRegion, bright_encoder, discs, ragged_prompts, tiny_de
 from promptseg.backbones.base import Decoded, Embedding, PixelPrompts
 from promptseg.decoding import Request, SliceDecoder, SliceMask, best_candidates
 from promptseg.embeddings import SliceEncoder
+from promptseg.errors import PromptsegError
 from promptseg.slicing import Frame, Region
 
 SHAPE = (32, 32, 8)
@@ -126,3 +127,35 @@ class TestAnswer:
         answers = decoder.decode_embedded(Embedding((grey,)), requests)
         assert [a.area for a in answers] == [0, 100]
         assert dataclasses.asdict(backbone.spec)["mask_size"] == 64
+
+
+class TestOutOfMemory:
+    def requests(self):
+        return [Request(n, click(16 + 2 * n, 20)) for n in range(6)]
+
+    def decoder(self, fits, error=None):
+        class Small(BrightRegion):
+            def decode(self, embedding, prompts, multimask=False):
+                if len(prompts) > fits:
+                    raise error or torch.OutOfMemoryError(f"{len(prompts)} masks")
+                return super().decode(embedding, prompts, multimask)
+
+        return SliceDecoder(bright_encoder(TWO, Small()), batch_size=6)
+
+    def test_halves_the_batch_and_gives_the_same(self):
+        decoder = self.decoder(fits=2)
+        found = decoder.decode(FRAME, self.requests())
+        expected = self.decoder(fits=6).decode(FRAME, self.requests())
+        assert len(found) == len(expected) == 6
+        for one, other in zip(found, expected, strict=True):
+            assert torch.equal(one.logits, other.logits)
+        assert decoder.batch_size == 1
+        assert decoder.decoded == 6
+
+    def test_one_mask_that_does_not_fit_is_an_error(self):
+        with pytest.raises(PromptsegError, match="one mask does not fit"):
+            self.decoder(fits=0).decode(FRAME, self.requests())
+
+    def test_other_errors_are_not_hidden(self):
+        with pytest.raises(RuntimeError, match="broken"):
+            self.decoder(2, RuntimeError("broken")).decode(FRAME, self.requests())

@@ -106,6 +106,9 @@ class TestSignature:
         digest = BrightRegion()
         digest.spec = dataclasses.replace(digest.spec, sha256="cd34")
         yield "weights", SliceEncoder(digest, *options[1:]).key(FRAME, 3)
+        colours = BrightRegion()
+        colours.spec = dataclasses.replace(colours.spec, pixels="imagenet")
+        yield "normalisation", SliceEncoder(colours, *options[1:]).key(FRAME, 3)
         family = BrightRegion(family="sam")
         yield "family", SliceEncoder(family, *options[1:]).key(FRAME, 3)
 

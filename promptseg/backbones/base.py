@@ -27,6 +27,7 @@ class BackboneSpec:
             expects the whole slice.
         presence: True if `decode` predicts whether the target is in the slice.
         concept: Channels of a token that names a target, 0 if `decode` takes none.
+        pixels: How `encode` normalises grey values; a part of what decides an embedding.
         sha256: Digest of the weights, None for weights made in memory.
         licence: Terms of the weights, shown on load.
     """
@@ -41,6 +42,7 @@ class BackboneSpec:
     concept: int = 0
     sha256: str | None = None
     licence: str = "unknown"
+    pixels: Literal["imagenet", "unit"] = "unit"
 
 
 @dataclass(frozen=True)

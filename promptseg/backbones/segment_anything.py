@@ -57,7 +57,6 @@ class SegmentAnything:
         shape = sam_shape(state, name)
         wanted = shape.image_size if input_size is None else input_size
         grid = check_input_size(wanted, shape.patch_size, name) // shape.patch_size
-        self._pixels: Pixels = pixels
         self.module: nn.Module = build_sam(shape, wanted)
         load_whole(self.module, resize_positions(state, grid), name)
         self.module.eval()
@@ -69,6 +68,7 @@ class SegmentAnything:
             concept=shape.channels,
             sha256=sha256,
             licence=licence,
+            pixels=pixels,
         )
 
     @property
@@ -81,7 +81,7 @@ class SegmentAnything:
         Raises:
             ValueError: If the images have another shape.
         """
-        pixels = normalised(images, self.spec.input_size, self._pixels)
+        pixels = normalised(images, self.spec.input_size, self.spec.pixels)
         return Embedding((self._network.image_encoder(pixels),))
 
     def decode(

@@ -55,7 +55,6 @@ class TransformersBackbone(ABC):
         )
         self.module: nn.Module = module if wanted == own else self._resized(module, wanted, name)
         self.module.eval()
-        self._pixels: Pixels = pixels
         self.spec = BackboneSpec(
             name=name,
             family=module.config.model_type.removesuffix("_video"),
@@ -64,6 +63,7 @@ class TransformersBackbone(ABC):
             concept=int(prompt.hidden_size),
             sha256=sha256,
             licence=licence,
+            pixels=pixels,
         )
 
     @property
@@ -76,7 +76,7 @@ class TransformersBackbone(ABC):
         Raises:
             ValueError: If the images have another shape.
         """
-        return Embedding(self._encode(normalised(images, self.spec.input_size, self._pixels)))
+        return Embedding(self._encode(normalised(images, self.spec.input_size, self.spec.pixels)))
 
     def decode(
         self,
