@@ -2,6 +2,7 @@
 
 from itertools import product
 
+import maxflow
 import nibabel as nib
 import numpy as np
 import pytest
@@ -207,6 +208,27 @@ class TestFuse:
         np.testing.assert_array_equal(found, self.probability)
 
 
+def general_cut(gain, capacities):
+    """The same by PyMaxflow, on a graph of all elements."""
+    graph = maxflow.Graph[float]()
+    nodes = graph.add_grid_nodes(gain.shape)
+    for axis, capacity in enumerate(capacities):
+        ahead = np.zeros((3,) * gain.ndim)
+        ahead[tuple(2 if a == axis else 1 for a in range(gain.ndim))] = 1
+        graph.add_grid_edges(nodes, capacity, ahead, symmetric=True)
+    graph.add_grid_tedges(nodes, np.maximum(gain, 0), np.maximum(-gain, 0))
+    graph.maxflow()
+    return ~graph.get_grid_segments(nodes)
+
+
+def cut_energy(labels, gain, capacities):
+    total = -float((gain * labels).sum())
+    for axis, capacity in enumerate(capacities):
+        step = np.diff(labels.astype(int), axis=axis) != 0
+        total += float((np.delete(capacity, -1, axis) * step).sum())
+    return total
+
+
 class TestMinimumCut:
     @pytest.mark.parametrize("shape", [(3, 4), (2, 2, 3)])
     @pytest.mark.parametrize("strength", [0.3, 2.0])
@@ -229,6 +251,40 @@ class TestMinimumCut:
             for bits in product((0, 1), repeat=int(np.prod(shape)))
         )
         assert energy(minimum_cut(gain, capacities)) == pytest.approx(best, abs=1e-4)
+
+    @settings(max_examples=40, deadline=None)
+    @given(
+        st.integers(0, 10**6),
+        st.lists(st.integers(1, 14), min_size=2, max_size=3),
+        st.sampled_from([0.2, 1.0, 6.0]),
+        st.booleans(),
+    )
+    def test_costs_as_much_as_that_of_pymaxflow(self, seed, shape, strength, whole):
+        rng = np.random.default_rng(seed)
+        gain = 3 * rng.normal(size=shape).astype(np.float32)
+        capacities = strength * rng.random((len(shape), *shape)).astype(np.float32)
+        if whole:
+            gain, capacities = np.round(gain), np.round(capacities)
+        for axis in range(len(shape)):
+            np.moveaxis(capacities[axis], axis, 0)[-1] = 0
+        found, expected = minimum_cut(gain, capacities), general_cut(gain, capacities)
+        assert cut_energy(found, gain, capacities) == pytest.approx(
+            cut_energy(expected, gain, capacities), rel=1e-5, abs=1e-3
+        )
+
+    def test_same_labels_as_pymaxflow_on_a_real_image(self, shared_data):
+        path = sorted((shared_data / "left_atrium" / "images").glob("*.nii.gz"))[0]
+        image = nib.load(path).dataobj[60:84, 50:74, 30:54].astype(np.float32)
+        gain = np.log((image + 1) / (256 - image))
+        capacities = np.zeros((3, *image.shape), np.float32)
+        for axis in range(3):
+            step = np.diff(image, axis=axis) / image.std()
+            np.moveaxis(capacities[axis], axis, 0)[:-1] = np.moveaxis(
+                np.exp(-50 * step**2), axis, 0
+            )
+        found = minimum_cut(gain, capacities)
+        assert 0 < found.mean() < 1
+        np.testing.assert_array_equal(found, general_cut(gain, capacities))
 
 
 def ball(shape=(40, 44), radius=11.0):

@@ -117,10 +117,8 @@ def graph_cut_refine(
             or `sigma` is out of range.
         VolumeError: Shapes, spacing or values do not fit.
     """
-    seeds = _checked(probability, image, foreground, background, spacing, lam, sigma)
-    return _in_region(
-        np.asarray(probability), np.asarray(image), *seeds, spacing, lam, sigma, region, euclid
-    )
+    clicks = foreground, background
+    return _in_region(probability, image, clicks, spacing, lam, sigma, region, euclid)
 
 
 def plain_graph_cut(
@@ -138,10 +136,8 @@ def plain_graph_cut(
     Clicks act as hard constraints only (Boykov and Jolly, ICCV 2001). Arguments, result and
     errors as for `graph_cut_refine`.
     """
-    seeds = _checked(probability, image, foreground, background, spacing, lam, sigma)
-    return _in_region(
-        np.asarray(probability), np.asarray(image), *seeds, spacing, lam, sigma, region, None
-    )
+    clicks = foreground, background
+    return _in_region(probability, image, clicks, spacing, lam, sigma, region, None)
 
 
 def seed_mask(seeds: ArrayLike | None, shape: tuple[int, ...]) -> NDArray[np.bool_]:
@@ -222,14 +218,16 @@ def _checked(
 def _in_region(
     probability: NDArray[np.floating],
     image: NDArray[np.floating],
-    inside: NDArray[np.bool_],
-    outside: NDArray[np.bool_],
+    clicks: tuple[ArrayLike | None, ArrayLike | None],
     spacing: Sequence[float] | None,
     lam: float,
     sigma: float,
     region: Region | None,
     euclid: float | None,
 ) -> NDArray[np.bool_]:
+    """The cut in its region; on the network's probability alone where `euclid` is None."""
+    inside, outside = _checked(probability, image, *clicks, spacing, lam, sigma)
+    probability, image = np.asarray(probability), np.asarray(image)
     mask = probability > 0.5
     box = working_region(mask | inside | outside, spacing) if region is None else region
     crop = _standardised(image[box])

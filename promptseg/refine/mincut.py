@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import maxflow
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
+
+from promptseg.refine.gridflow import source_side
 
 
 def minimum_cut(gain: NDArray[np.float32], capacities: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -13,8 +14,7 @@ def minimum_cut(gain: NDArray[np.float32], capacities: NDArray[np.float32]) -> N
 
     Elements whose gain outweighs all their free edges have the same label in every minimum
     (dead-end elimination, Desmet et al. 1992); they are decided first, one after another, and
-    only the rest goes to the max-flow solver (Boykov and Kolmogorov 2004). The result is the
-    exact minimum.
+    only the rest goes to the maximum flow. The result is the exact minimum.
 
     Args:
         gain: (H, W) or (D, H, W) cost of background minus cost of foreground.
@@ -25,39 +25,21 @@ def minimum_cut(gain: NDArray[np.float32], capacities: NDArray[np.float32]) -> N
         Bool array of gain's shape, true for foreground.
     """
     flat = np.array(gain, np.float32).ravel()
-    edges = np.ascontiguousarray(capacities, np.float32).reshape(gain.ndim, -1)
+    edges = np.array(capacities, np.float32).reshape(gain.ndim, -1)
     strides = np.array([int(np.prod(gain.shape[a + 1 :])) for a in range(gain.ndim)])
     label = _decide(flat, edges, strides)
-    free = np.flatnonzero(label < 0)
-    if free.size:
-        label[free] = _solve(flat, edges, strides, free)
+    free = label < 0
+    if free.any():
+        label[free] = source_side(flat, edges, strides)[free]
     return (label > 0).reshape(gain.shape)
-
-
-def _solve(
-    gain: NDArray[np.float32],
-    edges: NDArray[np.float32],
-    strides: NDArray[np.int_],
-    free: NDArray[np.intp],
-) -> NDArray[np.bool_]:
-    node = np.full(gain.size, -1, np.int32)
-    node[free] = np.arange(free.size, dtype=np.int32)
-    graph = maxflow.Graph[float](free.size, len(edges) * free.size)
-    nodes = graph.add_grid_nodes(free.size)
-    for capacity, stride in zip(edges, strides, strict=True):
-        first = free[capacity[free] > 0]
-        first = first[node[first + stride] >= 0]
-        weight = capacity[first]
-        graph.add_edges(node[first], node[first + stride], weight, weight)
-    pull = gain[free]
-    graph.add_grid_tedges(nodes, np.maximum(pull, 0), np.maximum(-pull, 0))
-    graph.maxflow()
-    return ~graph.get_grid_segments(nodes)
 
 
 @njit(cache=True)
 def _decide(gain, edges, strides):  # type: ignore[no-untyped-def]
-    """Label 1 or 0 where that is certain, else -1; folds decided neighbours into `gain`."""
+    """Label 1 or 0 where that is certain, else -1.
+
+    Decided elements are folded into the `gain` of their neighbours and cut off.
+    """
     n = gain.size
     label = np.full(n, -1, np.int8)
     free = np.zeros(n, np.float32)
@@ -82,10 +64,14 @@ def _decide(gain, edges, strides):  # type: ignore[no-untyped-def]
                     continue
                 capacity = edges[a, min(i, j)]
                 if capacity > 0:
+                    edges[a, min(i, j)] = 0
                     gain[j] += capacity if label[i] == 1 else -capacity
                     free[j] = max(free[j] - capacity, np.float32(0))
                     if abs(gain[j]) > free[j] * np.float32(1.0001) + np.float32(1e-4):
                         label[j] = gain[j] > 0
                         stack[count] = j
                         count += 1
+    for i in range(n):
+        if label[i] >= 0:
+            gain[i] = 0
     return label
