@@ -135,7 +135,7 @@ class Segmenter:
             axis: Slice axis; `auto` is the axis of a flat prompt, else of the largest spacing.
             propagate: False answers the prompted slices only.
             window: `auto`, a name such as `lung`, or `WIDTH,LEVEL`.
-            uncertainty: True to fill `result.uncertainty`.
+            uncertainty: True to fill `result.uncertainty`, see `Session.uncertainty`.
             progress: Called with stage, done, total.
 
         Returns:
@@ -148,7 +148,7 @@ class Segmenter:
         began = perf_counter()
         given = PromptSet(prompts)
         if not given and len(self.adapters) > 1:
-            return self._by_every_adapter(volume, axis, window, progress)
+            return self._by_every_adapter(volume, axis, window, uncertainty, progress)
         session = self.session(volume, axis, window)
         session.add(*given)
         result = session.answer(propagate, uncertainty, progress)
@@ -156,7 +156,12 @@ class Segmenter:
         return replace(result, report={**result.report, "timings": timings})
 
     def _by_every_adapter(
-        self, volume: Volume, axis: int | str, window: str | None, progress: Progress | None
+        self,
+        volume: Volume,
+        axis: int | str,
+        window: str | None,
+        uncertainty: bool,
+        progress: Progress | None,
     ) -> Segmentation:
         """What every loaded adapter finds; a label that is taken gets the next free number."""
         kept = self.adapters.active, self.adapters.scale
@@ -164,11 +169,14 @@ class Segmenter:
         names: dict[int, str] = {}
         score: dict[int, float] = {}
         reports: dict[str, Any] = {}
+        doubts: list[np.ndarray] = []
         try:
             for name in self.adapters.names:
                 self.adapters.use(name)
-                one = self.session(volume, axis, window).answer(True, progress=progress)
+                one = self.session(volume, axis, window).answer(True, uncertainty, progress)
                 reports[name] = one.report
+                if one.uncertainty is not None:
+                    doubts.append(one.uncertainty)
                 for label, words in one.labels.items():
                     number = label if label not in names else max(names) + 1
                     data[(one.data == label) & (data == 0)] = number
@@ -177,4 +185,7 @@ class Segmenter:
             self.adapters.use(None if kept[0] is None else kept[0].name, kept[1])
         last = reports[self.adapters.names[-1]]
         report = {**last, "adapters": reports}
-        return Segmentation.from_volume(volume, data, score=score, labels=names, report=report)
+        doubt = np.maximum.reduce(doubts) if doubts else None
+        return Segmentation.from_volume(
+            volume, data, score=score, uncertainty=doubt, labels=names, report=report
+        )

@@ -16,6 +16,7 @@ from promptseg.intensity import choose_window, normalise
 from promptseg.prompts import Point, Prompt, PromptSet
 from promptseg.slice_prompts import BOTH, CORRECTION, REFINE, sort_prompts
 from promptseg.slicing import choose_axis, resolve_axis
+from promptseg.uncertainty import Asked, Question, Sources, Suggestion, suggest
 from promptseg.volume import Segmentation, Volume
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class Session:
         self._steps: list[int] = []
         self._pending = 0
         self._result: Segmentation | None = None
+        self._asked: Asked | None = None
         self.changed: tuple[slice, slice, slice] | None = None
 
     @property
@@ -163,7 +165,7 @@ class Session:
 
         Args:
             propagate: False answers the prompted slices only.
-            uncertainty: True to fill `result.uncertainty`.
+            uncertainty: True to fill `result.uncertainty`; it takes several times as long.
             progress: Called with stage, done, total.
 
         Raises:
@@ -180,13 +182,16 @@ class Session:
         answered = engine.run(resolved, propagate, progress)
         timings.add("segment", began)
         began = perf_counter()
-        painted = paint(answered, engine.shape, uncertainty)
+        plain = paint(answered, engine.shape)
         timings.add("paint", began)
         began = perf_counter()
-        painted = self._refined(painted, answered, resolved, engine)
+        painted = self._refined(plain, answered, resolved, engine)
         timings.add("refine", began)
         self._pending = len(self._given)
-        return self._keep(painted, engine, timings, propagate)
+        question = Question(resolved, propagate)
+        self._remember(engine, question, answered, plain.labels, painted.labels)
+        result = self._keep(painted, engine, timings, propagate)
+        return self._doubted(progress)[0] if uncertainty else result
 
     def _refined(
         self, painted: Painted, answered: list[Answered], resolved: PromptSet, engine: Engine
@@ -217,9 +222,95 @@ class Session:
         answered = segment_unprompted(engine, active.tokens, progress)
         timings.add("segment", began)
         began = perf_counter()
-        painted = paint(answered, engine.shape, uncertainty)
+        painted = paint(answered, engine.shape)
         timings.add("paint", began)
-        return self._keep(painted, engine, timings, True, active.info.labels)
+        question = Question(PromptSet(), True, active.tokens)
+        self._remember(engine, question, answered, painted.labels, painted.labels)
+        result = self._keep(painted, engine, timings, True, active.info.labels)
+        return self._doubted(progress)[0] if uncertainty else result
+
+    def uncertainty(
+        self, sources: Sources | None = None, progress: Progress | None = None
+    ) -> np.ndarray:
+        """How doubtful the latest answer is; `result.uncertainty` is filled too.
+
+        The question is asked again of other views of the volume (mirrored, smaller, brighter),
+        of the network's other candidate masks, and with dropout in the adapter if there is one.
+        It takes several times as long as the answer.
+
+        Args:
+            sources: What varies; the usual if None.
+            progress: Called with stage, done, total.
+
+        Returns:
+            (I, J, K) float32 in [0, 1]: twice the probability that the voxel's label is wrong,
+            calibrated where weights/calibration.toml has constants for the model; 0 is certain,
+            1 no better than a coin's.
+
+        Raises:
+            PromptError: If nothing was answered yet, or the adapter was switched since.
+        """
+        return self._doubted(progress, sources)[1]
+
+    def suggest(self, target: int | None = None) -> Suggestion | None:
+        """The slice most worth correcting next, found without asking the network.
+
+        Args:
+            target: Only this one; None looks at all.
+
+        Returns:
+            None if no target has a mask anywhere.
+
+        Raises:
+            PromptError: If nothing was answered yet.
+        """
+        asked, _ = self._latest()
+        targets = None if target is None else (target,)
+        return suggest(asked.answered, asked.question.prompts, targets)
+
+    def probability(self, target: int = 1) -> np.ndarray:
+        """(I, J, K) float32 probability of a target as the network gave it in the latest answer.
+
+        Raises:
+            PromptError: If nothing was answered yet.
+        """
+        asked, _ = self._latest()
+        groups = [group for group in asked.answered if target in group.answers]
+        if not groups:
+            return np.zeros(self.volume.shape, np.float32)
+        return probabilities(groups, asked.engine.shape, target)
+
+    def _latest(self) -> tuple[Asked, Segmentation]:
+        if self._asked is None or self._result is None:
+            raise PromptError("nothing was answered yet: call segment or propagate first")
+        return self._asked, self._result
+
+    def _remember(
+        self,
+        engine: Engine,
+        question: Question,
+        answered: list[Answered],
+        before: np.ndarray,
+        after: np.ndarray,
+    ) -> None:
+        asked = Asked(engine, self._adapter, question, answered, before, after)
+        self._asked = asked.following(self._asked)
+
+    def _doubted(
+        self, progress: Progress | None = None, sources: Sources | None = None
+    ) -> tuple[Segmentation, np.ndarray]:
+        """The latest result with its uncertainty, and that."""
+        asked, result = self._latest()
+        if asked.adapter != self.segmenter.adapters.signature:
+            raise PromptError("the adapter was switched since the latest answer: answer again")
+        began = perf_counter()
+        self._asked = asked.ready(sources)
+        doubt = self._asked.uncertainty(progress)
+        timings = dict(result.report["timings"])
+        timings["uncertainty"] = perf_counter() - began
+        report = {**result.report, "timings": timings}
+        self._result = replace(result, uncertainty=doubt, report=report)
+        return self._result, doubt
 
     def _prepared(self, resolved: PromptSet, wanted: int | str) -> Engine:
         axis = choose_axis(self.volume, resolved, wanted)

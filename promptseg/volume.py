@@ -94,7 +94,8 @@ class Segmentation:
         data: (I, J, K) integers, 0 is background.
         affine: (4, 4) of the volume.
         score: Predicted quality in [0, 1] by target.
-        uncertainty: (I, J, K) float or None.
+        uncertainty: (I, J, K) float32 in [0, 1], or None where it was not asked for; see
+            `Session.uncertainty`.
         report: What was done: window, axis, timings and so on.
         header: Header of the volume the grid came from.
         labels: Names by target.

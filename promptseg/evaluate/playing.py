@@ -104,23 +104,12 @@ class Player:
         if self._answered and self.refine != "network":
             result = self.session.refine(self.refine)
         else:
-            result = self.session.answer(self.task.index is None, self.keep)
+            result = self.session.answer(self.task.index is None)
         seconds = perf_counter() - began
         if self.keep and not self._answered:
-            self.probability = self.task.view(probability_of(result))
+            self.probability = self.task.view(self.session.probability())
         self._answered = True
         return self.task.view(result.data == 1).copy(), seconds
-
-
-def probability_of(result: Segmentation) -> np.ndarray:
-    """(I, J, K) float32 foreground probability of an answer about one target.
-
-    Uncertainty is 1 - |2p - 1|, so that the mask's side of it gives p back.
-    """
-    inside = (result.data > 0).astype(np.float32)
-    if result.uncertainty is None:
-        return inside
-    return np.where(inside > 0, 1 - result.uncertainty / 2, result.uncertainty / 2)
 
 
 def replay(

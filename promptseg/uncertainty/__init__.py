@@ -1,0 +1,25 @@
+"""Where an answer is unsure, and where to look next."""
+
+from __future__ import annotations
+
+from promptseg.uncertainty.asking import Question
+from promptseg.uncertainty.calibration import Calibration, calibration_of
+from promptseg.uncertainty.maps import Ensemble, Sources, overruled, uncertainty_map
+from promptseg.uncertainty.review import Asked
+from promptseg.uncertainty.suggestion import Suggestion, suggest
+from promptseg.uncertainty.views import VIEWS, View
+
+__all__ = [
+    "VIEWS",
+    "Asked",
+    "Calibration",
+    "Ensemble",
+    "Question",
+    "Sources",
+    "Suggestion",
+    "View",
+    "calibration_of",
+    "overruled",
+    "suggest",
+    "uncertainty_map",
+]

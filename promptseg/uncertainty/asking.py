@@ -1,0 +1,142 @@
+"""Asking again what a session was asked, of another view of its volume."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from promptseg.auto import consistent, decode_tokens
+from promptseg.backbones.base import PixelPrompts
+from promptseg.decoding import Request, SliceDecoder, SliceMask
+from promptseg.engine import Answered, Answers, Engine, answer_all
+from promptseg.prompts import PromptSet
+from promptseg.propagation import Propagator, box_of, carried_by
+from promptseg.slice_prompts import sort_prompts, target_limits
+from promptseg.slicing import Frame
+from promptseg.uncertainty.views import View
+
+LEAST_SHARE = 1e-6
+
+
+@dataclass(frozen=True)
+class Question:
+    """What was asked.
+
+    Args:
+        prompts: In voxels and checked.
+        propagate: As in `Session.answer`.
+        tokens: (C,) token by target that was found without a prompt.
+    """
+
+    prompts: PromptSet
+    propagate: bool = True
+    tokens: Mapping[int, Tensor] = field(default_factory=dict)
+
+
+def ask_again(
+    engine: Engine, question: Question, before: Sequence[Answered], view: View
+) -> list[Answered]:
+    """Answers of a view to the same question, each in the region of interest it had before.
+
+    Args:
+        engine: Of the volume as the view shows it.
+        question: What was asked.
+        before: The session's answers.
+        view: What the engine's volume is of the session's.
+    """
+    axis, shape = engine.axis, engine.shape
+    prompts = view.prompts(question.prompts, axis, shape)
+    prompted = sort_prompts(prompts, axis, shape)
+    limits = target_limits(prompts, axis, shape[axis])
+    answered = []
+    for group in before:
+        frame = view.frame(group.frame)
+        chosen = {t: prompted[t] for t in group.answers if starts(prompted.get(t, {}))}
+        answers: Answers = {}
+        if chosen:
+            walker = Propagator(engine.decoder, frame, engine.rules)
+            answers.update(answer_all(walker, chosen, limits, question.propagate))
+        named = {t: question.tokens[t] for t in group.answers if t in question.tokens}
+        found = {t: token for t, token in named.items() if t not in chosen and group.answers[t]}
+        answers.update(answer_tokens(engine, frame, found, group))
+        answered.append(Answered(frame, answers))
+    return answered
+
+
+def starts(prompted: Mapping[int, object]) -> bool:
+    """True if the prompts of one target by slice say where it is."""
+    return any(getattr(place, "starts", False) for place in prompted.values())
+
+
+def answer_tokens(
+    engine: Engine, frame: Frame, tokens: Mapping[int, Tensor], before: Answered
+) -> Answers:
+    """Answers to tokens on the slices that were answered before, and one beyond each end."""
+    if not tokens:
+        return {}
+    held = [index for target in tokens for index in before.answers[target]]
+    low, high = max(0, min(held) - 1), min(engine.shape[engine.axis], max(held) + 2)
+    direct = decode_tokens(engine.decoder, frame, list(range(low, high)), tokens, "uncertainty")
+    return {target: consistent(engine, frame, masks) for target, masks in direct.items()}
+
+
+def other_candidates(decoder: SliceDecoder, before: Sequence[Answered]) -> list[Answered]:
+    """Answers averaged over the network's candidates for an ambiguous prompt.
+
+    Each slice is asked again with its own mask as the prompt. Candidates count by their predicted
+    quality. Nothing is encoded.
+    """
+    answered = []
+    for group in before:
+        kept: Answers = {target: dict(masks) for target, masks in group.answers.items()}
+        places = [
+            (target, index)
+            for target, masks in group.answers.items()
+            for index, mask in masks.items()
+            if mask.given is None and mask.area
+        ]
+        masks = [group.answers[target][index] for target, index in places]
+        for (target, index), mask in zip(places, blended(decoder, group.frame, places, masks),
+                                         strict=True):  # fmt: skip
+            kept[target][index] = mask
+        answered.append(Answered(group.frame, kept))
+    return answered
+
+
+def blended(
+    decoder: SliceDecoder,
+    frame: Frame,
+    places: Sequence[tuple[int, int]],
+    masks: Sequence[SliceMask],
+) -> list[SliceMask]:
+    """Mean probability of the candidates of every (target, slice), as logits."""
+    spec = decoder.backbone.spec
+    carries = carried_by(spec)
+    requests = []
+    for (_, index), mask in zip(places, masks, strict=True):
+        box = None if carries == "mask" else box_of(mask.logits, spec.input_size)
+        shown = PixelPrompts(mask=mask.logits) if box is None else PixelPrompts(box=box)
+        requests.append(Request(index, shown, ambiguous=True))
+    if not requests:
+        return []
+    found = decoder.candidates(frame, requests)
+    weights = found.quality / found.quality.sum(1, keepdim=True).clamp_min(LEAST_SHARE)
+    share = (found.logits.sigmoid() * weights[..., None, None]).sum(1)
+    logits = torch.logit(share, LEAST_SHARE)
+    return [SliceMask(logits[n], mask.quality, mask.presence) for n, mask in enumerate(masks)]
+
+
+def shares(
+    answered: Sequence[Answered], shape: tuple[int, int, int], target: int, view: View
+) -> np.ndarray:
+    """(I, J, K) float32 foreground probability of one target on the session's voxels."""
+    from promptseg.engine import probabilities
+
+    groups = [group for group in answered if target in group.answers]
+    if not groups:
+        return np.zeros(shape, np.float32)
+    return view.back(probabilities(groups, shape, target), groups[0].frame.axis)

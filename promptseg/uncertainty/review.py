@@ -1,0 +1,56 @@
+"""Looking back at the latest answer of a session."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from promptseg.embeddings import Progress
+from promptseg.engine import Answered, Engine
+from promptseg.uncertainty.asking import Question
+from promptseg.uncertainty.calibration import calibration_of
+from promptseg.uncertainty.maps import Ensemble, Sources, overruled, uncertainty_map
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """A question and its answer.
+
+    Args:
+        engine: What answered.
+        adapter: Signature of the adapter then in use, empty for none.
+        question: What was asked.
+        answered: Masks on slices.
+        before: (I, J, K) labels that the network gave.
+        after: The same after graph cut on clicks, else the same array.
+        ensemble: Answers the question in other ways; made when first needed.
+    """
+
+    engine: Engine
+    adapter: str
+    question: Question
+    answered: list[Answered]
+    before: np.ndarray
+    after: np.ndarray
+    ensemble: Ensemble | None = None
+
+    def following(self, earlier: Asked | None) -> Asked:
+        """The same, with what an earlier answer of the same engine has encoded."""
+        if earlier is None or earlier.engine is not self.engine or earlier.adapter != self.adapter:
+            return self
+        return replace(self, ensemble=earlier.ensemble)
+
+    def ready(self, sources: Sources | None) -> Asked:
+        """The same with an ensemble of these sources."""
+        wanted = Sources() if sources is None else sources
+        if self.ensemble is not None and self.ensemble.sources == wanted:
+            return self
+        return replace(self, ensemble=Ensemble(self.engine, bool(self.adapter), wanted))
+
+    def uncertainty(self, progress: Progress | None = None) -> np.ndarray:
+        """(I, J, K) float32 in [0, 1], see `uncertainty_map`."""
+        ensemble = self.ensemble or Ensemble(self.engine, bool(self.adapter))
+        shares = ensemble.shares(self.question, self.answered, progress)
+        calibration = calibration_of(self.engine.encoder.backbone.spec.sha256)
+        return uncertainty_map(self.after, overruled(shares, self.before, self.after), calibration)
