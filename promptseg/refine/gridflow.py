@@ -163,9 +163,9 @@ def _send(rest, residual, offsets, parent, orphans, count, i, to_sink, flow):  #
 
 
 @njit(cache=True, nogil=True)
-def _adopt(
+def _adopt(  # type: ignore[no-untyped-def]
     residual, offsets, parent, sink, stamp, depth, queue, queued, ends, orphans, count, time
-):  # type: ignore[no-untyped-def]  # noqa: E501
+):
     """Give every orphan a new parent in its tree, the nearest to the terminal, or set it free."""
     first = 0
     while count > 0:
