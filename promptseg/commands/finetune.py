@@ -62,7 +62,8 @@ def _add_training(group: argparse._ArgumentGroup) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Train, or print the plan."""
     config = build_config(arguments)
-    if config.images is None or config.labels is None:
+    images, labels = config.folders
+    if images is None or labels is None:
         raise UsageError("give --images DIR and --labels DIR, or a recipe that names them")
     if arguments.dry_run:
         return _plan(config, arguments.json)
@@ -73,8 +74,8 @@ def run(arguments: argparse.Namespace) -> int:
     with Bars() as bars:
         adapter = train_adapter(
             config,
-            config.images,
-            config.labels,
+            images,
+            labels,
             folder,
             resume=arguments.resume,
             progress=bars if _first() else None,
@@ -114,7 +115,8 @@ def _options(arguments: argparse.Namespace) -> dict[str, Any]:
 def _plan(config: FinetuneConfig, as_json: bool) -> int:
     from promptseg.finetune.running import plan_adapter
 
-    plan = plan_adapter(config, config.images or "", config.labels or "")
+    images, labels = config.folders
+    plan = plan_adapter(config, images or "", labels or "")
     if as_json:
         print_json({**plan.to_dict(), "labels": {str(k): v for k, v in plan.labels.items()}})
     else:

@@ -128,6 +128,13 @@ class FinetuneConfig:
         return (*kept, *(["decoder"] if self.decoder == "lora" else []))
 
     @property
+    def folders(self) -> tuple[str | None, str | None]:
+        """Images and labels with their variables filled in."""
+        images, labels = (None if given is None else filled(given)
+                          for given in (self.images, self.labels))  # fmt: skip
+        return images, labels
+
+    @property
     def uses_lora(self) -> bool:
         """True if any layer gets low-rank matrices."""
         return self.encoder == "lora" or self.decoder == "lora"
@@ -187,6 +194,9 @@ _RANGES: dict[str, tuple[float, float]] = {
 def load_recipe(path: str | os.PathLike[str], **overrides: Any) -> FinetuneConfig:
     """Read a recipe; `images` and `labels` in it are relative to its folder.
 
+    Those that begin with a $VARIABLE or ~ stay as they are: a copy of the recipe then works on
+    another machine too. `FinetuneConfig.folders` fills them in.
+
     Args:
         path: TOML with any of the fields of `FinetuneConfig`.
         overrides: Fields that win over the file.
@@ -207,7 +217,7 @@ def load_recipe(path: str | os.PathLike[str], **overrides: Any) -> FinetuneConfi
         raise FormatError(f"{path}: {unknown[0]!r} is no option of a recipe")
     for name in ("images", "labels"):
         if isinstance(content.get(name), str):
-            content[name] = _filled(content[name], path, name, name in overrides)
+            content[name] = _located(content[name], path, name, name in overrides)
     content.update(overrides)
     if "steps" in overrides:
         content.pop("minutes", None)
@@ -254,14 +264,18 @@ def to_toml(config: FinetuneConfig) -> str:
     return "\n".join([*lines, *table]) + "\n"
 
 
-def _filled(text: str, recipe: Path, name: str, overridden: bool) -> str:
-    """A path with its variables; a plain relative one starts at the recipe."""
-    filled = os.path.expanduser(os.path.expandvars(text))
-    if "$" in filled and not overridden:
+def filled(text: str) -> str:
+    """A path with its variables and ~."""
+    return os.path.expanduser(os.path.expandvars(text))
+
+
+def _located(text: str, recipe: Path, name: str, overridden: bool) -> str:
+    """A path as given; a plain relative one starts at the recipe."""
+    if "$" in filled(text) and not overridden:
         raise FormatError(
             f"{recipe}: {name} is {text!r} and that variable is not set: set it, or give --{name}"
         )
-    return filled if text.startswith(("$", "~")) else str((recipe.parent / filled).resolve())
+    return text if text.startswith(("$", "~")) else str((recipe.parent / filled(text)).resolve())
 
 
 def _toml(text: str) -> dict[str, Any]:

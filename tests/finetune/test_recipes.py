@@ -37,8 +37,18 @@ class TestRoundTrip:
         recipe = tmp_path / "recipe.toml"
         recipe.write_text('organ = "x"\nimages = "here/images"\nlabels = "$SOMEWHERE/labels"\n')
         config = load_recipe(recipe)
-        assert config.images == str(tmp_path / "here" / "images")
-        assert config.labels == "/data/labels"
+        assert config.folders == (str(tmp_path / "here" / "images"), "/data/labels")
+
+    def test_a_copy_keeps_the_variables(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("SOMEWHERE", "/data")
+        recipe, copy = tmp_path / "recipe.toml", tmp_path / "run" / "recipe.toml"
+        recipe.write_text('organ = "x"\nimages = "$SOMEWHERE/images"\nlabels = "~/labels"\n')
+        copy.parent.mkdir()
+        load_recipe(recipe).save(copy)
+        assert 'images = "$SOMEWHERE/images"' in copy.read_text()
+        assert 'labels = "~/labels"' in copy.read_text()
+        monkeypatch.setenv("SOMEWHERE", "/elsewhere")
+        assert load_recipe(copy).folders[0] == "/elsewhere/images"
 
     def test_overrides_win(self, tmp_path):
         recipe = tmp_path / "recipe.toml"
@@ -93,4 +103,5 @@ class TestShippedRecipes:
         monkeypatch.setenv("PROMPTSEG_DATA", str(tmp_path))
         config = load_recipe(path)
         assert config.label_names
-        assert config.images.startswith(str(tmp_path))
+        assert config.images.startswith("$PROMPTSEG_DATA/")
+        assert all(folder.startswith(str(tmp_path)) for folder in config.folders)
