@@ -1,3 +1,4 @@
+import io
 from pathlib import Path
 
 import numpy as np
@@ -5,8 +6,18 @@ import pytest
 from PIL import Image
 
 from promptseg.errors import FormatError, VolumeError
-from promptseg.pictures import KNOWN, PALETTE, PROMPT, overlay_figure
-from promptseg.prompts import Box, Point
+from promptseg.pictures import (
+    INSIDE,
+    KNOWN,
+    OUTSIDE,
+    PALETTE,
+    PROMPT,
+    overlay,
+    overlay_figure,
+    side_by_side,
+    three_views,
+)
+from promptseg.prompts import Box, Point, Scribble
 from promptseg.volume import Segmentation, Volume
 
 LPS = np.diag([-1.0, -1.0, 2.0, 1.0])
@@ -21,7 +32,10 @@ def scene(affine: np.ndarray = LPS) -> tuple[Volume, Segmentation, np.ndarray]:
 
 
 def near(path: Path, colour: tuple[int, int, int]) -> np.ndarray:
-    pixels = np.asarray(Image.open(path)).astype(int)
+    return close(np.asarray(Image.open(path)).astype(int), colour)
+
+
+def close(pixels: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
     return np.abs(pixels - colour).max(axis=2) < 40
 
 
@@ -97,3 +111,70 @@ class TestErrors:
         volume, result, _ = scene()
         with pytest.raises(FormatError, match="cannot be written"):
             overlay_figure(volume, result, tmp_path / "file" / "a.png", count=1)
+
+
+class TestSideBySide:
+    def test_every_answer_and_its_prompts_are_drawn(self) -> None:
+        volume, result, known = scene()
+        click = Point((20, 25, 7), positive=False)
+        sheet = side_by_side(
+            volume, {"bare": None, "one": result}, prompts={"one": [click]}, reference=known,
+            axis="axial", tile=200,
+        )  # fmt: skip
+        pixels = np.asarray(sheet.image).astype(int)
+        bare, one = pixels[:, : pixels.shape[1] // 2], pixels[:, pixels.shape[1] // 2 :]
+        for colour in (PALETTE[0], OUTSIDE):
+            assert close(one, colour).sum() > 20
+            assert close(bare[40:], colour).sum() == 0
+        assert close(bare[40:], KNOWN).sum() > 50
+
+    def test_slice_is_that_of_the_prompt_else_the_largest(self) -> None:
+        volume, result, _ = scene()
+        data = result.data.copy()
+        data[15:30, 20:35, 5:14] = 0
+        largest = Segmentation.from_volume(volume, data)
+        options = {"axis": 2, "around": data, "tile": 120}
+        found = side_by_side(volume, {"x": largest}, **options)
+        named = side_by_side(volume, {"x": largest}, index=14, **options)
+        assert np.array_equal(np.asarray(found.image), np.asarray(named.image))
+        asked = side_by_side(volume, {"x": largest}, prompts={"y": [Point((1, 1, 2))]}, **options)
+        assert not close(np.asarray(asked.image).astype(int), PALETTE[0])[40:].any()
+
+    def test_scribbles_are_drawn_on_their_slice(self) -> None:
+        volume, _, _ = scene()
+        stroke = Scribble(np.array([(i, 10, 6) for i in range(5, 40)]))
+        sheet = side_by_side(volume, {"x": None}, prompts={"x": [stroke]}, axis=2)
+        assert close(np.asarray(sheet.image).astype(int), INSIDE).sum() > 100
+        sheet = side_by_side(volume, {"x": None}, prompts={"x": [stroke]}, axis=2, index=7)
+        assert not close(np.asarray(sheet.image).astype(int), INSIDE).any()
+
+    def test_refusals(self) -> None:
+        volume, result, _ = scene()
+        with pytest.raises(VolumeError, match="nothing to show"):
+            side_by_side(volume, {})
+        with pytest.raises(VolumeError, match="slice 20: valid 0 to 19"):
+            side_by_side(volume, {"x": result}, axis=2, index=20)
+        with pytest.raises(VolumeError, match="labels have shape"):
+            side_by_side(Volume(volume.data[:-1], volume.affine), {"x": result})
+
+
+class TestThreeViews:
+    def test_shows_the_mask_in_every_direction(self) -> None:
+        volume, result, _ = scene()
+        pixels = np.asarray(three_views(volume, result, tile=150).image).astype(int)
+        thirds = np.array_split(pixels[40:], 3, axis=1)
+        assert all(close(third, PALETTE[0]).sum() > 50 for third in thirds)
+
+    def test_place_must_be_inside(self) -> None:
+        volume, result, _ = scene()
+        with pytest.raises(VolumeError, match="valid 0 to 19"):
+            three_views(volume, result, at=(0, 0, 30))
+
+
+class TestSheet:
+    def test_notebooks_show_what_is_saved(self, tmp_path: Path) -> None:
+        volume, result, _ = scene()
+        sheet = overlay(volume, result, count=2)
+        sheet.save(tmp_path / "a.png")
+        shown = Image.open(io.BytesIO(sheet._repr_png_()))
+        assert np.array_equal(np.asarray(shown), np.asarray(Image.open(tmp_path / "a.png")))
