@@ -24,6 +24,7 @@ COMMANDS = {
     "evaluate": "simulated users on images with known labels: tables and figures",
     "finetune": "a LoRA adapter for an organ, from images and labels or a recipe",
     "adapters": "list, describe and merge adapters",
+    "demo": "a web page to segment by clicking",
     "weights": "list, fetch, check and convert model weights",
     "bench": "speed against the usual way of using SAM",
     "doctor": "what is installed, which device, where weights are found",

@@ -1,0 +1,255 @@
+"""What a program can call, through `gradio_client`.
+
+Every client has a session of its own, as every browser tab has: it opens an image, gives prompts,
+propagates, corrects, and fetches the files.
+
+    from gradio_client import Client, handle_file
+
+    client = Client("http://127.0.0.1:7860")                     # auth=("me", password) if needed
+    client.predict(handle_file("ct.nii.gz"), api_name="/open")   # or api_name="/open_sample"
+    client.predict([60, 72, 44], [95, 110, 45], 1, api_name="/add_box")
+    client.predict([70, 80, 44], True, 1, api_name="/add_point")
+    client.predict(api_name="/propagate")
+    client.predict([70, 80, 50], False, 1, api_name="/add_point")
+    client.predict("graph_cut", api_name="/refine")
+    client.predict(api_name="/undo")
+    path = client.predict(api_name="/download_mask")
+
+Coordinates are voxels (i, j, k) of the file, as in `promptseg.Point`. What is refused raises
+`gradio_client.exceptions.AppError` with the same message as in Python.
+
+| endpoint | arguments | gives |
+|---|---|---|
+| /open | file | state |
+| /open_sample | | state |
+| /choose_model | model, adapter ("" for none) | state |
+| /choose_window | window as in `Segmenter.segment` | state |
+| /add_point | at, positive, target | state |
+| /add_box | lo, hi (half-open), target | state |
+| /add_scribble | voxels, positive, target | state |
+| /add_text | words, target | state |
+| /propagate | | state |
+| /refine | mode: graph_cut, network or both | state |
+| /undo, /redo, /clear | | state |
+| /suggest | | state, with the slice in `check` |
+| /state | | state |
+| /slice | axis, index | the slice as a JPEG data URL |
+| /python | | the same steps as a Python program |
+| /download_mask, /download_prompts, /download_report | | path of the file |
+
+State: `image` (name, shape, spacing), `model`, `adapter`, `prompts` and `pending` (counts),
+`propagated`, `targets` ({label: name, voxels, ml, score}), `message`.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from typing import Any
+
+import gradio as gr
+import numpy as np
+
+from promptseg.demo import actions
+from promptseg.demo.display import plane_of
+from promptseg.demo.downloads import write_download
+from promptseg.demo.events import LONG, QUICK
+from promptseg.demo.python_code import SAMPLE, python_code
+from promptseg.demo.server import Server
+from promptseg.demo.showing import slice_jpeg
+from promptseg.demo.visit import Visit
+from promptseg.errors import PromptError
+from promptseg.prompts import Box, Point, Scribble, Text
+from promptseg.slicing import resolve_axis
+
+State = dict[str, Any]
+
+
+def add_api(server: Server) -> None:
+    """Add the endpoints to the current `gr.Blocks`."""
+    _add_opening(server)
+    _add_prompting(server)
+    _add_work(server)
+    _add_looking(server)
+
+
+def _add_opening(server: Server) -> None:
+    def open(file: gr.FileData, request: gr.Request) -> dict:
+        """Open an uploaded image."""
+        from pathlib import Path
+
+        path = Path(file.path)
+        return _do(server, request, lambda visit: actions.open_volume(
+            visit, server.read([path]), path.name, server.visits))  # fmt: skip
+
+    def open_sample(request: gr.Request) -> dict:
+        """Open the synthetic CT."""
+        return _do(server, request, lambda visit: actions.open_volume(
+            visit, server.sample(), SAMPLE, server.visits))  # fmt: skip
+
+    def choose_model(model: str, adapter: str, request: gr.Request) -> dict:
+        """Use another model or adapter."""
+        return _do(server, request, lambda visit: actions.choose_model(
+            visit, server.models, model, adapter or None))  # fmt: skip
+
+    def choose_window(window: str, request: gr.Request) -> dict:
+        """Show the image, to you and to the model, in another window."""
+        return _do(server, request, lambda visit: actions.choose_preset(visit, window))
+
+    for work in (open, open_sample, choose_model, choose_window):
+        _publish(work, QUICK)
+
+
+def _add_prompting(server: Server) -> None:
+    def add_point(at: list[float], positive: bool, target: int, request: gr.Request) -> dict:
+        """Add a click and answer its slice."""
+        return _give(server, request, Point(tuple(at), positive, target))  # type: ignore[arg-type]
+
+    def add_box(lo: list[float], hi: list[float], target: int, request: gr.Request) -> dict:
+        """Add a half-open box and answer its slice."""
+        return _give(server, request, Box(tuple(lo), tuple(hi), target))  # type: ignore[arg-type]
+
+    def add_scribble(
+        voxels: list[list[float]], positive: bool, target: int, request: gr.Request
+    ) -> dict:
+        """Add a stroke and answer its slices."""
+        return _give(server, request, Scribble(np.array(voxels), positive, target))
+
+    def add_text(words: str, target: int, request: gr.Request) -> dict:
+        """Name a target."""
+        return _give(server, request, Text(words, target))
+
+    def undo(request: gr.Request) -> dict:
+        """Take back the latest prompt."""
+        return _do(server, request, actions.undo)
+
+    def redo(request: gr.Request) -> dict:
+        """Give again what was taken back."""
+        return _do(server, request, actions.redo)
+
+    def clear(request: gr.Request) -> dict:
+        """Forget prompts and masks."""
+        return _do(server, request, actions.clear)
+
+    for work in (add_point, add_box, add_scribble, add_text, undo, redo, clear):
+        _publish(work, QUICK)
+
+
+def _add_work(server: Server) -> None:
+    def propagate(request: gr.Request) -> dict:
+        """Carry the masks through the volume."""
+        return _do(server, request, lambda visit: actions.propagate(visit, server.models), True)
+
+    def refine(mode: str, request: gr.Request) -> dict:
+        """Take up the corrections since the last 3D mask."""
+        return _do(server, request, lambda visit: actions.refine(visit, mode), True)  # type: ignore[arg-type]
+
+    for work in (propagate, refine):
+        _publish(work, LONG)
+
+
+def _add_looking(server: Server) -> None:
+    def state(request: gr.Request) -> dict:
+        """What is open and what was found."""
+        return state_of(server.visits.of(request.session_hash))
+
+    def suggest(request: gr.Request) -> dict:
+        """The slice most worth checking next."""
+        return _do(server, request, actions.suggest)
+
+    def slice(axis: str, index: int, request: gr.Request) -> str:
+        """One slice with masks and prompts, as a JPEG data URL."""
+        visit = server.visits.of(request.session_hash)
+        with _refusing(visit):
+            volume = visit.opened()
+            plane = plane_of(volume, resolve_axis(axis, volume.affine))
+            if not 0 <= index < volume.shape[plane.axis]:
+                raise PromptError(f"slice {index}: valid 0 to {volume.shape[plane.axis] - 1}")
+            return slice_jpeg(visit, plane, index)
+
+    def python(request: gr.Request) -> str:
+        """The same steps as a Python program."""
+        return python_code(server.visits.of(request.session_hash))
+
+    for work in (state, suggest, slice, python):
+        _publish(work, QUICK)
+    for kind in ("mask", "prompts", "report"):
+        _add_download(server, kind)
+
+
+def _add_download(server: Server, kind: str) -> None:
+    def download(request: gr.Request) -> gr.FileData:
+        visit = server.visits.of(request.session_hash)
+        folder = server.folder / secrets.token_hex(16)
+        folder.mkdir(parents=True)
+        with _refusing(visit), visit.exclusive():
+            path = write_download(visit, kind, folder)
+        return gr.FileData(path=str(path), orig_name=path.name)
+
+    download.__name__ = f"download_{kind}"
+    download.__doc__ = f"The {kind}, as a file."
+    _publish(download, QUICK)
+
+
+def state_of(visit: Visit) -> State:
+    """A visit in plain values."""
+    volume, session = visit.volume, visit.session
+    found = None if session is None or visit.labels is None else session.result
+    targets = {
+        str(label): {
+            "name": target.name,
+            "voxels": 0 if visit.labels is None else int(np.sum(visit.labels == label)),
+            "ml": None if found is None else found.volume_ml(label),
+            "score": visit.scores.get(label),
+        }
+        for label, target in visit.targets.items()
+    }
+    image = None
+    if volume is not None:
+        spacing = [float(value) for value in volume.spacing]
+        image = {"name": visit.name, "shape": list(volume.shape), "spacing": spacing}
+    return {
+        "image": image,
+        "model": visit.model,
+        "adapter": visit.adapter,
+        "prompts": len(visit.prompts),
+        "pending": visit.pending,
+        "propagated": visit.propagated,
+        "targets": targets,
+        "check": None if volume is None else [visit.view.axis, visit.view.indices[visit.view.axis]],
+        "message": visit.message[1],
+    }
+
+
+def _give(server: Server, request: gr.Request, prompt: Point | Box | Scribble | Text) -> State:
+    return _do(server, request, lambda visit: actions.give(visit, server.models, prompt))
+
+
+def _do(
+    server: Server, request: gr.Request, work: Callable[[Visit], object], long: bool = False
+) -> State:
+    visit = server.visits.of(request.session_hash)
+    if not server.attempt(visit, lambda: work(visit), long):
+        raise gr.Error(visit.message[1], print_exception=False)
+    return state_of(visit)
+
+
+class _refusing:
+    """Turns a refusal into the error that a client sees."""
+
+    def __init__(self, visit: Visit) -> None:
+        self.visit = visit
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        from promptseg.errors import PromptsegError
+
+        if isinstance(error, PromptsegError):
+            raise gr.Error(str(error), print_exception=False) from error
+
+
+def _publish(work: Callable[..., Any], options: dict[str, Any]) -> None:
+    limits = {key: options[key] for key in ("concurrency_id", "concurrency_limit")}
+    gr.api(work, api_name=work.__name__, api_description=work.__doc__, **limits)

@@ -1,0 +1,176 @@
+"""Slices as pictures: anterior or superior up, the patient's right on the left."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageColor, ImageDraw
+
+from promptseg.prompts import Box, Point, PromptSet, Scribble
+from promptseg.slicing import take_slice
+from promptseg.volume import Volume, anatomical_axes
+
+LONGEST = 880
+DOUBT_COLOUR = (255, 176, 46)
+_LINE = 1.5
+_DOT = 9
+_LETTERS = (("R", "L"), ("A", "P"), ("S", "I"))
+
+
+@dataclass(frozen=True)
+class Plane:
+    """How the slices along one voxel axis are laid out.
+
+    Args:
+        axis: Voxel axis of the slices.
+        across: Voxel axis shown from left to right.
+        down: Voxel axis shown from top to bottom.
+        flips: True where `across` and `down` run against the voxel index.
+        sides: Voxels along `across` and `down`.
+        size: Width and height of the picture in pixels, in the proportions of the body.
+        letters: Directions at the left, right, top and bottom edge.
+    """
+
+    axis: int
+    across: int
+    down: int
+    flips: tuple[bool, bool]
+    sides: tuple[int, int]
+    size: tuple[int, int]
+    letters: tuple[str, str, str, str]
+
+    def place(self, voxel: Sequence[float]) -> tuple[float, float]:
+        """x, y in pixels of a voxel position."""
+        found = []
+        for n, axis in enumerate((self.across, self.down)):
+            share = (voxel[axis] + 0.5) / self.sides[n]
+            found.append((1 - share if self.flips[n] else share) * self.size[n])
+        return found[0], found[1]
+
+    def voxels(self, shares: np.ndarray, index: int) -> np.ndarray:
+        """(N, 3) voxel positions of (N, 2) shares of width and height in [0, 1]."""
+        shares = np.clip(np.asarray(shares, dtype=np.float64).reshape(-1, 2), 0.0, 1.0)
+        found = np.full((len(shares), 3), float(index))
+        for n, axis in enumerate((self.across, self.down)):
+            share = 1 - shares[:, n] if self.flips[n] else shares[:, n]
+            found[:, axis] = np.clip(share * self.sides[n] - 0.5, 0, self.sides[n] - 1)
+        return found
+
+    def turned(self, plane: np.ndarray) -> np.ndarray:
+        """A (rows, columns) slice of the volume as (down, across) of the picture."""
+        upright = plane.T if self.across < self.down else plane
+        return upright[:: -1 if self.flips[1] else 1, :: -1 if self.flips[0] else 1]
+
+
+def plane_of(volume: Volume, axis: int, longest: int = LONGEST) -> Plane:
+    """Lay out the slices along a voxel axis."""
+    axes = anatomical_axes(volume.affine)
+    right, anterior, superior = axes
+    across = anterior if axis == right else right
+    down = anterior if axis == superior else superior
+    sides = volume.shape[across], volume.shape[down]
+    millimetres = np.array(sides) * volume.spacing[[across, down]]
+    width, height = np.maximum(1, np.rint(millimetres * longest / millimetres.max())).astype(int)
+    world = {right: 0, anterior: 1, superior: 2}
+    flips = [bool(volume.affine[world[other], other] > 0) for other in (across, down)]
+    letters = (*_LETTERS[world[across]], *_LETTERS[world[down]])
+    return Plane(
+        axis, across, down, (flips[0], flips[1]), sides, (int(width), int(height)), letters
+    )
+
+
+def draw_slice(
+    data: np.ndarray,
+    plane: Plane,
+    index: int,
+    limits: tuple[float, float],
+    labels: np.ndarray | None = None,
+    colours: Mapping[int, str] | None = None,
+    opacity: float = 0.35,
+    doubt: np.ndarray | None = None,
+    prompts: PromptSet | None = None,
+) -> Image.Image:
+    """Draw one slice with masks, uncertainty and prompts.
+
+    Args:
+        data: (I, J, K) image.
+        plane: Layout.
+        index: Slice along its axis.
+        limits: Grey values shown black and white.
+        labels: (rows, columns) labels of this slice.
+        colours: `#rrggbb` by label.
+        opacity: Of the masks in [0, 1]; outlines are always opaque.
+        doubt: (rows, columns) uncertainty in [0, 1].
+        prompts: In voxels; those on this slice are drawn.
+    """
+    grey = take_slice(data, plane.axis, index).astype(np.float32)
+    span = max(limits[1] - limits[0], 1e-6)
+    levels = (np.clip((grey - limits[0]) / span, 0, 1) * 255).astype(np.uint8)
+    canvas = _enlarged(levels, plane, Image.Resampling.BICUBIC).convert("RGB")
+    if doubt is not None and doubt.any():
+        weight = _enlarged((np.clip(doubt, 0, 1) * 200).astype(np.uint8), plane)
+        canvas.paste(DOUBT_COLOUR, (0, 0), weight)
+    for target, colour in (colours or {}).items():
+        if labels is not None:
+            painted = ImageColor.getrgb(colour)[:3]
+            _draw_mask(canvas, labels == target, plane, painted, opacity)
+    for prompt in prompts or ():
+        _draw_prompt(canvas, prompt, plane, index)
+    return canvas
+
+
+def data_url(picture: Image.Image) -> str:
+    """A picture as text that an `<img>` takes."""
+    buffer = io.BytesIO()
+    picture.save(buffer, format="JPEG", quality=90, subsampling=0)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _enlarged(
+    levels: np.ndarray, plane: Plane, how: Image.Resampling = Image.Resampling.BILINEAR
+) -> Image.Image:
+    return Image.fromarray(np.ascontiguousarray(plane.turned(levels))).resize(plane.size, how)
+
+
+def _draw_mask(
+    canvas: Image.Image, mask: np.ndarray, plane: Plane, colour: tuple[int, ...], opacity: float
+) -> None:
+    if not mask.any():
+        return
+    field = _enlarged(mask.astype(np.uint8) * 255, plane)
+    per_pixel = 255.0 * max(plane.sides[n] / plane.size[n] for n in range(2))
+    fill = [round(255 * opacity) if value > 127 else 0 for value in range(256)]
+    edge = [
+        round(255 * max(0.0, min(1.0, 1.5 * _LINE - abs(value - 127.5) / per_pixel)))
+        for value in range(256)
+    ]
+    both = [max(inside, line) for inside, line in zip(fill, edge, strict=True)]
+    canvas.paste(tuple(colour), (0, 0), field.point(both))
+
+
+def _draw_prompt(canvas: Image.Image, prompt: object, plane: Plane, index: int) -> None:
+    draw = ImageDraw.Draw(canvas)
+    if isinstance(prompt, Point) and round(prompt.at[plane.axis]) == index:
+        _draw_dot(draw, *plane.place(prompt.at), prompt.positive)
+    elif isinstance(prompt, Box) and prompt.lo[plane.axis] <= index < prompt.hi[plane.axis]:
+        corners = [plane.place([value - 0.5 for value in c]) for c in (prompt.lo, prompt.hi)]
+        (x0, x1), (y0, y1) = (sorted(pair) for pair in zip(*corners, strict=True))
+        draw.rectangle((x0, y0, x1, y1), outline=(0, 0, 0), width=4)
+        draw.rectangle((x0 + 1, y0 + 1, x1 - 1, y1 - 1), outline=(255, 255, 255), width=2)
+    elif isinstance(prompt, Scribble):
+        colour = (90, 220, 110) if prompt.positive else (240, 80, 80)
+        for voxel in prompt.voxels[prompt.voxels[:, plane.axis] == index]:
+            x, y = plane.place(voxel)
+            draw.ellipse((x - 3, y - 3, x + 3, y + 3), colour)
+
+
+def _draw_dot(draw: ImageDraw.ImageDraw, x: float, y: float, positive: bool) -> None:
+    colour = (46, 160, 67) if positive else (208, 52, 52)
+    draw.ellipse((x - _DOT, y - _DOT, x + _DOT, y + _DOT), colour, (255, 255, 255), 2)
+    draw.line((x - 4, y, x + 4, y), (255, 255, 255), 2)
+    if positive:
+        draw.line((x, y - 4, x, y + 4), (255, 255, 255), 2)

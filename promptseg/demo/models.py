@@ -1,0 +1,79 @@
+"""Networks and adapters that the page offers, loaded when first chosen."""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections import OrderedDict
+
+from promptseg.adapters import list_adapters
+from promptseg.adapters.info import read_info
+from promptseg.embeddings import EmbeddingCache, Precision
+from promptseg.errors import PromptsegError
+from promptseg.segmenter import Segmenter
+from promptseg.weights import locate, registry
+
+MOST_LOADED = 3
+CACHE_BYTES = 192 << 20
+
+
+class Models:
+    """Segmenters by model and adapter; the least recently used goes first.
+
+    Args:
+        device: As in `Segmenter`.
+        precision: As in `Segmenter`.
+        extra: Models offered beside those of the registry: names or paths.
+    """
+
+    def __init__(
+        self, device: str = "auto", precision: Precision = "auto", extra: tuple[str, ...] = ()
+    ) -> None:
+        self.device, self.precision, self.extra = device, precision, extra
+        self._held: OrderedDict[tuple[str, str | None], Segmenter] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def names(self) -> list[str]:
+        """Models that are on this machine; nothing is downloaded from the page."""
+        present = [name for name in registry() if locate(name) is not None]
+        return list(dict.fromkeys([*self.extra, *present]))
+
+    def adapters(self, model: str) -> list[str]:
+        """Adapters made for a model, by name."""
+        found = []
+        for name, folder in list_adapters().items():
+            try:
+                if read_info(folder / "promptseg.json").backbone == model:
+                    found.append(name)
+            except PromptsegError:
+                continue
+        return found
+
+    def segmenter(self, model: str, adapter: str | None) -> Segmenter:
+        """A segmenter for one visit: the network is shared, its embeddings are not.
+
+        Raises:
+            WeightsError: The model is not one that the page offers, or cannot be loaded.
+            AdapterError: The adapter does not fit.
+        """
+        with self._lock:
+            shared = self._held.get((model, adapter))
+            if shared is None:
+                shared = self._load(model, adapter)
+            self._held[model, adapter] = shared
+            self._held.move_to_end((model, adapter))
+            while len(self._held) > MOST_LOADED:
+                self._held.popitem(last=False)
+        mine = copy.copy(shared)
+        mine.cache = EmbeddingCache(CACHE_BYTES)
+        return mine
+
+    def _load(self, model: str, adapter: str | None) -> Segmenter:
+        known = self.names()
+        if model not in known:
+            raise PromptsegError(f"model {model!r} is not offered here: {', '.join(known)}")
+        if adapter is not None and adapter not in list_adapters():
+            raise PromptsegError(f"adapter {adapter!r} is not offered here")
+        return Segmenter.from_pretrained(
+            model, adapter=adapter, device=self.device, precision=self.precision
+        )

@@ -1,0 +1,92 @@
+"""What all visitors of one server share."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from promptseg.demo.models import Models
+from promptseg.demo.python_code import SAMPLE
+from promptseg.demo.uploads import read_upload
+from promptseg.demo.visit import CancelledError, Visit
+from promptseg.demo.visits import Visits
+from promptseg.errors import PromptsegError
+from promptseg.volume import Volume
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Server:
+    """Networks, visits and limits of one server.
+
+    Args:
+        models: Networks.
+        visits: What each visitor has open.
+        max_upload: Most bytes of one upload.
+        folder: Where files are made for download; removed by `close`.
+    """
+
+    models: Models = field(default_factory=Models)
+    visits: Visits = field(default_factory=Visits)
+    max_upload: int = 1 << 30
+    folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="promptseg-demo-")))
+
+    def read(self, paths: list[Path]) -> Volume:
+        """Read an upload and delete it; see `read_upload`."""
+        try:
+            return read_upload(paths, 2 * self.max_upload)
+        finally:
+            for path in paths:
+                path.unlink(missing_ok=True)
+
+    def sample(self) -> Volume:
+        """The synthetic CT, made anew for every visitor who asks."""
+        from promptseg.phantom import abdomen_phantom
+
+        return abdomen_phantom()[0]
+
+    def attempt(self, visit: Visit, work: Callable[[], object], long_running: bool = False) -> bool:
+        """Do something for a visitor; what goes wrong is said on the status line.
+
+        Returns:
+            True if it was done.
+        """
+        try:
+            with visit.exclusive(long_running):
+                work()
+        except CancelledError:
+            visit.tell("cancelled")
+        except PromptsegError as error:
+            visit.message = ("error", visit.say("refused", error=_sentence(str(error))))
+        except MemoryError:
+            visit.message = ("error", visit.say("failed", error="out of memory"))
+        except Exception as error:
+            logger.exception("a request failed")
+            shown = f"{type(error).__name__}: {error}"
+            visit.message = ("error", visit.say("failed", error=shown))
+        else:
+            return True
+        return False
+
+    def look(self, visit: Visit, work: Callable[[], object]) -> None:
+        """Change what is shown, also while the visitor's propagation runs."""
+        try:
+            work()
+        except PromptsegError as error:
+            visit.message = ("error", visit.say("refused", error=_sentence(str(error))))
+
+    def close(self) -> None:
+        """Remove the files made for downloads."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+__all__ = ["SAMPLE", "Server"]

@@ -1,0 +1,134 @@
+"""Every word of the page, in English and Chinese."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Language = Literal["en", "zh"]
+LANGUAGES: dict[str, Language] = {"English": "en", "中文": "zh"}
+
+TEXTS: dict[str, tuple[str, str]] = {
+    "title": ("promptseg", "promptseg"),
+    "subtitle": ("prompts to 3D masks", "提示生成三维分割"),
+    "notice": ("Research software, not a medical device", "研究软件，非医疗器械"),
+    "theme": ("Light / dark", "浅色 / 深色"),
+    "language": ("Language", "语言"),
+    "open": ("Open image", "打开影像"),
+    "sample": ("Use sample", "示例影像"),
+    "image": ("Image", "影像"),
+    "no_image": ("No image is open.", "尚未打开影像。"),
+    "welcome": (
+        "Open a CT or MRI (.nii, .nii.gz), or use the sample.",
+        "请打开 CT 或 MRI（.nii、.nii.gz），或使用示例影像。",
+    ),
+    "voxels": ("voxels", "体素"),
+    "model": ("Model", "模型"),
+    "adapter": ("Adapter", "适配器"),
+    "none": ("none", "无"),
+    "axis": ("Slices", "切面"),
+    "axial": ("Axial", "轴位"),
+    "coronal": ("Coronal", "冠状"),
+    "sagittal": ("Sagittal", "矢状"),
+    "preset": ("Window (also what the model sees)", "窗（同时决定模型输入）"),
+    "low": ("Darkest value", "最暗值"),
+    "high": ("Brightest value", "最亮值"),
+    "opacity": ("Mask opacity", "掩膜不透明度"),
+    "doubt": ("Show uncertainty", "显示不确定性"),
+    "targets": ("Targets", "目标"),
+    "target": ("target {number}", "目标 {number}"),
+    "target_name": ("Name", "名称"),
+    "colour": ("Colour", "颜色"),
+    "add_target": ("New target", "新建目标"),
+    "tool": ("Prompt with", "提示方式"),
+    "plus": ("+ Point", "+ 点"),
+    "minus": ("− Point", "− 点"),
+    "box": ("Box", "框"),
+    "brush": ("+ Brush", "+ 画笔"),
+    "eraser": ("− Brush", "− 画笔"),
+    "words": ("Words", "文字"),
+    "words_hint": ("for example: left kidney", "例如：left kidney"),
+    "add_words": ("Add", "添加"),
+    "undo": ("Undo", "撤销"),
+    "redo": ("Redo", "重做"),
+    "clear": ("Clear", "清除"),
+    "propagate": ("Propagate in 3D", "三维传播"),
+    "cancel": ("Cancel", "取消"),
+    "refine": ("Refine", "修正"),
+    "suggest": ("Next slice to check", "下一张待查切片"),
+    "downloads": ("Download", "下载"),
+    "mask": ("Mask", "掩膜"),
+    "prompts": ("Prompts", "提示"),
+    "report": ("Run report", "运行报告"),
+    "slices_tab": ("Slices", "切片"),
+    "surface_tab": ("3D surface", "三维表面"),
+    "code_tab": ("As Python", "Python 代码"),
+    "surface": ("Surface of the masks", "掩膜表面"),
+    "code": ("What was just done, as Python", "刚才的操作（Python）"),
+    "slice": ("Slice", "切片"),
+    "viewer": (
+        "Image viewer. Arrow keys change the slice, Shift with arrow keys moves the cross, Enter "
+        "sets a point, keys 1 to 5 choose the tool.",
+        "影像视图。方向键换切片，Shift 加方向键移动十字，回车放置点，数字 1 至 5 选择工具。",
+    ),
+    "help": (
+        "Left click: prompt · right click: − · wheel or arrow keys: slice · 1–5: tool",
+        "左键：提示 · 右键：− · 滚轮或方向键：换切片 · 1–5：工具",
+    ),
+    "second_corner": ("Click the opposite corner, or Esc", "点击对角，或按 Esc"),
+    "opened": ("{name} is open. Click on what you want.", "已打开 {name}。请点击目标。"),
+    "answered": (
+        "Preview in {seconds:.2f} s. Propagate carries it through the volume.",
+        "预览用时 {seconds:.2f} 秒。按“三维传播”推广到整个影像。",
+    ),
+    "pending": (
+        "{count} correction(s) previewed. Refine takes them up in 3D.",
+        "已预览 {count} 个修正。按“修正”应用到三维。",
+    ),
+    "propagated": (
+        "3D mask in {seconds:.1f} s. Correct it on any slice, then Refine.",
+        "三维掩膜用时 {seconds:.1f} 秒。可在任意切片修正，然后按“修正”。",
+    ),
+    "refined": ("Refined in {seconds:.1f} s.", "修正用时 {seconds:.1f} 秒。"),
+    "undone": ("Taken back.", "已撤销。"),
+    "redone": ("Done again.", "已重做。"),
+    "cleared": ("All prompts are cleared.", "已清除全部提示。"),
+    "cancelled": ("Cancelled; the mask is as before.", "已取消，掩膜未变。"),
+    "cancelling": ("Cancelling…", "正在取消…"),
+    "chosen": ("Using {model}.", "正在使用 {model}。"),
+    "check_here": ("Check slice {index}: {why}", "请检查切片 {index}：{why}"),
+    "nothing_to_check": ("No slice stands out.", "没有需要特别检查的切片。"),
+    "least_certain": ("the mask is least certain here.", "此处掩膜最不确定。"),
+    "saved": ("{name} is ready.", "{name} 已就绪。"),
+    "saved_pending": (
+        "{name} is ready; {count} correction(s) are not in it: Refine first to take them up.",
+        "{name} 已就绪；其中不含 {count} 个未应用的修正，请先按“修正”。",
+    ),
+    "segment": ("Segmenting", "分割中"),
+    "encode": ("Reading slices", "编码切片"),
+    "working": ("Working", "处理中"),
+    "busy": (
+        "this page is still computing: wait for it or press Cancel",
+        "正在计算：请等待或按“取消”",
+    ),
+    "open_first": ("open an image first", "请先打开影像"),
+    "prompt_first": ("give a prompt first", "请先给出提示"),
+    "no_mask": ("there is no mask yet: give a prompt first", "还没有掩膜：请先给出提示"),
+    "wrong_axis": (
+        "boxes and strokes belong on {axis} slices, along which this mask runs: switch to them, "
+        "or Clear to start on these",
+        "框和画笔须在{axis}切片上使用（本次分割沿此方向）：请切换，或清除后重新开始",
+    ),
+    "failed": ("Failed: {error}", "出错：{error}"),
+    "refused": ("{error}", "未执行：{error}"),
+    "no_suggestion": (
+        "Not available before a 3D mask is there",
+        "须先有三维掩膜",
+    ),
+    "ml": ("ml", "毫升"),
+    "quality": ("quality {score:.2f}", "质量 {score:.2f}"),
+}
+
+
+def say(language: Language, key: str, **values: object) -> str:
+    """One text in a language, its places filled in."""
+    return TEXTS[key][0 if language == "en" else 1].format(**values)

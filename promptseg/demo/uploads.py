@@ -1,0 +1,130 @@
+"""Reading what a visitor sends, which may be anything."""
+
+from __future__ import annotations
+
+import shutil
+import stat
+import tempfile
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from promptseg.errors import FormatError, PromptsegError
+from promptseg.io import FORMATS, read
+from promptseg.volume import Volume
+
+MOST_FILES = 20_000
+_CHUNK = 1 << 20
+
+
+def read_upload(paths: Sequence[Path], max_bytes: int) -> Volume:
+    """Read one image file, a zip file that holds one image, or the files of a DICOM series.
+
+    Args:
+        paths: As the server stored them, under the names they were sent with.
+        max_bytes: Most memory for the image, and most bytes unpacked.
+
+    Raises:
+        PromptsegError: It is none of these, damaged, too large, or the zip file is unsafe; the
+            message has the visitor's file name and no path of the server.
+    """
+    if not paths:
+        raise FormatError("no file was sent")
+    try:
+        if len(paths) == 1 and zipfile.is_zipfile(paths[0]):
+            return _read_zip(paths[0], max_bytes)
+        if len(paths) > 1:
+            return _read_many(paths, max_bytes)
+        return read(paths[0], max_bytes)
+    except PromptsegError as error:
+        raise type(error)(_without_folders(str(error), paths)) from error
+
+
+def known_suffixes() -> list[str]:
+    """File endings that the reader knows."""
+    return [suffix for entry in FORMATS.values() if entry.reads for suffix in entry.suffixes]
+
+
+def _read_zip(path: Path, max_bytes: int) -> Volume:
+    folder = Path(tempfile.mkdtemp(prefix="promptseg-zip-"))
+    try:
+        unpack(path, folder, max_bytes)
+        return _read_folder(folder, path.name, max_bytes)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _read_many(paths: Sequence[Path], max_bytes: int) -> Volume:
+    folder = Path(tempfile.mkdtemp(prefix="promptseg-series-"))
+    try:
+        for number, path in enumerate(paths):
+            (folder / f"{number:05d}-{path.name}").symlink_to(path.resolve())
+        return _read_folder(folder, f"{len(paths)} files", max_bytes)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _read_folder(folder: Path, name: str, max_bytes: int) -> Volume:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    images = [path for path in files if path.name.lower().endswith(tuple(known_suffixes()))]
+    if len(images) == 1:
+        return read(images[0], max_bytes)
+    if "dicom" in FORMATS and files:
+        return read(folder, max_bytes)
+    raise FormatError(
+        f"{name}: holds {len(images)} images: give one file ending in {', '.join(known_suffixes())}"
+    )
+
+
+def unpack(path: Path, folder: Path, max_bytes: int) -> None:
+    """Unpack a zip file that was checked first; nothing is ever written outside `folder`.
+
+    Raises:
+        FormatError: It leads outside, holds links, too many files or more than `max_bytes`.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = [member for member in archive.infolist() if not member.is_dir()]
+            _check(path.name, members, max_bytes)
+            left = max_bytes
+            for number, member in enumerate(members):
+                target = folder / f"{number:05d}-{PurePosixPath(member.filename).name}"
+                left -= _copy(archive, member, target, left, path.name)
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError) as error:
+        if isinstance(error, PromptsegError):
+            raise
+        raise FormatError(f"{path.name}: the zip file cannot be read: {error}") from error
+
+
+def _check(name: str, members: Sequence[zipfile.ZipInfo], max_bytes: int) -> None:
+    if len(members) > MOST_FILES:
+        raise FormatError(f"{name}: holds {len(members)} files, the limit is {MOST_FILES}")
+    for member in members:
+        inner = PurePosixPath(member.filename.replace("\\", "/"))
+        if inner.is_absolute() or ".." in inner.parts or ":" in inner.parts[0]:
+            raise FormatError(f"{name}: {member.filename!r} leads outside the zip file: refused")
+        if stat.S_ISLNK(member.external_attr >> 16):
+            raise FormatError(f"{name}: {member.filename!r} is a link: refused")
+    total = sum(member.file_size for member in members)
+    if total > max_bytes:
+        raise FormatError(f"{name}: unpacks to {total} bytes, the limit is {max_bytes}: refused")
+
+
+def _copy(
+    archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, left: int, name: str
+) -> int:
+    """Bytes copied; the size is counted here, since the one in the zip file may be a lie."""
+    copied = 0
+    with archive.open(member) as source, target.open("wb") as sink:
+        while chunk := source.read(_CHUNK):
+            copied += len(chunk)
+            if copied > left:
+                raise FormatError(f"{name}: unpacks to more than it says: refused")
+            sink.write(chunk)
+    return copied
+
+
+def _without_folders(message: str, paths: Sequence[Path]) -> str:
+    for folder in sorted({str(path.parent) for path in paths}, key=len, reverse=True):
+        message = message.replace(f"{folder}/", "")
+    return message

@@ -1,0 +1,182 @@
+"""What one visitor has open: image, prompts, masks, and how they are looked at."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from promptseg.demo.texts import Language, say
+from promptseg.errors import PromptsegError
+from promptseg.prompts import PromptSet
+
+if TYPE_CHECKING:
+    from promptseg.segmenter import Segmenter
+    from promptseg.session import Session
+    from promptseg.volume import Volume
+
+COLOURS = ("#26c6da", "#ff7043", "#9ccc65", "#ab82ff", "#ffca28", "#ec64a0")
+"""Colours of new targets, in order; they start again after the last."""
+
+BYTES_PER_VOXEL = 14
+"""Grey values in [0, 1], labels, preview and uncertainty beside the image itself."""
+
+
+class BusyError(PromptsegError, RuntimeError):
+    """The visitor's last request is still being computed."""
+
+
+class CancelledError(PromptsegError, RuntimeError):
+    """The visitor, or their leaving, stopped the computation."""
+
+
+@dataclass
+class Target:
+    """How one target is shown."""
+
+    name: str
+    colour: str
+
+
+@dataclass
+class View:
+    """What is on the screen.
+
+    Args:
+        axis: Voxel axis of the slices shown.
+        indices: Slice shown along each voxel axis.
+        preset: Window as `Session` takes it; the model sees the same.
+        low: Grey value shown black.
+        high: Grey value shown white.
+        opacity: Of the masks, in [0, 1].
+        doubt: True to show the uncertainty.
+    """
+
+    axis: int = 2
+    indices: list[int] = field(default_factory=lambda: [0, 0, 0])
+    preset: str = "auto"
+    low: float = 0.0
+    high: float = 1.0
+    opacity: float = 0.35
+    doubt: bool = False
+
+
+@dataclass
+class Visit:
+    """Everything that belongs to one visitor and to nobody else.
+
+    Args:
+        key: Of the browser tab or the client.
+        language: Of the page.
+        model: Name or path.
+        adapter: Name or None.
+        volume: The image.
+        name: What it is called.
+        segmenter: The network, with embeddings of this visit alone.
+        session: Prompts and answers; None before the first prompt.
+        view: What is on the screen.
+        targets: By label.
+        active: Label that new prompts are for.
+        answered: How many prompts the labels stand for.
+        propagated: True if the labels are 3D.
+        labels: (I, J, K) masks; None before the first answer.
+        uncertainty: (I, J, K) in [0, 1] or None.
+        session_axis: Axis along which the session takes its slices.
+        preview: By slice along that axis the number of corrections that are not taken up yet,
+            and the (rows, columns) labels that they would give.
+        undone: For each undone step whether the labels stood for it.
+        message: Kind (`info` or `error`) and text.
+    """
+
+    key: str
+    language: Language = "en"
+    model: str = "default"
+    adapter: str | None = None
+    volume: Volume | None = None
+    name: str = ""
+    segmenter: Segmenter | None = None
+    session: Session | None = None
+    view: View = field(default_factory=View)
+    targets: dict[int, Target] = field(default_factory=dict)
+    active: int = 1
+    answered: int = 0
+    propagated: bool = False
+    labels: np.ndarray | None = None
+    uncertainty: np.ndarray | None = None
+    scores: dict[int, float] = field(default_factory=dict)
+    session_axis: int | str = "auto"
+    preview: dict[int, tuple[int, np.ndarray]] = field(default_factory=dict)
+    undone: list[bool] = field(default_factory=list)
+    message: tuple[str, str] = ("info", "")
+    version: int = 0
+    last_used: float = field(default_factory=monotonic)
+    cancel: threading.Event = field(default_factory=threading.Event)
+    lock: threading.RLock = field(default_factory=threading.RLock)
+    long_running: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.targets:
+            self.targets[1] = Target(self.say("target", number=1), COLOURS[0])
+        if not self.message[1]:
+            self.message = ("info", self.say("welcome"))
+
+    def say(self, key: str, **values: object) -> str:
+        """A text in the visitor's language."""
+        return say(self.language, key, **values)
+
+    def tell(self, key: str, **values: object) -> None:
+        """Put a text on the status line."""
+        self.message = ("info", self.say(key, **values))
+
+    @property
+    def prompts(self) -> PromptSet:
+        """All prompts so far."""
+        return PromptSet() if self.session is None else self.session.prompts
+
+    @property
+    def pending(self) -> int:
+        """Prompts that the labels do not stand for yet."""
+        return len(self.prompts) - self.answered
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that the image and what is computed from it may take."""
+        if self.volume is None:
+            return 0
+        return self.volume.data.nbytes + BYTES_PER_VOXEL * self.volume.data.size
+
+    def opened(self) -> Volume:
+        """The image; PromptsegError if there is none."""
+        if self.volume is None:
+            raise PromptsegError(self.say("open_first"))
+        return self.volume
+
+    def forget_answer(self) -> None:
+        """Drop masks and previews; prompts stay."""
+        self.labels = self.uncertainty = None
+        self.scores, self.preview = {}, {}
+        self.answered, self.propagated = 0, False
+
+    @contextmanager
+    def exclusive(self, long_running: bool = False) -> Iterator[None]:
+        """Compute alone; refuse while a propagation of the same visitor runs.
+
+        Raises:
+            BusyError: It runs.
+        """
+        if self.long_running:
+            raise BusyError(self.say("busy"))
+        with self.lock:
+            self.long_running = long_running
+            if long_running:
+                self.cancel.clear()
+            try:
+                yield
+            finally:
+                self.long_running = False
+                self.last_used = monotonic()

@@ -1,0 +1,130 @@
+"""All visits of one server: bounded in number and memory, dropped when idle."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import logging
+import threading
+from collections import OrderedDict
+from contextlib import suppress
+from time import monotonic
+
+from promptseg.demo.visit import Visit
+from promptseg.errors import VolumeError
+
+logger = logging.getLogger(__name__)
+
+
+class Visits:
+    """Visits by the key of the browser tab; the least recently used goes first.
+
+    Args:
+        most: Visits held at once.
+        max_bytes: Memory that their images and what is computed from them may take.
+        idle_seconds: A visit unused for longer is dropped.
+        model: Model that a visit starts with.
+        adapter: Adapter that a visit starts with.
+    """
+
+    def __init__(
+        self,
+        most: int = 32,
+        max_bytes: int = 8 << 30,
+        idle_seconds: float = 1800.0,
+        model: str = "default",
+        adapter: str | None = None,
+    ) -> None:
+        self.most, self.max_bytes, self.idle_seconds = most, max_bytes, idle_seconds
+        self.model, self.adapter = model, adapter
+        self._held: OrderedDict[str, Visit] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of all visits."""
+        return sum(visit.nbytes for visit in list(self._held.values()))
+
+    def of(self, key: str | None) -> Visit:
+        """The visit of that key, a new one if there is none."""
+        if not key:
+            raise VolumeError("the request has no session: reload the page")
+        with self._lock:
+            visit = self._held.get(key)
+            if visit is None:
+                visit = self._held[key] = Visit(key, model=self.model, adapter=self.adapter)
+            visit.last_used = monotonic()
+            self._held.move_to_end(key)
+            dropped = [self._held.popitem(last=False)[1] for _ in range(len(self) - self.most)]
+        self._end(dropped)
+        return visit
+
+    def make_room(self, visit: Visit, nbytes: int) -> None:
+        """Drop idle visits until `nbytes` more fit.
+
+        Raises:
+            VolumeError: They fit into no server of this size, or others are computing.
+        """
+        if nbytes > self.max_bytes:
+            raise VolumeError(
+                f"the image needs {nbytes / 1e9:.1f} GB here, this server has "
+                f"{self.max_bytes / 1e9:.1f} GB for all: crop it"
+            )
+        with self._lock:
+            dropped = []
+            for key, other in list(self._held.items()):
+                held = sum(one.nbytes for one in self._held.values() if one is not visit)
+                if held + nbytes <= self.max_bytes:
+                    break
+                if other is not visit and other.volume is not None and not other.long_running:
+                    dropped.append(self._held.pop(key))
+        self._end(dropped)
+
+    def drop(self, key: str | None) -> None:
+        """End a visit, as when the tab is closed."""
+        with self._lock:
+            visit = self._held.pop(key or "", None)
+        self._end([] if visit is None else [visit])
+
+    def sweep(self) -> None:
+        """End visits that nobody used for `idle_seconds`."""
+        oldest = monotonic() - self.idle_seconds
+        with self._lock:
+            idle = [
+                key
+                for key, visit in self._held.items()
+                if visit.last_used < oldest and not visit.long_running
+            ]
+            dropped = [self._held.pop(key) for key in idle]
+        self._end(dropped)
+
+    def keep_sweeping(self, every: float = 30.0) -> threading.Thread:
+        """Sweep from a thread that ends with the process."""
+
+        def loop() -> None:
+            while True:
+                threading.Event().wait(every)
+                with suppress(Exception):
+                    self.sweep()
+
+        thread = threading.Thread(target=loop, name="promptseg-demo-sweep", daemon=True)
+        thread.start()
+        return thread
+
+    def _end(self, dropped: list[Visit]) -> None:
+        for visit in dropped:
+            visit.cancel.set()
+            logger.info("visit ended; %d are left", len(self))
+        if dropped:
+            dropped.clear()
+            give_back_memory()
+
+
+def give_back_memory() -> None:
+    """Return freed memory to the system, where the C library can."""
+    gc.collect()
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)

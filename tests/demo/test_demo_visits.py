@@ -1,0 +1,102 @@
+import threading
+from time import monotonic
+
+import pytest
+from demo_kit import bright_server, tubes
+
+from promptseg.demo import actions
+from promptseg.demo.texts import TEXTS, say
+from promptseg.demo.visits import Visits
+from promptseg.errors import VolumeError
+
+
+def fill(visits, key):
+    visit = visits.of(key)
+    actions.open_volume(visit, tubes(), f"{key}.nii.gz", visits)
+    return visit
+
+
+class TestVisits:
+    def test_each_key_has_its_own(self):
+        visits = Visits()
+        one, two = fill(visits, "one"), fill(visits, "two")
+        assert visits.of("one") is one
+        assert one.volume is not two.volume
+
+    def test_no_key_no_visit(self):
+        with pytest.raises(VolumeError, match="reload"):
+            Visits().of(None)
+
+    def test_the_least_recently_used_goes_first(self):
+        visits = Visits(most=2)
+        first = visits.of("one")
+        visits.of("two")
+        visits.of("one")
+        visits.of("three")
+        assert visits.of("one") is first
+        assert len(visits) == 2
+
+    def test_memory_is_bounded(self):
+        need = fill(Visits(), "x").nbytes
+        visits = Visits(max_bytes=int(2.5 * need))
+        kept = [fill(visits, str(n)) for n in range(4)]
+        assert visits.nbytes <= visits.max_bytes
+        assert visits.of("3") is kept[3]
+        assert visits.of("0") is not kept[0]
+
+    def test_an_image_too_large_for_the_server_drops_nobody(self):
+        need = fill(Visits(), "x").nbytes
+        visits = Visits(max_bytes=int(1.5 * need))
+        kept = fill(visits, "one")
+        with pytest.raises(VolumeError, match="this server has"):
+            visits.make_room(visits.of("two"), 2 * need)
+        assert visits.of("one") is kept
+
+    def test_who_computes_is_not_dropped(self):
+        need = fill(Visits(), "x").nbytes
+        visits = Visits(max_bytes=int(1.5 * need), idle_seconds=0)
+        kept = fill(visits, "one")
+        with kept.exclusive(long_running=True):
+            visits.sweep()
+            with pytest.raises(VolumeError, match="others"):
+                fill(visits, "two")
+            assert visits.of("one") is kept
+
+    def test_idle_visits_end_and_stop_computing(self):
+        visits = Visits(idle_seconds=60)
+        old, new = fill(visits, "old"), fill(visits, "new")
+        old.last_used = monotonic() - 61
+        visits.sweep()
+        assert old.cancel.is_set()
+        assert visits.of("new") is new
+        assert visits.of("old").volume is None
+
+    def test_many_threads(self, tmp_path):
+        server = bright_server(tmp_path, visits=Visits(most=8))
+        wrong = []
+
+        def use(key):
+            for _ in range(200):
+                if server.visits.of(key).key != key:
+                    wrong.append(key)
+
+        threads = [threading.Thread(target=use, args=(str(n),)) for n in range(12)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert wrong == []
+        assert len(server.visits) == 8
+
+
+class TestTexts:
+    @pytest.mark.parametrize("key", sorted(TEXTS))
+    def test_both_languages_take_the_same_values(self, key):
+        english, chinese = TEXTS[key]
+        places = [{part.split("}")[0].split(":")[0] for part in text.split("{")[1:]} for text in
+                  (english, chinese)]  # fmt: skip
+        assert places[0] == places[1]
+        assert chinese
+
+    def test_values_are_filled_in(self):
+        assert say("zh", "target", number=3) == "目标 3"
