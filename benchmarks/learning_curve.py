@@ -1,24 +1,28 @@
 """Learning curve of an adapter: Dice over labelled cases, beside what a user would do instead.
 
-    OMP_NUM_THREADS=1 python benchmarks/learning_curve.py --processes 2 \\
+    OMP_NUM_THREADS=1 python benchmarks/learning_curve.py --minutes 20 --parallel 2 \\
         --data ../shared/data/left_atrium --out runs/curve
 
 For 1, 4, 8 and 16 cases and the same minutes each: a LoRA adapter, full fine-tuning and
 decoder-only training of the default model, and MONAI's BasicUNet from scratch. Measured on the
 validation cases with a box on slices and with no prompt in 3D (the U-Net knows no prompt).
-Every point is a file; a second call goes on with the points that are missing, and `--methods`,
-`--cases` choose some of them. `--figure` draws what is there. On a CPU
-one single-threaded process a core is faster than one process with many threads; the U-Net trains
-in one process with as many threads as `--processes` says.
+Every cell is a file; a second call goes on with the cells that are missing, and in the middle of
+an adapter's training. `--cells adapter:8 unet:8` runs some of them, `--figure` only draws what is
+there. Two cells at once, each in one process with one thread, are the best use of two cores:
+`--minutes` are then those of one core. `--processes 2` trains one cell on both instead.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
+import io
 import json
+import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +32,7 @@ import torch
 from scipy import ndimage
 from torch import Tensor, nn
 
-from promptseg.adapters import Adapter, read_adapter
+from promptseg.adapters import Adapter, base_digest, read_adapter
 from promptseg.backbones import load_backbone
 from promptseg.backbones.base import BackboneSpec
 from promptseg.evaluate import evaluate
@@ -46,8 +50,8 @@ from promptseg.slicing import Frame, Region
 RECIPE = Path(__file__).parents[1] / "adapters" / "left_atrium" / "recipe.toml"
 METHODS: dict[str, dict[str, Any]] = {
     "adapter": {},
-    "full": {"encoder": "full", "decoder": "full"},
-    "decoder": {"encoder": "frozen", "decoder": "full"},
+    "full": {"encoder": "full", "decoder": "full", "rate": 3e-4},
+    "decoder": {"encoder": "frozen", "decoder": "full", "rate": 6e-4},
     "unet": {},
 }
 NAMES = {
@@ -57,8 +61,14 @@ NAMES = {
     "unet": "BasicUNet from scratch",
 }
 COLOURS = {"adapter": "#c0392b", "full": "#2471a3", "decoder": "#7d6608", "unet": "#566573"}
-VALIDATION = (57, 68)
+COUNTS = (8, 16, 4, 1)
+FIRST, LAST = 57, 68
 UNET_SIZE = 192
+
+
+def validation(chosen: argparse.Namespace) -> tuple[int, int]:
+    """First and last of the cases that are measured."""
+    return FIRST, min(LAST, FIRST + chosen.eval_cases - 1)
 
 
 def recipe(chosen: argparse.Namespace, method: str, cases: int) -> FinetuneConfig:
@@ -68,7 +78,7 @@ def recipe(chosen: argparse.Namespace, method: str, cases: int) -> FinetuneConfi
         images=str(chosen.data / "images"),
         labels=str(chosen.data / "labels"),
         cases=f"1-{cases}",
-        validation_cases=f"{VALIDATION[0]}-{VALIDATION[1]}",
+        validation_cases=f"{FIRST}-{LAST}",
         minutes=chosen.minutes,
         backbone=chosen.model,
         device=chosen.device,
@@ -90,6 +100,8 @@ def point(chosen: argparse.Namespace, method: str, cases: int) -> dict[str, Any]
         **scores,
         "seconds_in_all": round(time.perf_counter() - began, 1),
         "device": chosen.device,
+        "processes": chosen.processes,
+        "eval_cases": list(validation(chosen)),
     }
 
 
@@ -102,7 +114,7 @@ def adapter_scores(
     segmenter = Segmenter(load_backbone(config.backbone), chosen.device)
     segmenter.adapters.add(adapter)
     segmenter.adapters.use(adapter.name)
-    scores: dict[str, Any] = {"steps": adapter.info.steps}
+    scores: dict[str, Any] = {"steps": adapter.info.steps, "base": adapter.info.base_sha256}
     for name, protocol, dims in (("box_2d", "box", "2d"), ("auto_3d", "auto", "3d")):
         report = evaluate(
             segmenter,
@@ -111,7 +123,7 @@ def adapter_scores(
             protocol,
             label=1,
             dims=dims,
-            cases=VALIDATION,
+            cases=validation(chosen),
             slices=chosen.slices,
         )
         scores[name] = report.summary["dice"]
@@ -143,7 +155,7 @@ def unet_scores(
     """3D Dice of MONAI's BasicUNet on slices with their neighbours."""
     images, labels = config.images or "", config.labels or ""
     training = organ_cases(open_cohort(images, labels, 1, (1, cases)), [1], config)
-    held = organ_cases(open_cohort(images, labels, 1, VALIDATION), [1], config)
+    held = organ_cases(open_cohort(images, labels, 1, validation(chosen)), [1], config)
     network, steps = train_unet(training, config, chosen.device, chosen.processes)
     dice = [unet_dice(network, case, chosen.device) for case in held]
     summary = {"mean": float(np.mean(dice)), "std": float(np.std(dice)), "n": len(dice)}
@@ -157,7 +169,7 @@ def train_unet(
     from monai.networks.nets import BasicUNet
 
     torch.manual_seed(config.seed)
-    torch.set_num_threads(max(threads, torch.get_num_threads()))
+    torch.set_num_threads(threads)
     network = BasicUNet(spatial_dims=2, in_channels=3, out_channels=1).to(device)
     spec = BackboneSpec("unet", "promptseg", UNET_SIZE, UNET_SIZE, "2.5d", True)
     views = ViewMaker(cases, 1, spec, replace(config, encoder="lora", whole=1.0))
@@ -208,6 +220,31 @@ def collect(out: Path) -> list[dict[str, Any]]:
     return sorted(points, key=lambda p: (order.index(p["method"]), p["cases"]))
 
 
+def report(out: Path) -> None:
+    """Write learning_curve.json, .csv and .png from the points there are."""
+    points = collect(out)
+    with atomic_path(out / "learning_curve.json") as temporary:
+        temporary.write_text(json.dumps({"points": points}, indent=2) + "\n")
+    with atomic_path(out / "learning_curve.csv") as temporary:
+        temporary.write_text(rows(points))
+    if points:
+        figure(points, out / "learning_curve.png")
+
+
+def rows(points: list[dict[str, Any]]) -> str:
+    """One line of CSV for each method, number of cases and prompt."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["method", "cases", "minutes", "steps", "prompt", "dice", "std", "n"])
+    for point in points:
+        for prompt in ("box_2d", "auto_3d"):
+            if prompt in point:
+                dice = point[prompt]
+                own = [point[key] for key in ("method", "cases", "minutes", "steps")]
+                writer.writerow([*own, prompt, dice["mean"], dice["std"], dice["n"]])
+    return text.getvalue()
+
+
 def figure(points: list[dict[str, Any]], path: Path) -> None:
     """Dice over cases, with a box and with no prompt."""
     import matplotlib
@@ -242,35 +279,75 @@ def figure(points: list[dict[str, Any]], path: Path) -> None:
     drawing.savefig(path, dpi=150)
 
 
+def cell(text: str) -> tuple[str, int]:
+    """Method and number of cases of `METHOD:CASES`."""
+    method, _, cases = text.partition(":")
+    if method not in METHODS or not cases.isdecimal() or int(cases) not in COUNTS:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: give one of {', '.join(METHODS)}, a colon and one of {sorted(COUNTS)}"
+        )
+    return method, int(cases)
+
+
+def file_of(out: Path, method: str, cases: int) -> Path:
+    return out / f"point_{method}_{cases}.json"
+
+
+def run_cell(chosen: argparse.Namespace, method: str, cases: int) -> None:
+    """Train, measure and keep one point."""
+    found = point(chosen, method, cases)
+    with atomic_path(file_of(chosen.out, method, cases)) as temporary:
+        temporary.write_text(json.dumps(found, indent=2) + "\n")
+    print(json.dumps(found), flush=True)
+
+
+def run_cells(chosen: argparse.Namespace, cells: list[tuple[str, int]]) -> None:
+    """One process a cell, `--parallel` at once, with the options of this call."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"} if chosen.parallel > 1 else None
+
+    def start(which: tuple[str, int]) -> int:
+        name = f"{which[0]}:{which[1]}"
+        command = [sys.executable, __file__, *sys.argv[1:], "--alone", name]
+        return subprocess.run(command, check=False, env=environment).returncode
+
+    with ThreadPoolExecutor(chosen.parallel) as pool:
+        codes = list(pool.map(start, cells))
+    failed = [f"{m}:{n}" for (m, n), code in zip(cells, codes, strict=True) if code]
+    if failed:
+        raise SystemExit(f"failed: {' '.join(failed)}; call again to go on with them")
+
+
+def same_base(chosen: argparse.Namespace) -> None:
+    """Points of two bases in one curve would mean nothing."""
+    known = {point["base"] for point in collect(chosen.out) if "base" in point}
+    if known and known != {base_digest(load_backbone(chosen.model))}:
+        raise SystemExit(f"{chosen.out} holds points of another base: give another --out")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=Path("../shared/data/left_atrium"))
     parser.add_argument("--out", type=Path, default=Path("runs/curve"))
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
-    parser.add_argument("--cases", nargs="+", type=int, default=[1, 4, 8, 16])
-    parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--cells", nargs="+", type=cell, metavar="METHOD:CASES")
+    parser.add_argument("--minutes", type=float, default=20.0, help="of training, each cell")
+    parser.add_argument("--eval-cases", type=int, default=LAST - FIRST + 1)
     parser.add_argument("--slices", type=int, default=12, help="a case, of the box score")
     parser.add_argument("--model", default="default")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--processes", type=int, default=1, help="that train an adapter")
+    parser.add_argument("--parallel", type=int, default=1, help="cells at once")
+    parser.add_argument("--processes", type=int, default=1, help="that train one adapter")
     parser.add_argument("--figure", action="store_true", help="only draw what is there")
+    parser.add_argument("--alone", type=cell, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     chosen.out.mkdir(parents=True, exist_ok=True)
-    for cases in chosen.cases if not chosen.figure else []:
-        for method in chosen.methods:
-            path = chosen.out / f"point_{method}_{cases}.json"
-            if path.exists():
-                continue
-            found = point(chosen, method, cases)
-            with atomic_path(path) as temporary:
-                temporary.write_text(json.dumps(found, indent=2) + "\n")
-            print(json.dumps(found), flush=True)
-    points = collect(chosen.out)
-    with atomic_path(chosen.out / "learning_curve.json") as temporary:
-        content = {"validation_cases": VALIDATION, "points": points}
-        temporary.write_text(json.dumps(content, indent=2) + "\n")
-    if points:
-        figure(points, chosen.out / "learning_curve.png")
+    if chosen.alone:
+        run_cell(chosen, *chosen.alone)
+        return
+    if not chosen.figure:
+        same_base(chosen)
+        cells = chosen.cells or [(method, count) for count in COUNTS for method in METHODS]
+        run_cells(chosen, [one for one in cells if not file_of(chosen.out, *one).exists()])
+    report(chosen.out)
 
 
 if __name__ == "__main__":

@@ -143,7 +143,7 @@ class Run:
                 slow.lerp_(fast, 1 - decay)
         self.step += 1
         for key, value in {"loss": loss, "iou": overlap, "steps": 1}.items():
-            self.sums[key] = self.sums.get(key, 0.0) + float(value)
+            self.sums[key] = self.sums.get(key, 0.0) + float(torch.as_tensor(value).detach())
 
 
 def train(run: Run, chosen: argparse.Namespace) -> None:

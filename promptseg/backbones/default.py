@@ -13,7 +13,7 @@ from torch import Tensor
 
 from promptseg.backbones.base import BackboneSpec, Decoded, Embedding, PromptBatch
 from promptseg.backbones.network import STRIDE, PromptsegConfig, PromptsegModel
-from promptseg.backbones.prompt_maps import prompt_maps
+from promptseg.backbones.prompt_maps import is_blank, prompt_maps
 from promptseg.errors import WeightsError
 from promptseg.io.atomic import atomic_path
 
@@ -72,7 +72,8 @@ class DefaultBackbone:
 
         `concept` (B, C) takes the place of the network's own "whatever is prompted".
         """
-        maps = prompt_maps(prompts, self.spec.input_size)
+        # Blank rows are alike: one is encoded and spread over the batch.
+        maps = prompt_maps(prompts[:1] if is_blank(prompts) else prompts, self.spec.input_size)
         logits, quality, presence = self.module.decode(embedding.features, maps, concept)
         kept = slice(1, None) if multimask else slice(0, 1)
         scores = quality[:, kept].float().sigmoid()

@@ -45,6 +45,12 @@ def prompt_maps(prompts: PromptBatch, input_size: int) -> Tensor:
     return maps
 
 
+def is_blank(prompts: PromptBatch) -> bool:
+    """True if no row holds anything, as where a token alone says what is wanted."""
+    given = (prompts.labels >= 0).any() | prompts.has_box.any() | prompts.has_mask.any()
+    return prompts.scribbles is None and not bool(given)
+
+
 def click_map(points: Tensor, chosen: Tensor, side: int) -> Tensor:
     """Greatest Gaussian over the chosen points: (B, N, 2), (B, N) -> (B, side, side)."""
     if points.shape[1] == 0:

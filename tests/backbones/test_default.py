@@ -6,7 +6,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from support import SIZE, ragged_prompts, tiny_default, tiny_network
 
-from promptseg.backbones.base import Backbone, PromptBatch
+from promptseg.backbones.base import Backbone, PixelPrompts, PromptBatch
 from promptseg.backbones.default import DefaultBackbone, load_default, save_default
 from promptseg.errors import WeightsError
 
@@ -48,6 +48,19 @@ class TestProtocol:
         assert (spec.family, spec.input_size, spec.mask_size) == ("promptseg", SIZE, SIZE // 2)
         assert (spec.context, spec.crop, spec.presence) == ("2.5d", True, True)
         assert spec.concept == 32
+
+    def test_blank_rows_as_one_by_one(self):
+        backbone = tiny_default()
+        tokens = torch.randn(3, 32, generator=torch.Generator().manual_seed(1))
+        blank = PromptBatch.collate([PixelPrompts()] * 3, SIZE, SIZE // 2)
+        with torch.inference_mode():
+            embedding = backbone.encode(images(3))
+            found = backbone.decode(embedding, blank, concept=tokens)
+            for n in range(3):
+                row = slice(n, n + 1)
+                alone = backbone.decode(embedding[row], blank[row], concept=tokens[row])
+                assert torch.allclose(found.logits[row], alone.logits, atol=1e-4)
+                assert torch.allclose(found.presence[row], alone.presence, atol=1e-5)
 
     @pytest.mark.parametrize(("multimask", "count"), [(False, 1), (True, 3)])
     def test_one_candidate_or_three(self, multimask, count):

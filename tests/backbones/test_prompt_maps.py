@@ -11,6 +11,7 @@ from promptseg.backbones.prompt_maps import (
     MASK,
     NEGATIVE,
     POSITIVE,
+    is_blank,
     prompt_maps,
 )
 
@@ -111,3 +112,15 @@ class TestRagged:
         for row in range(len(maps)):
             for other in range(row):
                 assert not torch.equal(maps[row], maps[other])
+
+
+class TestBlank:
+    @pytest.mark.parametrize("given", ragged_prompts(SIZE))
+    def test_any_prompt_is_something(self, given):
+        batch = PromptBatch.collate([PixelPrompts(), given], SIZE, HALF)
+        assert is_blank(batch) == (not prompt_maps(batch, SIZE).any())
+
+    def test_rows_without_prompts(self):
+        batch = PromptBatch.collate([PixelPrompts(), PixelPrompts()], SIZE, HALF)
+        assert is_blank(batch)
+        assert not prompt_maps(batch, SIZE).any()
