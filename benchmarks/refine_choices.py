@@ -97,12 +97,12 @@ def played(scene: Scene, probability: np.ndarray, settings: dict[str, float]) ->
     return scores
 
 
-def choices() -> dict[str, dict[str, float]]:
-    """The thesis's numbers, each of them varied, and the plain graph cut."""
+def choices(names: list[str]) -> dict[str, dict[str, float]]:
+    """The thesis's numbers, those of `names` varied, and the plain graph cut."""
     plain = {name: value for name, value in THESIS.items() if name != "euclid"}
     found = {"plain graph cut": plain, "thesis": THESIS}
-    for name, values in VARIED.items():
-        found |= {f"{name} {value:g}": {**THESIS, name: value} for value in values}
+    for name in names:
+        found |= {f"{name} {value:g}": {**THESIS, name: value} for value in VARIED[name]}
     return found
 
 
@@ -110,12 +110,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cases", type=int, default=12)
     parser.add_argument("--only", nargs="*", choices=SETS, default=list(SETS))
+    parser.add_argument("--vary", nargs="*", choices=VARIED, default=list(VARIED))
     chosen = parser.parse_args()
+    ways = choices(chosen.vary)
     for name in chosen.only:
-        table: dict[str, list[list[float]]] = {choice: [] for choice in choices()}
+        table: dict[str, list[list[float]]] = {choice: [] for choice in ways}
         for number, scene in enumerate(scenes(name, chosen.cases)):
             probability = degraded(scene[1], scene[2], np.random.default_rng(number))
-            for choice, settings in choices().items():
+            for choice, settings in ways.items():
                 table[choice].append(played(scene, probability, settings))
         print(f"\n{name}, {chosen.cases} training cases: mean Dice by click, mean of clicks 1-5")
         thesis = np.array(table["thesis"])[:, 1:].mean(1)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     )
     from promptseg.evaluate import evaluate
     from promptseg.io import read, write
-    from promptseg.prompts import Box, Mask, Point, PromptSet, Scribble, Text
+    from promptseg.prompts import Box, MarginPoints, Mask, Point, PromptSet, Scribble, Text
     from promptseg.segmenter import Segmenter
     from promptseg.session import Session
     from promptseg.volume import Segmentation, Volume
@@ -33,6 +33,7 @@ _PLACES = {
     "read": "io",
     "write": "io",
     "Box": "prompts",
+    "MarginPoints": "prompts",
     "Mask": "prompts",
     "Point": "prompts",
     "PromptSet": "prompts",
@@ -49,6 +50,7 @@ __all__ = [
     "AdapterError",
     "Box",
     "FormatError",
+    "MarginPoints",
     "Mask",
     "Point",
     "PromptError",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +18,9 @@ _MAX_COORDINATE = 1e15
 # Millimetres that were printed and read again still fall on the voxel edge they came from.
 _EDGE_TOLERANCE = 0.05
 _FACE_TOLERANCE = 1e-3
+_LEAST_MARGIN = {2: 3, 3: 5}
+_RELAXED_VOXELS = 2
+_RELAXED_SHARE = 0.04
 
 
 def check_common(prompt: Any) -> None:
@@ -83,6 +86,29 @@ def inside(voxels: np.ndarray, volume: Volume) -> np.ndarray:
             f"{many} outside the volume: voxel {show(first)}, valid (0, 0, 0) to {show(sides - 1)}"
         )
     return np.clip(voxels, _FACE_TOLERANCE - 0.5, sides - 0.5 - _FACE_TOLERANCE)
+
+
+def check_margin(voxels: np.ndarray) -> None:
+    """Check that distinct (N, 3) margin points span a target on a slice or in the volume."""
+    spanned = [axis for axis in range(3) if np.ptp(voxels[:, axis]) > 0]
+    if len(spanned) < 2:
+        raise PromptError(
+            f"the {len(voxels)} margin points {show(voxels[0])} to {show(voxels[-1])} lie on a "
+            "line along an axis: give points on every side of the target"
+        )
+    least, where = _LEAST_MARGIN[len(spanned)], "in a slice" if len(spanned) == 2 else "in 3D"
+    if len(voxels) < least:
+        raise PromptError(
+            f"holds {len(voxels)} different margin points: give at least {least} {where}, "
+            f"best {2 * len(spanned)} near the extremes of the target"
+        )
+
+
+def relaxed_box(voxels: np.ndarray, shape: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Half-open corners of the box of (N, 3) margin points, grown but along flat axes."""
+    lo, hi = voxels.min(axis=0), voxels.max(axis=0) + 1
+    grow = np.maximum(_RELAXED_VOXELS, np.ceil(_RELAXED_SHARE * (hi - lo))) * (hi - lo > 1)
+    return np.maximum(lo - grow, 0), np.minimum(hi + grow, shape)
 
 
 def voxel_edges(corners: np.ndarray, ordered: bool) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""What a user points at: points, boxes, scribbles, masks and words."""
+"""What a user points at: points, boxes, scribbles, masks, words and margin points."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from promptseg.volume import Volume
 
 _MAX_STROKE_POINTS = 10_000_000
+MARGIN = "margin"
 
 
 @dataclass(frozen=True)
@@ -146,6 +147,21 @@ class Scribble:
             raise PromptError(f"a scribble mask must be 3D, found shape {mask.shape}")
         return cls(np.argwhere(mask), positive, target)
 
+    @classmethod
+    def from_file(
+        cls,
+        path: str | os.PathLike[str],
+        volume: Volume,
+        positive: bool = True,
+        target: int = 1,
+        frame: CoordinateFrame = "voxel",
+        blank: int | None = None,
+    ) -> list[Scribble]:
+        """Strokes of a label image, mask, picture, or list of vertices; see `read_scribbles`."""
+        from promptseg.scribbles import read_scribbles
+
+        return read_scribbles(path, volume, positive, target, frame, blank)
+
     def resolve(self, volume: Volume) -> Scribble:
         """Check against `volume` and give distinct (N, 3) int64 voxels."""
         checks.check_common(self)
@@ -248,8 +264,58 @@ class Text:
         return self
 
 
-Prompt = Union[Point, Box, Scribble, Mask, Text]  # noqa: UP007 (a runtime value on Python 3.10)
-_TYPES: dict[str, Any] = {cls.__name__.lower(): cls for cls in (Point, Box, Scribble, Mask, Text)}
+@dataclass(frozen=True, eq=False, repr=False)
+class MarginPoints:
+    """Clicks just inside the boundary of a target, so that their box, a little grown, holds it.
+
+    In one slice at least three, best near the four extremes, and more where the shape is hard;
+    across slices at least five, best near the six extremes. They become foreground points and a
+    box around them, grown by a few voxels, which is where the target may be.
+
+    Source: interior margin points of MIDeepSeg, section 3.2.1 of the thesis (METHODS A).
+
+    Args:
+        points: (N, 3) coordinates inside the target and near its boundary.
+        target: Label >= 1.
+        frame: `voxel`, `ras` or `lps`.
+    """
+
+    points: np.ndarray
+    target: int = 1
+    frame: CoordinateFrame = "voxel"
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "points", checks.array(self.points))
+
+    def resolve(self, volume: Volume) -> MarginPoints:
+        """Check against `volume` and give distinct (N, 3) int64 voxels in their order."""
+        checks.check_common(self)
+        continuous = volume.to_voxels(checks.coordinates(self.points), self.frame)
+        voxels = np.floor(checks.inside(continuous, volume) + 0.5).astype(np.int64)
+        distinct = voxels[np.sort(np.unique(voxels, axis=0, return_index=True)[1])]
+        checks.check_margin(distinct)
+        return replace(self, points=distinct, frame="voxel")
+
+    def parts(self, volume: Volume) -> list[Prompt]:
+        """The box and the foreground points, of role `margin`, that resolved points mean."""
+        lo, hi = checks.relaxed_box(self.points, volume.shape)
+        box = Box(checks.whole(lo), checks.whole(hi), self.target)
+        places = [checks.whole(at) for at in self.points]
+        return [box, *(Point(at, target=self.target, role=MARGIN) for at in places)]
+
+    def __eq__(self, other: object) -> bool:
+        return _same(self, other)
+
+    def __repr__(self) -> str:
+        shown = checks.brief(self.points.tolist())
+        return f"MarginPoints({shown}, target={self.target}, frame={self.frame!r})"
+
+
+Prompt = Union[Point, Box, Scribble, Mask, Text, MarginPoints]  # noqa: UP007 (used at run time)
+_CLASSES = (Point, Box, Scribble, Mask, Text, MarginPoints)
+_TYPES: dict[str, Any] = {cls.__name__.lower(): cls for cls in _CLASSES}
 
 
 @dataclass(frozen=True)
@@ -263,7 +329,7 @@ class PromptSet(Sequence[Prompt]):
     prompts: tuple[Prompt, ...] = field(default=())
 
     def __init__(self, prompts: Iterable[Prompt] = ()) -> None:
-        if isinstance(prompts, (Point, Box, Scribble, Mask, Text)):
+        if isinstance(prompts, _CLASSES):
             prompts = (prompts,)
         if not isinstance(prompts, Iterable):
             raise PromptError(f"prompts are {checks.brief(prompts)}: give a list of prompts")
@@ -300,13 +366,15 @@ class PromptSet(Sequence[Prompt]):
         """Check every prompt and bring it into voxel coordinates.
 
         Points keep fractions, boxes become whole half-open voxel boxes, scribbles distinct
-        int64 voxels and masks bool.
+        int64 voxels and masks bool. Margin points become what they mean: a box and points.
 
         Raises:
             PromptError: names the prompt, the value found and the valid range.
         """
         return PromptSet(
-            _resolve(number, prompt, volume) for number, prompt in enumerate(self.prompts, start=1)
+            part
+            for number, prompt in enumerate(self.prompts, start=1)
+            for part in _resolve(number, prompt, volume)
         )
 
     def validate(self, volume: Volume) -> None:
@@ -362,13 +430,15 @@ class PromptSet(Sequence[Prompt]):
         return cls.from_json(text, source=str(path))
 
 
-def _resolve(number: int, prompt: Prompt, volume: Volume) -> Prompt:
-    if not isinstance(prompt, (Point, Box, Scribble, Mask, Text)):
+def _resolve(number: int, prompt: Prompt, volume: Volume) -> list[Prompt]:
+    if not isinstance(prompt, _CLASSES):
         raise PromptError(
-            f"prompt {number} is {checks.brief(prompt)}: use Point, Box, Scribble, Mask or Text"
+            f"prompt {number} is {checks.brief(prompt)}: use Point, Box, Scribble, Mask or Text, "
+            "or MarginPoints"
         )
     try:
-        return prompt.resolve(volume)
+        resolved = prompt.resolve(volume)
+        return resolved.parts(volume) if isinstance(resolved, MarginPoints) else [resolved]
     except PromptError as error:
         raise PromptError(f"prompt {number}, {checks.brief(prompt)}: {error}") from error
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from strategies import volumes
 
 from promptseg.errors import FormatError, PromptError, PromptsegError
-from promptseg.prompts import Box, Mask, Point, PromptSet, Scribble, Text
+from promptseg.prompts import Box, MarginPoints, Mask, Point, PromptSet, Scribble, Text
 from promptseg.volume import Volume
 
 VOLUME = Volume(np.zeros((10, 12, 8), np.int16), np.diag([1.0, 1.0, 3.0, 1.0]))
@@ -147,6 +147,44 @@ class TestMask:
         np.testing.assert_array_equal(resolve(Mask(full)).dense(VOLUME.shape), full)
 
 
+class TestMarginPoints:
+    flat = MarginPoints([(2, 4, 3), (6, 1, 3), (8, 6, 3)], target=2)
+
+    def test_become_a_grown_box_and_points(self) -> None:
+        box, *points = PromptSet([self.flat]).to_voxel(VOLUME)
+        assert box == Box((0, 0, 3), (10, 9, 4), target=2)
+        assert points == [
+            Point(at, target=2, role="margin") for at in ((2, 4, 3), (6, 1, 3), (8, 6, 3))
+        ]
+
+    def test_across_slices_the_box_is_thick(self) -> None:
+        deep = MarginPoints([(2, 5, 3), (7, 5, 3), (5, 3, 4), (5, 8, 4), (5, 5, 3), (5, 5, 5)])
+        box = PromptSet([deep]).to_voxel(VOLUME)[0]
+        assert box == Box((0, 1, 1), (10, 11, 8))
+
+    def test_a_large_target_gets_a_wider_box(self) -> None:
+        volume = Volume(np.zeros((200, 200, 1)), np.eye(4))
+        large = MarginPoints([(50, 50, 0), (150, 60, 0), (80, 150, 0)])
+        assert PromptSet([large]).to_voxel(volume)[0] == Box((45, 45, 0), (156, 156, 1))
+
+    def test_repeats_count_once_and_fractions_are_rounded(self) -> None:
+        given = MarginPoints([(2.2, 4, 3), (6, 1, 3), (1.9, 4, 3), (8, 6, 3)])
+        assert given.resolve(VOLUME).points.tolist() == [[2, 4, 3], [6, 1, 3], [8, 6, 3]]
+
+    def test_millimetres(self) -> None:
+        volume = Volume(np.zeros((10, 12, 8)), np.diag([0.5, 2.0, 3.0, 1.0]))
+        there = MarginPoints([(1, 8, 9), (3, 2, 9), (4, 12, 9)], 2, frame="ras")
+        assert there.resolve(volume) == self.flat.resolve(volume)
+
+    def test_a_single_one_is_a_prompt_set(self) -> None:
+        assert PromptSet(self.flat).targets == (2,)
+
+    def test_json_round_trip(self) -> None:
+        again = PromptSet.from_json(PromptSet([self.flat]).to_json())
+        assert again == PromptSet([self.flat])
+        assert "MarginPoints" in repr(again[0])
+
+
 class TestRefusal:
     @pytest.mark.parametrize(
         ("prompt", "words"),
@@ -196,6 +234,14 @@ class TestRefusal:
             (Text(" "), "name the target"),
             (Text(5), "name the target"),
             (Text("left atrium", target=0), "target"),
+            (MarginPoints([]), "empty"),
+            (MarginPoints([(1, 1, 1), (5, 5, 1)]), "2 different margin points: give at least 3"),
+            (MarginPoints([(1, 1, 1), (4, 1, 1), (7, 1, 1)]), "line along an axis"),
+            (MarginPoints([(1, 1, 1), (4, 5, 1), (7, 1, 2), (1, 5, 3)]), "at least 5 in 3D, best 6"),
+            (MarginPoints([(1, 1, 1), (4, 5, 1), (70, 1, 1)]), "1 of 3 lie outside"),
+            (MarginPoints([(1, 1, 1), (4, 5, 1), (7, NAN, 1)]), "1 of 3"),
+            (MarginPoints([(1, 1), (4, 5), (7, 1)]), "shape"),
+            (MarginPoints([(1, 1, 1), (4, 5, 1), (7, 1, 1)], target=0), "target is 0"),
             ((1, 2, 3), "Point, Box"),
             (None, "Point, Box"),
         ],

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from promptseg.prompts import Prompt, PromptSet
     from promptseg.volume import Volume
 
-_AFFINE_TOLERANCE = 1e-3
-
 
 class _Given(argparse.Action):
     """Append (option, value, target) to the prompts given so far."""
@@ -40,7 +38,13 @@ def add_prompts(parser: argparse.ArgumentParser) -> None:
 
     prompt("--box", "i0,j0,k0,i1,j1,k1", "first voxel and one past the last; one slice thick = 2D")
     prompt("--point", "i,j,k[,-]", "a click inside, or outside with a final minus")
-    prompt("--scribble", "FILE[,-]", "an image on the same grid, non-zero along the stroke")
+    prompt("--margin", "i,j,k;i,j,k;...", "clicks just inside the boundary, near its extremes")
+    prompt(
+        "--scribble",
+        "FILE[,-][,blank=N]",
+        "strokes: an image or labels on the same grid, or vertices in .csv or .json; with a final "
+        "minus outside the target; N marks what nobody drew on",
+    )
     prompt("--text", "WORDS", "name the target")
     prompt("--prompts", "JSON", "a file of prompts, each with its own target and frame")
     group.add_argument(
@@ -54,7 +58,8 @@ def add_prompts(parser: argparse.ArgumentParser) -> None:
         "--frame",
         choices=("voxel", "ras", "lps"),
         default="voxel",
-        help="what --box and --point are in: voxels, or millimetres (default voxel)",
+        help="what --box, --point, --margin and vertices are in: voxels, or millimetres "
+        "(default voxel)",
     )
 
 
@@ -112,26 +117,29 @@ def _point(text: str, target: int, frame: Any, _: Volume) -> list[Prompt]:
     return [Point((i, j, k), positive, target, frame)]
 
 
-def _scribble(text: str, target: int, _: Any, volume: Volume) -> list[Prompt]:
-    import numpy as np
+def _margin(text: str, target: int, frame: Any, _: Volume) -> list[Prompt]:
+    from promptseg.prompts import MarginPoints
 
-    from promptseg.errors import PromptError
-    from promptseg.io import read
-    from promptseg.prompts import Scribble
+    given = [part for part in text.split(";") if part.strip()]
+    points = [_numbers("--margin", part, "i,j,k") for part in given]
+    return [MarginPoints(points, target, frame)]  # type: ignore[arg-type]
 
-    path, positive = _sign(text)
-    stroke = read(path)
-    if stroke.shape != volume.shape:
-        raise PromptError(f"scribble {path} has shape {stroke.shape}, the image {volume.shape}")
-    if not np.allclose(stroke.affine, volume.affine, atol=_AFFINE_TOLERANCE):
-        raise PromptError(f"scribble {path} lies elsewhere than the image: their affines differ")
-    values = np.unique(stroke.data[stroke.data != 0])
-    if len(values) != 1:
-        shown = ", ".join(f"{value:g}" for value in values[:5]) or "only zero"
-        raise PromptError(
-            f"scribble {path} holds {shown}: give one file with one non-zero value for each target"
-        )
-    return [Scribble.from_mask(stroke.data, positive, target)]
+
+def _scribble(text: str, target: int, frame: Any, volume: Volume) -> list[Prompt]:
+    from promptseg.scribbles import read_scribbles
+
+    path, blank = _blank(text)
+    path, positive = _sign(path)
+    return list(read_scribbles(path, volume, positive, target, frame, blank))
+
+
+def _blank(text: str) -> tuple[str, int | None]:
+    path, found, value = text.rpartition(",blank=")
+    if not found:
+        return text, None
+    if not value.isdecimal():
+        raise UsageError(f"--scribble is {text!r}: blank is a whole number, such as blank=4")
+    return path, int(value)
 
 
 def _text(text: str, target: int, _: Any, __: Volume) -> list[Prompt]:
@@ -156,6 +164,7 @@ def _sign(text: str) -> tuple[str, bool]:
 _MAKERS: dict[str, Callable[[str, int, Any, Any], list[Any]]] = {
     "--box": _box,
     "--point": _point,
+    "--margin": _margin,
     "--scribble": _scribble,
     "--text": _text,
     "--prompts": _file,

@@ -12,7 +12,7 @@ from promptseg.evaluate import users
 from promptseg.evaluate.clicks import Mask, bounding_slices, deepest, largest_component
 from promptseg.evaluate.settings import Settings
 from promptseg.evaluate.tasks import Task, on_slice
-from promptseg.prompts import Box, Point, Prompt, Scribble, Text
+from promptseg.prompts import Box, MarginPoints, Point, Prompt, Scribble, Text
 from promptseg.slicing import in_plane, take_slice
 
 _INSET = 2.5
@@ -52,9 +52,17 @@ def point_prompts(task: Task, settings: Settings, rng: np.random.Generator) -> l
 def margin_prompts(task: Task, settings: Settings, rng: np.random.Generator) -> list[Prompt]:
     """Interior margin points near the extremes: up to four on a slice, six in a volume.
 
+    A target too small for them gets plain clicks there.
+
     Source: Luo et al., MIDeepSeg, section 3.2.1 of the thesis (METHODS A).
     """
-    return [Point(task.voxel(at), role="margin") for at in margin_places(task.target, rng)]
+    places = [task.voxel(at) for at in margin_places(task.target, rng)]
+    margin = MarginPoints(np.array(places))
+    try:
+        margin.resolve(task.volume)
+    except PromptError:
+        return [Point(place) for place in places]
+    return [margin]
 
 
 def margin_places(target: Mask, rng: np.random.Generator) -> list[tuple[int, ...]]:

@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from promptseg.prompts import Point, PromptSet
-from promptseg.refine.graphcut import graph_cut_refine
+from promptseg.refine.graphcut import Region, graph_cut_refine
 
 
 def refined_labels(
     labels: np.ndarray,
-    probabilities: dict[int, np.ndarray],
+    probabilities: Mapping[int, np.ndarray],
     image: np.ndarray,
     clicks: PromptSet,
     spacing: Sequence[float],
     lam: float = 5.0,
     sigma: float = 0.1,
+    bounds: Mapping[int, Region] | None = None,
 ) -> np.ndarray:
-    """Labels after the clicks; only targets that were clicked change.
+    """Labels after the clicks; only targets that have a probability change.
 
     Args:
         labels: (I, J, K) integers before.
-        probabilities: Foreground probability (I, J, K) of every clicked target.
+        probabilities: Foreground probability (I, J, K) of every target to be cut anew.
         image: (I, J, K) grey values in [0, 1].
         clicks: Points in voxels; a foreground point of one target is background for no other.
         spacing: (3,) mm.
         lam: Weight of the pairwise term.
         sigma: Intensity difference that a boundary may cost, in standard deviations.
+        bounds: Part of the volume that holds all of a target, by target.
 
     Returns:
         A new (I, J, K) array.
@@ -39,10 +41,22 @@ def refined_labels(
     refined = labels.copy()
     for target, probability in probabilities.items():
         inside, outside = click_voxels(clicks.for_target(target))
-        mask = graph_cut_refine(probability, image, inside, outside, spacing, lam, sigma)
+        bound = (bounds or {}).get(target)
+        if bound is not None:
+            probability = within(probability, bound)
+        mask = graph_cut_refine(
+            probability, image, inside, outside, spacing, lam, sigma, region=bound
+        )
         refined[(refined == target) & ~mask] = 0
         refined[mask] = target
     return refined
+
+
+def within(probability: np.ndarray, bound: Region) -> np.ndarray:
+    """The same inside `bound`, 0 outside."""
+    kept = np.zeros_like(probability)
+    kept[bound] = probability[bound]
+    return kept
 
 
 def click_voxels(clicks: PromptSet) -> tuple[np.ndarray, np.ndarray]:

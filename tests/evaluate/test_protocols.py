@@ -16,7 +16,7 @@ from promptseg.evaluate.settings import PROTOCOLS, Settings
 from promptseg.evaluate.strokes import check_strokes, label_strokes, read_strokes
 from promptseg.evaluate.tasks import slice_tasks, volume_task
 from promptseg.io import write
-from promptseg.prompts import Box, Point, Scribble
+from promptseg.prompts import Box, MarginPoints, Point, Scribble
 from promptseg.volume import Segmentation
 
 FLAT = Settings(protocol="box", axis=2)
@@ -101,14 +101,21 @@ class TestFirstPrompts:
         settings = Settings(protocol="margin", dims=dims, axis=2)
         whole = volume_task(case_of(two_discs()), 1, settings)
         task = whole if dims == "3d" else slice_tasks(whole, settings)[2]
-        points = first_prompts(task, settings, rng())
+        (margin,) = first_prompts(task, settings, rng())
+        assert isinstance(margin, MarginPoints)
         depth = ndimage.distance_transform_edt(np.pad(task.target, 1))
-        assert 3 <= len(points) <= 2 * task.target.ndim
-        for point in points:
-            assert isinstance(point, Point)
-            assert point.positive
-            at = [round(v) for a, v in enumerate(point.at) if dims == "3d" or a != 2]
+        assert 3 <= len(margin.points) <= 2 * task.target.ndim
+        for point in margin.points:
+            at = [v for a, v in enumerate(point) if dims == "3d" or a != 2]
             assert 0 < depth[tuple(np.add(at, 1))] <= 2.5
+
+    def test_a_target_too_small_for_margin_points_gets_clicks(self):
+        labels = np.zeros((12, 12, 3), np.uint8)
+        labels[4:6, 7, 1] = 1
+        settings = Settings(protocol="margin", axis=2, least_pixels=1)
+        (task,) = slice_tasks(volume_task(case_of(labels), 1, settings), settings)
+        clicks = first_prompts(task, settings, rng())
+        assert {p.at for p in clicks if isinstance(p, Point)} == {(4, 7, 1), (5, 7, 1)}
 
     def test_margin_places_of_a_single_pixel(self):
         target = np.zeros((9, 9), bool)
