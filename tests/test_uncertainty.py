@@ -1,3 +1,4 @@
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -5,6 +6,7 @@ from adapter_kit import random_adapter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import BrightRegion, bright_volume, discs, segmenter, tiny_default
+from tiny_cohort import load_benchmark, write_tiny_cohort
 
 import promptseg as ps
 from promptseg.adapters.injection import lora_layers
@@ -25,7 +27,7 @@ from promptseg.uncertainty.views import mirrored
 
 SHAPE = (26, 30, 12)
 BLOB = discs(SHAPE, 2, {n: (11 + 0.4 * n, 13, 6) for n in range(2, 9)})
-OTHER = discs(SHAPE, 2, {n: (12, 25, 3) for n in range(2, 9)})
+OTHER = discs(SHAPE, 2, dict.fromkeys(range(2, 9), (12, 25, 3)))
 BOX = Box((6, 7, 4), (20, 20, 5))
 MIRRORS = (View(mirror=(0,)), View(mirror=(1,)), View(mirror=(0, 1)))
 FLIPS = Sources(candidates=False, views=MIRRORS)
@@ -40,7 +42,7 @@ def session(image=BLOB, backbone=None, **options):
 
 def noisy(shape=(30, 28, 6)):
     rng = np.random.default_rng(1)
-    blob = discs(shape, 2, {n: (14, 13, 6) for n in range(6)}) * 60.0
+    blob = discs(shape, 2, dict.fromkeys(range(6), (14, 13, 6))) * 60.0
     return ps.Volume((blob + rng.normal(80, 20, shape)).astype(np.float32), np.diag([1, 1, 3, 1]))
 
 
@@ -377,3 +379,58 @@ class TestQuestion:
         running.propagate()
         assert running._asked.question.prompts == PromptSet([BOX])
         assert running._asked.question.propagate is True
+
+
+class TestBenchmark:
+    def test_fits_writes_and_draws_and_goes_on_where_it_stopped(
+        self, tmp_path, monkeypatch, capsys
+    ):
+        model = write_tiny_cohort(tmp_path / "acdc")
+        benchmark = load_benchmark("calibration")
+        monkeypatch.setattr(benchmark, "DATA", tmp_path)
+        monkeypatch.setattr(benchmark, "GROUPS", {"acdc": benchmark.Group((1,), 1, 2, 2)})
+        out, constants = tmp_path / "out", tmp_path / "calibration.toml"
+        job = ["--out", str(out), "--model", str(model), "--write", str(constants)]
+        assert benchmark.main([*job, "--device", "cpu"]) == 0
+        shown = capsys.readouterr().out
+        assert "| calibrated |" in shown
+        ((digest, entry),) = read_calibrations(constants).items()
+        assert entry["targets"] == 2
+        assert calibration_of(digest, constants).slope == entry["slope"]
+        assert next(out.glob("*/reliability.png")).read_bytes()[:4] == b"\x89PNG"
+        samples = sorted(out.glob("*/*.npz"))
+        stamps = [file.stat().st_mtime_ns for file in samples]
+        assert len(samples) == 2
+        assert benchmark.main([*job, "--device", "cpu"]) == 0
+        assert [file.stat().st_mtime_ns for file in samples] == stamps
+        assert capsys.readouterr().out == shown
+
+    def test_wrong_voxels_are_found_by_rank(self):
+        benchmark = load_benchmark("calibration")
+        share = np.array([0.9, 0.6, 0.4, 0.1])
+        mask, truth = share > 0.5, np.array([True, False, True, False])
+        assert benchmark.found_errors(share, mask, truth) == 1.0
+        assert benchmark.found_errors(share, mask, ~truth) == 0.0
+        assert np.isnan(benchmark.found_errors(share, mask, mask))
+
+
+class TestCommandLine:
+    def test_the_file_is_on_the_grid_of_the_image(self, tmp_path):
+        from promptseg.cli import main
+
+        model = write_tiny_cohort(tmp_path)
+        image = tmp_path / "images" / "patient001_frame01.nii.gz"
+        affine = np.array([[0, -1.5, 0, 4], [1.5, 0, 0, -7], [0, 0, 6, 2], [0, 0, 0, 1.0]])
+        nib.save(nib.Nifti1Image(np.asarray(nib.load(image).dataobj), affine), image)
+        job = ["segment", image, "-o", tmp_path / "m.nii.gz", "--model", model]
+        job += ["--box", "8,7,2,24,21,3", "--uncertainty", tmp_path / "u.nii.gz"]
+        assert main([str(part) for part in job]) == 0
+        doubt = ps.read(tmp_path / "u.nii.gz")
+        np.testing.assert_allclose(doubt.affine, affine, atol=1e-6)
+        assert doubt.data.dtype == np.float32
+        assert doubt.shape == (32, 30, 5)
+        assert 0 <= doubt.data.min() < doubt.data.max() <= 1
+        volume = ps.read(image)
+        owner = ps.Segmenter.from_pretrained(model)
+        again = owner.segment(volume, [Box((8, 7, 2), (24, 21, 3))], uncertainty=True)
+        np.testing.assert_allclose(doubt.data, again.uncertainty, atol=1e-6)

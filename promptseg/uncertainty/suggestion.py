@@ -13,9 +13,9 @@ from promptseg.engine import Answered
 from promptseg.prompts import Point, PromptSet
 from promptseg.slice_prompts import sort_prompts
 
-REACH = 0.5
-LEAST_REACH = 1.5
-EDGE_SLICES = 0.5
+REACH, LEAST_REACH = 0.1, 1.0
+POOR = 0.15
+TRUST = 0.5
 GIVEN = 0.3
 
 
@@ -50,7 +50,6 @@ class SliceState:
         doubt: Sum of min(p, 1 - p): the wrong area if every probability were right.
         poor: The wrong area by predicted quality and presence.
         change: The area that differs from the neighbours, mean of both.
-        end: Area that the target should still have beyond, where a walk ends abruptly.
         given: Prompts on the slice.
     """
 
@@ -58,13 +57,12 @@ class SliceState:
     doubt: float
     poor: float
     change: float
-    end: float
     given: int
 
     @property
     def wrong(self) -> float:
-        """Expected wrong area."""
-        return (self.doubt + self.poor + self.change) / 3 + self.end
+        """Expected wrong area; predicted quality counts little, it is not calibrated."""
+        return (self.doubt + self.change) / 2 + POOR * self.poor
 
 
 States = dict[int, SliceState]
@@ -78,7 +76,9 @@ def suggest(
     A correction repairs its slice and, less and less, those up to the next prompted ones; so a
     slice counts by the wrong area expected there and, discounted by distance, around it. Large
     masks are corrected more surely than the tips of a target, and slices that were prompted
-    before, and those next to them, have less left to gain.
+    before, and those next to them, have less left to gain. What is expected to be wrong was
+    chosen on left atrium cases outside 57-68: unsure edges and change between neighbours
+    agreed with the true errors (correlation 0.9 in five of six), predicted quality did not.
 
     Args:
         answered: What `Engine.run` gave.
@@ -90,12 +90,12 @@ def suggest(
     """
     best: Suggestion | None = None
     for group in answered:
-        axis, count = group.frame.axis, group.frame.shape[group.frame.axis]
+        axis = group.frame.axis
         for target, masks in group.answers.items():
             if targets is not None and target not in targets:
                 continue
             given = prompted_slices(prompts, axis, group.frame.shape, target)
-            states = slice_states(masks, given, count)
+            states = slice_states(masks, given)
             values = slice_values(states)
             if not values:
                 continue
@@ -118,29 +118,25 @@ def prompted_slices(
     return {index: (clicks + drawn).count(index) for index in {*clicks, *drawn}}
 
 
-def slice_states(masks: Mapping[int, SliceMask], given: Mapping[int, int], count: int) -> States:
+def slice_states(masks: Mapping[int, SliceMask], given: Mapping[int, int]) -> States:
     """State of every slice on which a target has a mask.
 
     Args:
         masks: Answers by slice.
         given: Prompts by slice.
-        count: Slices of the volume.
     """
     filled = {i: mask for i, mask in masks.items() if mask.area}
     shares = {i: np.asarray(mask.logits.sigmoid()) for i, mask in filled.items()}
-    largest = max((mask.area for mask in filled.values()), default=0)
     states = {}
     for index, mask in filled.items():
         share, area = shares[index], float(mask.area)
-        sides = [i for i in (index - 1, index + 1) if 0 <= i < count]
-        near = [shares[i] for i in sides if i in shares]
+        near = [shares[i] for i in (index - 1, index + 1) if i in shares]
         known = mask.given is not None
         states[index] = SliceState(
             area=area,
             doubt=0.0 if known else float(np.minimum(share, 1 - share).sum()),
             poor=0.0 if known else area * (1 - mask.quality * mask.presence),
             change=float(np.mean([np.abs(share - n).sum() for n in near])) / 2 if near else 0.0,
-            end=EDGE_SLICES * (len(sides) - len(near)) * area**2 / largest,
             given=given.get(index, 0),
         )
     return states
@@ -156,11 +152,9 @@ def slice_values(states: States) -> dict[int, float]:
     values = {}
     for index, state in states.items():
         stretch = between(index, states, fixed)
-        reached = sum(
-            states[i].wrong * math.exp(-abs(i - index) / reach) * fresh(i, states, fixed, reach)
-            for i in stretch
-        )
-        values[index] = reached * state.area / largest * fresh(index, states, fixed, reach)
+        reached = sum(states[i].wrong * math.exp(-abs(i - index) / reach) for i in stretch)
+        trust = (state.area / largest) ** TRUST
+        values[index] = reached * trust * fresh(index, states, fixed, reach)
     return values
 
 
@@ -186,7 +180,6 @@ def reason(index: int, states: States) -> str:
         "its edge is unsure": "doubt",
         "the network predicts a poor mask": "poor",
         "it differs from its neighbours": "change",
-        "the target ends abruptly next to it": "end",
     }
     usual = {
         name: float(np.median([getattr(s, name) / s.area for s in states.values()]))
