@@ -77,7 +77,7 @@ class TestRoutes:
         np.testing.assert_allclose(clip.encode_texts(TEXTS), texts, atol=1e-6)
 
     def test_an_architecture_file_with_a_checkpoint(self, models):
-        folder, saved = models
+        folder, _ = models
         clip = load_clip(folder / "tiny-clip.json", folder / "plain.pt", device="cpu")
         texts = load_clip(folder / "plain", device="cpu").encode_texts(TEXTS)
         np.testing.assert_allclose(clip.encode_texts(TEXTS), texts, atol=1e-6)
@@ -226,7 +226,6 @@ class TestRefusals:
             assert not witness.exists()
 
     def test_a_torchscript_archive(self, models, tmp_path):
-        folder, _ = models
         torch.jit.script(torch.nn.Linear(2, 2)).save(str(tmp_path / "ViT-B-32.pt"))
         message = self.refused("ViT-B-32", tmp_path / "ViT-B-32.pt")
         assert "ViT-B-32.pt" in message
