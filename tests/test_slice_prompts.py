@@ -86,9 +86,8 @@ class TestSorting:
         with pytest.raises(PromptError, match=r"flat along axis 0.*axis 2.*use axis 0"):
             sort(Box((2, 3, 4), (3, 9, 9)))
 
-    def test_words_are_refused_by_name(self):
-        with pytest.raises(PromptError, match="text 'left atrium' cannot be used"):
-            sort(Point((1, 1, 1)), Text("left atrium"))
+    def test_words_point_at_no_slice(self):
+        assert list(sort(Point((1, 1, 1)), Text("left atrium", target=2))) == [1]
 
 
 class TestLimits:

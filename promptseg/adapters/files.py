@@ -26,7 +26,7 @@ INFO, CONFIG = "promptseg.json", "adapter_config.json"
 LORA, HEADS = "adapter_model.safetensors", "heads.safetensors"
 MAX_BYTES = {LORA: 512 << 20, HEADS: 4 << 30}
 PREFIX = "base_model.model."
-TOKEN, DELTA = "token.", "delta."
+TOKEN, DELTA, PROJECTION = "token.", "delta.", "text.weight"
 # Options of peft under which the same tensors would mean something else.
 PLAIN_OPTIONS: dict[str, tuple[Any, ...]] = {
     "peft_type": ("LORA",),
@@ -51,6 +51,7 @@ class Adapter:
         lora: Low-rank matrices by peft's names, `base_model.model.<layer>.lora_A.weight`.
         tokens: (C,) token by label.
         deltas: What to add to a parameter of the base, by the parameter's name.
+        projection: (C, D) from embeddings of words to tokens, None where words were not learned.
         folder: Where it was read from.
     """
 
@@ -60,11 +61,25 @@ class Adapter:
     tokens: Mapping[int, Tensor] = field(default_factory=dict)
     deltas: Mapping[str, Tensor] = field(default_factory=dict)
     folder: Path | None = None
+    projection: Tensor | None = None
 
     @property
     def layers(self) -> list[str]:
         """Names of the base's layers with low-rank matrices, in order."""
         return sorted({layer_of(name) for name in self.lora})
+
+    def token(self, label: int, shift: Tensor | None = None) -> Tensor:
+        """(C,) token of a label.
+
+        Args:
+            label: One that has a token.
+            shift: (D,) embedding of the words that name it less that of its name; None for the
+                name itself, and without effect where words were not learned.
+        """
+        plain = self.tokens[label]
+        if shift is None or self.projection is None:
+            return plain
+        return plain + self.projection.to(plain) @ shift.to(plain)
 
     @cached_property
     def digest(self) -> str:
@@ -129,6 +144,7 @@ def read_adapter(source: str | os.PathLike[str]) -> Adapter:
     lora = read_tensors(folder / LORA, info) if info.method != "none" else {}
     if info.method != "none":
         _check_config(folder / CONFIG, info, lora)
+    projection = heads.pop(PROJECTION, None)
     odd = [name for name in heads if not name.startswith((TOKEN, DELTA))]
     if odd:
         raise AdapterError(f"{folder / HEADS} holds {odd[0]!r}: expected token.* and delta.*")
@@ -140,7 +156,8 @@ def read_adapter(source: str | os.PathLike[str]) -> Adapter:
         )
     deltas = {n.removeprefix(DELTA): t.float() for n, t in heads.items() if n.startswith(DELTA)}
     by_label = {int(label): token for label, token in tokens.items()}
-    return Adapter(folder.resolve().name, info, lora, by_label, deltas, folder)
+    projection = None if projection is None else projection.float()
+    return Adapter(folder.resolve().name, info, lora, by_label, deltas, folder, projection)
 
 
 def read_tensors(path: Path, info: AdapterInfo) -> dict[str, Tensor]:
@@ -243,7 +260,9 @@ def _write_all(folder: Path, contents: Mapping[str, bytes]) -> None:
 def _heads(adapter: Adapter) -> dict[str, Tensor]:
     tokens = {f"{TOKEN}{label}": t.float().contiguous() for label, t in adapter.tokens.items()}
     deltas = {f"{DELTA}{name}": t.half().contiguous() for name, t in adapter.deltas.items()}
-    return {**tokens, **deltas}
+    if adapter.projection is None:
+        return {**tokens, **deltas}
+    return {**tokens, **deltas, PROJECTION: adapter.projection.float().contiguous()}
 
 
 def _config(adapter: Adapter) -> str:

@@ -50,6 +50,9 @@ def check_fits(
         _check_shape(name, key, delta, tuple(found.shape))
     for label, token in adapter.tokens.items():
         _check_shape(name, f"token of label {label}", token, (spec.concept,))
+    if adapter.projection is not None:
+        inputs = adapter.projection.shape[-1]
+        _check_shape(name, "projection of words", adapter.projection, (spec.concept, inputs))
 
 
 def _check_lora(adapter: Adapter, layers: Mapping[str, nn.Module]) -> None:

@@ -32,6 +32,8 @@ class AdapterInfo:
         targets: Which layers were adapted: `attention`, `mlp`, `decoder` and so on.
         decoder: `frozen`, `lora` or `full`.
         synonyms: Other words for the organ.
+        label_words: By label, the words that a text prompt may use for it.
+        text_sha256: Digest of the text tower that the projection was learned on, empty without.
         modality: `CT`, `MR` or None.
         window: Intensity window to use where the user names none.
         axis: Slice axis it was trained along.
@@ -63,6 +65,8 @@ class AdapterInfo:
     targets: tuple[str, ...] = ("attention",)
     decoder: str = "full"
     synonyms: tuple[str, ...] = ()
+    label_words: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    text_sha256: str = ""
     modality: str | None = None
     window: str = "auto"
     axis: str = "auto"
@@ -82,6 +86,8 @@ class AdapterInfo:
         for name in ("targets", "synonyms", "training_cases", "validation_cases"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         object.__setattr__(self, "labels", {int(k): str(v) for k, v in self.labels.items()})
+        named = {int(k): tuple(map(str, v)) for k, v in self.label_words.items()}
+        object.__setattr__(self, "label_words", named)
         if not self.organ.strip():
             raise AdapterError("organ is empty: name what the adapter segments")
         if not self.labels or min(self.labels) < 1:
@@ -96,6 +102,13 @@ class AdapterInfo:
         """Organ, synonyms and label names, in lower case."""
         named = (self.organ, *self.synonyms, *self.labels.values())
         return tuple(dict.fromkeys(word.strip().lower() for word in named))
+
+    @property
+    def vocabulary(self) -> dict[int, tuple[str, ...]]:
+        """Words by label, its name first."""
+        only = (self.organ, *self.synonyms) if len(self.labels) == 1 else ()
+        words = {k: (name, *only, *self.label_words.get(k, ())) for k, name in self.labels.items()}
+        return {label: tuple(dict.fromkeys(named)) for label, named in words.items()}
 
     def to_json(self) -> str:
         """Text of promptseg.json."""

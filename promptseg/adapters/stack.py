@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -68,6 +69,27 @@ class AdapterStack:
     def tokens(self) -> Mapping[int, Tensor]:
         """(C,) token by label of the active adapter."""
         return {} if self.active is None else self.active.tokens
+
+    @property
+    def base_sha256(self) -> str:
+        """Digest of the base's weights, whatever is attached to it."""
+        return self._base if self._held else base_digest(self.backbone)
+
+    @contextmanager
+    def using(self, name: str | None) -> Iterator[None]:
+        """Switch to an adapter for a while; what is active already keeps its scale.
+
+        Raises:
+            AdapterError: There is no such adapter.
+        """
+        kept = self._active, self.scale
+        if name != self._active:
+            self.use(name)
+        try:
+            yield
+        finally:
+            if kept != (self._active, self.scale):
+                self.use(*kept)
 
     def get(self, name: str) -> Adapter:
         """Adapter of that name.

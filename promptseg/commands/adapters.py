@@ -41,7 +41,8 @@ def _list(arguments: argparse.Namespace) -> int:
     infos = {name: read_info(folder / INFO) for name, folder in list_adapters().items()}
     if arguments.json:
         rows = [{"name": name, "organ": i.organ, "backbone": i.backbone, "labels":
-                 {str(k): v for k, v in i.labels.items()}, "scores": dict(i.scores)}
+                 {str(k): v for k, v in i.labels.items()}, "scores": dict(i.scores),
+                 "words": {str(k): list(v) for k, v in i.vocabulary.items()}}
                 for name, i in infos.items()]  # fmt: skip
         print_json({"adapters": rows})
     elif not infos:
@@ -51,7 +52,14 @@ def _list(arguments: argparse.Namespace) -> int:
         for name, info in infos.items():
             labels = ", ".join(f"{label} {word}" for label, word in info.labels.items())
             print(f"{name.ljust(width)}  {info.backbone}  {labels}")
+            for words in info.vocabulary.values():
+                print(f"{' ' * width}  --text {_shown(words)}")
     return 0
+
+
+def _shown(words: tuple[str, ...], most: int = 12) -> str:
+    """The first of some words."""
+    return ", ".join(words[:most]) + (f", and {len(words) - most} more" if words[most:] else "")
 
 
 def _info(arguments: argparse.Namespace) -> int:
@@ -63,6 +71,7 @@ def _info(arguments: argparse.Namespace) -> int:
         "name": adapter.name,
         **asdict(adapter.info),
         "labels": {str(label): word for label, word in adapter.info.labels.items()},
+        "label_words": {str(k): list(words) for k, words in adapter.info.vocabulary.items()},
         "folder": str(adapter.folder),
         "sha256": adapter.digest,
         "parameters": sum(tensor.numel() for tensor in numbers),

@@ -44,7 +44,7 @@ def _add_user(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--jitter", metavar="SHARE", type=float, default=0.05, help="of a box's side, default 0.05"
     )
-    group.add_argument("--text", metavar="WORDS", help="of text, default the adapter's organ")
+    group.add_argument("--text", metavar="WORDS", help="of text, default the adapter's labels")
     group.add_argument("--scribbles", metavar="DIR", type=Path, help="human scribbles")
     group.add_argument(
         "--refine",

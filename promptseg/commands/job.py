@@ -90,13 +90,25 @@ class Run:
         )
 
     def summary(self) -> list[str]:
-        """One line a target for a person."""
+        """One line a target for a person, and what became of the words."""
         found = {target: int(self.result.mask(target).sum()) for target in self.result.targets}
         return [
             f"target {target}: {voxels} voxels, {self.result.volume_ml(target):.1f} ml, "
             f"predicted quality {self.result.score.get(target, float('nan')):.2f}"
             for target, voxels in found.items()
-        ]
+        ] + [_told(told) for told in self.result.report.get("text", ())]
+
+
+def _told(told: Mapping[str, Any]) -> str:
+    """What became of the words of one target."""
+    if not told["found"]:
+        return f"target {told['target']}: {told['reason']}"
+    sure = "" if told["likeness"] == 1 else f", likeness {told['likeness']:.2f}"
+    note = f"; {told['note']}" if told["note"] else ""
+    return (
+        f"target {told['target']}: {told['words']!r} taken as {told['concept']}{sure}, by the "
+        f"adapter {told['adapter']}{note}"
+    )
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
@@ -157,13 +169,15 @@ def run_job(volume: Volume, prompts: PromptSet, choices: Choices) -> Run:
         PromptsegError: The model, the adapter, the window or the prompts cannot be used.
     """
     from promptseg.intensity import choose_window
+    from promptseg.prompts import Text
 
     if choices.window != "auto":
         choose_window(volume, choices.window)
     started = time.perf_counter()
     adapters = choices.adapters
-    if len(adapters) > 1 and len(prompts):
-        raise UsageError(f"--adapter is given {len(adapters)} times: give one, or no prompt")
+    if len(adapters) > 1 and any(not isinstance(prompt, Text) for prompt in prompts):
+        raise UsageError(f"--adapter is given {len(adapters)} times: give one, or words, or none "
+                         "of points, boxes and scribbles")  # fmt: skip
     segmenter = _segmenter(choices)
     loaded = time.perf_counter()
     with Bars() as bars:

@@ -73,7 +73,7 @@ def evaluate(
         window: As in `Segmenter.segment`.
         refine: How clicks correct: `network`, and in a volume `graph_cut` or `both`, as in
             `Session.refine`.
-        text: Words of the protocol `text`; None takes the adapter's organ.
+        text: Words of the protocol `text`; None takes the adapter's name of each label.
         scribbles: Folder with human scribbles; None simulates them.
         against: Baselines on the same prompts: `ellipse`, `grabcut`, `random_walker`,
             `graph_cut`, `network`.

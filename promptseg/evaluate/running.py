@@ -71,18 +71,17 @@ def run(
     Raises:
         PromptError: The model cannot use the protocol's prompts.
     """
-    if settings.text is None:
-        settings = replace(settings, text=getattr(segmenter, "organ", None))
     rows: list[Row] = []
     worst: list[Picture] = []
     for number, case in enumerate(cases, start=1):
         labels = present_labels(case.labels) if settings.label is None else [settings.label]
-        if settings.protocol == "text" and len(labels) > 1:
+        if settings.protocol == "text" and settings.text is not None and len(labels) > 1:
             raise PromptError(
                 f"{case.name} has labels {labels}: say with label which one the words mean"
             )
         for label in labels:
-            played = list(trials(segmenter, case, label, settings))
+            spoken = replace(settings, text=settings.text or words_for(segmenter, label))
+            played = list(trials(segmenter, case, label, spoken))
             scores = [trial_scores(trial, settings) for trial in played]
             rows.append(_row(case, label, scores, settings))
             worst.append(_picture(case, label, played, [s["dice"] for s in scores]))
@@ -90,6 +89,15 @@ def run(
         if progress is not None and count is not None:
             progress("evaluate", number, count)
     return Report(rows, described(segmenter, settings), worst)
+
+
+def words_for(segmenter: Segmenter, label: int) -> str | None:
+    """What the active adapter calls a label, or its organ where it has only one label."""
+    adapters = getattr(segmenter, "adapters", None)
+    if adapters is None or adapters.active is None:
+        return segmenter.organ
+    info = adapters.active.info
+    return info.labels.get(label, info.organ if len(info.labels) == 1 else None)
 
 
 def trials(segmenter: Segmenter, case: Case, label: int, settings: Settings) -> Iterator[Played]:

@@ -35,7 +35,7 @@ class Settings:
         axis: Slice axis; `auto` is that of the largest spacing.
         window: As in `Segmenter.segment`.
         refine: How clicks correct an answer, as in `Session.refine`; slices know `network` only.
-        text: Words of the protocol `text`; None takes the adapter's organ.
+        text: Words of the protocol `text`; None takes the adapter's name of each label.
         scribbles: Folder with human scribbles; None simulates them.
         against: Baselines run beside the network on the same prompts.
 

@@ -23,6 +23,8 @@ from promptseg.finetune.named_losses import RowLoss
 from promptseg.finetune.views import View
 
 SCORING, PRESENCE, OTHERS = 1.0, 0.4, 0.1
+NAMED_EVERY = 4
+ASKED_MOST = 4
 CACHE_BYTES = 2 << 30
 
 
@@ -36,6 +38,7 @@ class Rows:
         prompts: One a row; without anything where the token speaks.
         tokens: True if the token is given.
         ambiguous: True if three candidates are wanted.
+        prompted: True if prompts are given.
     """
 
     views: list[int]
@@ -43,25 +46,46 @@ class Rows:
     prompts: list[PixelPrompts]
     tokens: bool = False
     ambiguous: bool = False
+    prompted: bool = True
 
 
-def rows_of(views: Sequence[View], labels: int) -> list[Rows]:
-    """All questions to the decoder, sorted by kind; kinds without a row are left out."""
-    pairs = [(n, place) for n in range(len(views)) for place in range(labels)]
+def rows_of(views: Sequence[View], labels: int, named: bool = False) -> list[Rows]:
+    """All questions to the decoder, sorted by kind; kinds without a row are left out.
+
+    Args:
+        views: In the batch.
+        labels: How many.
+        named: True to give the token beside the prompts now and then, as words with a click do.
+    """
+    pairs = [(n, place) for n, view in enumerate(views) for place in asked_of(view, labels)]
     kinds = [
-        Rows([n for n, _ in pairs], [p for _, p in pairs], [PixelPrompts()] * len(pairs), True)
+        Rows([n for n, _ in pairs], [p for _, p in pairs], [PixelPrompts()] * len(pairs), True,
+             prompted=False)
+    ]  # fmt: skip
+    asked = [
+        (n, place, prompt, single, named and (view.number + k) % NAMED_EVERY == 0)
+        for n, view in enumerate(views)
+        for k, (place, prompt, single) in enumerate(
+            zip(view.places, view.prompts, view.ambiguous, strict=True)
+        )
     ]
     for ambiguous in (False, True):
-        asked = [
-            (n, place, prompt)
-            for n, view in enumerate(views)
-            for place, prompt, single in zip(view.places, view.prompts, view.ambiguous, strict=True)
-            if single == ambiguous
-        ]
-        if asked:
-            numbers, places, prompts = (list(column) for column in zip(*asked, strict=True))
-            kinds.append(Rows(numbers, places, prompts, False, ambiguous))
+        for token in (False, True):
+            rows = [row[:3] for row in asked if row[3:] == (ambiguous, token)]
+            if rows:
+                numbers, places, prompts = (list(column) for column in zip(*rows, strict=True))
+                kinds.append(Rows(numbers, places, prompts, token, ambiguous))
     return kinds
+
+
+def asked_of(view: View, labels: int) -> list[int]:
+    """Places of the labels whose tokens are asked of a view: all, or of many its own and others."""
+    if labels <= ASKED_MOST:
+        return list(range(labels))
+    own = view.places[0] if view.places else view.number % labels
+    step = 1 + view.number // labels % (labels - 1)
+    others = [(own + step + n) % labels for n in range(labels)]
+    return [own, *(place for place in others if place != own)][:ASKED_MOST]
 
 
 class Objective:
@@ -96,17 +120,16 @@ class Objective:
         counts = torch.tensor([max(1, len(view.prompts)) for view in views], device=self.device)
         total = masks.new_zeros(())
         parts: dict[str, float] = {}
-        for rows in rows_of(views, masks.shape[1]):
-            share = self.unprompted if rows.tokens else 1 - self.unprompted
+        for rows in rows_of(views, masks.shape[1], named=self.unprompted > 0):
+            share = 1 - self.unprompted if rows.prompted else self.unprompted
             if share == 0:
                 continue
-            decoded = self.decode(embedding, rows, views[0].size)
+            decoded = self.decode(embedding, rows, views[0].size, [view.number for view in views])
             target = masks[rows.views, rows.places]
             losses, overlap = row_losses(decoded, target, self.loss)
-            each = counts[rows.views] if not rows.tokens else masks.shape[1]
+            each = counts[rows.views] if rows.prompted else min(masks.shape[1], ASKED_MOST)
             total = total + (losses * share / each).sum()
-            name = "token_iou" if rows.tokens else "click_iou" if rows.ambiguous else "prompt_iou"
-            parts[name] = float(overlap.mean())
+            parts[_kind(rows)] = float(overlap.mean())
         return total, parts
 
     def embed(self, views: Sequence[View]) -> Embedding:
@@ -130,13 +153,30 @@ class Objective:
         with autocast(self.device, self.precision):
             return self.backbones[views[0].size].encode(images)
 
-    def decode(self, embedding: Embedding, rows: Rows, size: int) -> Decoded:
-        """Answers of some rows on views of `size` pixels a side."""
+    def decode(
+        self, embedding: Embedding, rows: Rows, size: int, numbers: Sequence[int] | None = None
+    ) -> Decoded:
+        """Answers of some rows on views of `size` pixels a side.
+
+        Args:
+            embedding: Of the views.
+            rows: What is asked.
+            size: Of the views.
+            numbers: Of the views, to name the labels in changing words; None for their names.
+        """
         backbone = self.backbones[size]
         batch = PromptBatch.collate(rows.prompts, size, backbone.spec.mask_size).to(self.device)
-        token = self.learner.tokens[rows.places] if rows.tokens else None
+        drawn = None if numbers is None else [numbers[n] for n in rows.views]
+        token = self.learner.named(rows.places, drawn) if rows.tokens else None
         with autocast(self.device, self.precision):
             return backbone.decode(embedding[rows.views], batch, rows.ambiguous, token)
+
+
+def _kind(rows: Rows) -> str:
+    """What the overlap of some rows is called in the log."""
+    if not rows.prompted:
+        return "token_iou"
+    return ("named_" if rows.tokens else "") + ("click_iou" if rows.ambiguous else "prompt_iou")
 
 
 def row_losses(decoded: Decoded, target: Tensor, loss: RowLoss) -> tuple[Tensor, Tensor]:

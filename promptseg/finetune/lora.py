@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from promptseg.adapters.info import AdapterInfo
 from promptseg.backbones.base import Backbone
 from promptseg.errors import AdapterError
 from promptseg.finetune.config import FinetuneConfig
+from promptseg.finetune.words import LabelWords
 
 ENCODERS = ("image_encoder", "vision_encoder")
 PROMPT_SIDE = ("prompt_encoder", "mask_decoder")
@@ -91,11 +92,13 @@ class Learner:
 
     Args:
         backbone: Its module is changed in place.
-        tokens: (L, C) one token a label.
+        tokens: (L, C) of each label what its token has beside the projection of its words.
         lora: Low-rank matrices by peft's names.
         heads: Parameters of the base that learn, by name.
         base: Their values before.
         flags: Of every parameter of the base, whether it took gradients before.
+        words: Wordings of the labels; None where no tower understands them.
+        projection: (C, D) from their embeddings to tokens.
     """
 
     backbone: Backbone
@@ -104,12 +107,15 @@ class Learner:
     heads: Mapping[str, nn.Parameter]
     base: Mapping[str, Tensor]
     flags: Mapping[nn.Parameter, bool]
+    words: LabelWords | None = None
+    projection: nn.Parameter | None = None
 
     @property
     def parameters(self) -> dict[str, nn.Parameter]:
         """Everything that learns, by a name unique among them."""
         heads = {f"head {name}": parameter for name, parameter in self.heads.items()}
-        return {"tokens": self.tokens, **self.lora, **heads}
+        words = {} if self.projection is None else {"projection": self.projection}
+        return {"tokens": self.tokens, **words, **self.lora, **heads}
 
     @property
     def count(self) -> int:
@@ -123,6 +129,19 @@ class Learner:
         low_rank = any(name.startswith(tuple(encoder)) for name in self.lora)
         return not low_rank and not any(name.startswith(ENCODERS) for name in self.heads)
 
+    def named(self, places: Sequence[int], numbers: Sequence[int] | None = None) -> Tensor:
+        """(B, C) tokens of B labels.
+
+        Args:
+            places: Of the labels.
+            numbers: Of the views, which choose the wording; None for the labels' names.
+        """
+        tokens = self.tokens[list(places)]
+        if self.words is None or self.projection is None:
+            return tokens
+        embeddings = self.words.chosen(places, numbers).to(tokens)
+        return tokens + embeddings @ self.projection.T * self.words.size**-0.5
+
     def modes(self) -> None:
         """Dropout of LoRA on; all else as at inference, so that frozen statistics stay."""
         self.backbone.module.eval()
@@ -132,12 +151,13 @@ class Learner:
     def adapter(self, name: str, info: AdapterInfo) -> Adapter:
         """What was learned so far, copied."""
         lora = {key: p.detach().cpu().clone() for key, p in self.lora.items()}
-        tokens = {
-            label: token.detach().cpu().clone()
-            for label, token in zip(info.labels, self.tokens, strict=True)
-        }
+        named = self.named(range(len(self.tokens))).detach().cpu()
+        tokens = {label: token.clone() for label, token in zip(info.labels, named, strict=True)}
         deltas = {key: p.detach().cpu() - self.base[key].cpu() for key, p in self.heads.items()}
-        return Adapter(name, info, lora, tokens, deltas)
+        projection = None
+        if self.words is not None and self.projection is not None:
+            projection = self.projection.detach().cpu() * self.words.size**-0.5
+        return Adapter(name, info, lora, tokens, deltas, projection=projection)
 
     def release(self) -> None:
         """Give the backbone back as it was."""
@@ -150,13 +170,16 @@ class Learner:
             parameter.requires_grad_(flag)
 
 
-def make_learner(backbone: Backbone, config: FinetuneConfig, labels: int) -> Learner:
+def make_learner(
+    backbone: Backbone, config: FinetuneConfig, labels: int, words: LabelWords | None = None
+) -> Learner:
     """Wrap a backbone for training; what does not learn is frozen.
 
     Args:
         backbone: On its device, without adapters.
         config: Which parts learn, and how.
         labels: Number of tokens.
+        words: Wordings of the labels, where tokens are to follow words.
 
     Raises:
         AdapterError: The backbone takes no token, or has no layer for a target.
@@ -179,11 +202,13 @@ def make_learner(backbone: Backbone, config: FinetuneConfig, labels: int) -> Lea
                 freeze_key(module)
             lora = injection.lora_parameters(module, SLOT)
         tokens = _first_tokens(backbone, labels)
+        projection = None if words is None else _first_projection(tokens, words.size)
     heads = {name: p for name, p in named.items() if _learns(name, config)}
     for parameter in (*lora.values(), *heads.values()):
         parameter.requires_grad_(True)
     base = {name: parameter.detach().clone() for name, parameter in heads.items()}
-    return Learner(backbone, tokens, lora, heads, base, flags)
+    words = None if words is None else words.to(tokens.device)
+    return Learner(backbone, tokens, lora, heads, base, flags, words, projection)
 
 
 def _options(config: FinetuneConfig) -> dict[str, Any]:
@@ -211,3 +236,9 @@ def _first_tokens(backbone: Backbone, labels: int) -> nn.Parameter:
     if backbone.spec.family == "promptseg":
         noise = noise + module.get_parameter("mask_decoder.concept.weight").detach().cpu()
     return nn.Parameter(noise.to(device))
+
+
+def _first_projection(tokens: nn.Parameter, size: int) -> nn.Parameter:
+    """Small: labels start almost alike, and unlike enough to come apart."""
+    noise = torch.randn(tokens.shape[1], size) * 0.02 * size**0.5
+    return nn.Parameter(noise.to(tokens.device))

@@ -93,6 +93,8 @@ def make_plan(
         seconds = config.minutes * 60
         steps = max(1, round(seconds * (half / small + (1 - half) / whole)))
     weights = sum(p.numel() * p.element_size() for p in module.parameters())
+    projection = learner.projection
+    named = learner.tokens.numel() + (0 if projection is None else projection.numel())
     return Plan(
         organ=config.organ,
         labels=labels,
@@ -100,9 +102,9 @@ def make_plan(
         training_cases=training_cases,
         validation_cases=validation_cases,
         trainable=learner.count,
-        total=sum(p.numel() for p in module.parameters()) + learner.tokens.numel(),
+        total=sum(p.numel() for p in module.parameters()) + named,
         lora_bytes=4 * sum(p.numel() for p in learner.lora.values()),
-        heads_bytes=2 * sum(p.numel() for p in learner.heads.values()) + 4 * learner.tokens.numel(),
+        heads_bytes=2 * sum(p.numel() for p in learner.heads.values()) + 4 * named,
         memory_bytes=weights + 4 * 4 * learner.count + seen,
         seconds_per_step=seconds / steps,
         steps=steps,

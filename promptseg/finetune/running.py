@@ -27,6 +27,7 @@ from promptseg.finetune.state import FILE, FOLDER, about
 from promptseg.finetune.trainer import Progress, Trainer
 from promptseg.finetune.validation import Validation
 from promptseg.finetune.views import ViewMaker
+from promptseg.finetune.words import label_words
 from promptseg.report import versions
 
 DEFAULT_STEPS = 1000
@@ -58,7 +59,7 @@ class Prepared:
 
     def info(self) -> AdapterInfo:
         """promptseg.json as it stands."""
-        config, spec = self.config, self.backbone.spec
+        config, spec, words = self.config, self.backbone.spec, self.learner.words
         method = "none" if not self.learner.lora else "dora" if config.dora else "lora"
         return AdapterInfo(
             organ=config.organ,
@@ -73,6 +74,10 @@ class Prepared:
             targets=config.target_names,
             decoder=config.decoder,
             synonyms=config.synonyms,
+            label_words={}
+            if words is None
+            else dict(zip(self.split.labels, words.names, strict=True)),
+            text_sha256="" if words is None else words.tower,
             modality=config.modality,
             window=window_of(config),
             axis=config.axis,
@@ -108,11 +113,13 @@ def prepared(
     backbone.module.to(processes.device)
     digest, wanted = base_digest(backbone), list(split.labels)
     cases = organ_cases(split.training, wanted, config)
-    learner = make_learner(backbone, config, len(wanted))
+    words = label_words(split.labels, config.synonyms)
+    learner = make_learner(backbone, config, len(wanted), words)
     try:
         maker = ViewMaker(cases, len(wanted), backbone.spec, config)
         names = [case.name for case in cases]
-        same = about(config.to_dict(), base=digest, training=names, labels=wanted)
+        tower = "" if words is None else words.tower
+        same = about(config.to_dict(), base=digest, training=names, labels=wanted, text=tower)
         trainer = Trainer(learner, maker, config, processes, folder, same)
         held = organ_cases(split.validation[: config.validation_slices], wanted, config)
         usable = [case for case in held if case.slices]

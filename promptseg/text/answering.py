@@ -1,0 +1,292 @@
+"""Words in a session: which adapter answers which target, alone or with the user's clicks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import Tensor
+
+from promptseg.auto import segment_unprompted
+from promptseg.embeddings import Progress
+from promptseg.engine import Answered, Timings, paint
+from promptseg.errors import PromptError
+from promptseg.prompts import Mask, Point, Prompt, PromptSet, Text
+from promptseg.slice_prompts import BOTH, CORRECTION, REFINE
+from promptseg.text.selecting import Choice, Selector
+from promptseg.uncertainty import Question
+from promptseg.volume import Segmentation
+
+if TYPE_CHECKING:
+    from promptseg.session import Session
+
+
+@dataclass
+class Group:
+    """What one adapter is asked.
+
+    Args:
+        choices: By target, of those that words name.
+        pixels: Prompts that point at something.
+        concepts: (C,) token by target of words given along with such prompts.
+        alone: (C,) token by key of words given alone.
+        targets: Target by key.
+    """
+
+    choices: dict[int, Choice] = field(default_factory=dict)
+    pixels: list[Prompt] = field(default_factory=list)
+    concepts: dict[int, Tensor] = field(default_factory=dict)
+    alone: dict[int, Tensor] = field(default_factory=dict)
+    targets: dict[int, int] = field(default_factory=dict)
+
+
+class Spoken:
+    """The part of a session that understands words.
+
+    Every adapter that words ask for gets a session of its own, in which its embeddings stay; the
+    segmenter's active adapter is the same afterwards.
+
+    Args:
+        owner: The session that the prompts were given to.
+    """
+
+    def __init__(self, owner: Session) -> None:
+        self.owner = owner
+        self.selector = Selector(owner.segmenter.adapters)
+        self.sessions: dict[str | None, Session] = {}
+        self._names: tuple[str | None, ...] = ()
+        self._wholes: dict[tuple[Any, ...], np.ndarray] = {}
+
+    def check(self, prompts: Sequence[Prompt]) -> None:
+        """Raise PromptError unless the words of all prompts can be answered."""
+        for prompt in prompts:
+            if isinstance(prompt, Text):
+                self.selector.choose(prompt.words, self.owner.volume.modality)
+
+    def answer(
+        self, prompts: PromptSet, propagate: bool, uncertainty: bool, progress: Progress | None
+    ) -> Segmentation:
+        """Answer resolved prompts of which some are words.
+
+        Words given alone are looked for in the whole volume, whatever `propagate` says.
+        """
+        groups = self._groups(renumbered(prompts))
+        results: dict[str | None, Segmentation] = {}
+        for name, group in groups.items():
+            with self.owner.segmenter.adapters.using(name):
+                results[name] = self._answer(name, group, propagate, uncertainty, progress)
+        self._names = tuple(results)
+        choices = {t: c for group in groups.values() for t, c in group.choices.items()}
+        merged = merge(list(results.values()))
+        return replace(
+            merged,
+            labels={target: choice.name for target, choice in choices.items()},
+            report={**self._report(results), "text": self._told(choices, merged),
+                    "vocabulary": list(self.selector.known())},
+        )  # fmt: skip
+
+    def session(self, name: str | None) -> Session:
+        """The session of an adapter, made while it is active."""
+        from promptseg.session import Session
+
+        if name not in self.sessions:
+            owner = self.owner
+            self.sessions[name] = Session(
+                owner.segmenter,
+                owner.volume,
+                owner.wanted_axis,
+                owner.wanted_window,
+                owner.wanted_consistency,
+            )
+        return self.sessions[name]
+
+    @contextmanager
+    def latest(self) -> Iterator[Session]:
+        """The session that gave the latest answer, with its adapter in use meanwhile.
+
+        Raises:
+            PromptError: Several adapters gave it, or none.
+        """
+        if len(self._names) != 1:
+            raise PromptError(
+                f"{len(self._names)} adapters gave the latest answer: ask for one target alone"
+            )
+        with self.owner.segmenter.adapters.using(self._names[0]):
+            yield self.sessions[self._names[0]]
+
+    def _groups(self, prompts: PromptSet) -> dict[str | None, Group]:
+        active = self.owner.segmenter.adapters.active
+        groups: dict[str | None, Group] = {}
+        for target in prompts.targets:
+            mine = prompts.for_target(target)
+            words = [prompt.words for prompt in mine if isinstance(prompt, Text)]
+            others = [prompt for prompt in mine if not isinstance(prompt, Text)]
+            if not words:
+                name = None if active is None else active.name
+                groups.setdefault(name, Group()).pixels += others
+                continue
+            choice = self.selector.choose(words[0], self.owner.volume.modality)
+            tokens = self.selector.tokens(choice)
+            group = groups.setdefault(choice.adapter, Group())
+            group.choices[target] = choice
+            self._place(group, target, others, tokens, prompts.targets)
+        return groups
+
+    def _place(
+        self,
+        group: Group,
+        target: int,
+        pixels: list[Prompt],
+        tokens: Mapping[int, Tensor],
+        taken: Sequence[int],
+    ) -> None:
+        """Sort one target's words and pixels into what its adapter is asked."""
+        late = [p for p in pixels if isinstance(p, Point) and p.role in (CORRECTION, BOTH, REFINE)]
+        if any(_starts(prompt) for prompt in pixels):
+            group.pixels += pixels
+            if len(tokens) == 1:
+                group.concepts[target] = next(iter(tokens.values()))
+        elif late or pixels:
+            group.pixels += self._corrected(group.choices[target], tokens, target, pixels)
+        else:
+            free = max([*taken, *group.targets, 0]) + 1
+            keys = [target, *range(free, free + len(tokens) - 1)]
+            group.alone |= dict(zip(keys, tokens.values(), strict=True))
+            group.targets |= dict.fromkeys(keys, target)
+
+    def _corrected(
+        self, choice: Choice, tokens: Mapping[int, Tensor], target: int, clicks: list[Prompt]
+    ) -> list[Prompt]:
+        """Clicks on what the words alone gave: that mask, and the clicks after it."""
+        key = (choice.adapter, choice.labels, choice.words)
+        if key not in self._wholes:
+            with self.owner.segmenter.adapters.using(choice.adapter):
+                session = self.session(choice.adapter)
+                engine = session.prepared(PromptSet(), self._axis(session))
+                found = paint(segment_unprompted(engine, dict(tokens)), engine.shape)
+                self._wholes[key] = found.labels > 0
+        mask = self._wholes[key]
+        if mask.any():
+            return [Mask(mask, target), *clicks]
+        return [replace(p, role=None) if isinstance(p, Point) else p for p in clicks]
+
+    def _answer(
+        self,
+        name: str | None,
+        group: Group,
+        propagate: bool,
+        uncertainty: bool,
+        progress: Progress | None,
+    ) -> Segmentation:
+        session, timings, began = self.session(name), Timings(), perf_counter()
+        pixels = PromptSet(group.pixels)
+        wanted = session.wanted_axis if group.pixels else self._axis(session)
+        engine = session.prepared(pixels, wanted)
+        timings.add("prepare", began)
+        began = perf_counter()
+        answered: list[Answered] = []
+        if group.pixels:
+            answered += engine.run(pixels, propagate, progress, group.concepts)
+        if group.alone:
+            answered += segment_unprompted(engine, group.alone, progress)
+        timings.add("segment", began)
+        question = Question(pixels, propagate, group.alone)
+        result = session.answered(engine, question, answered, timings)
+        if uncertainty:
+            doubt = session.uncertainty(progress=progress)
+            result = replace(result, uncertainty=doubt)
+        return regrouped(result, group.targets)
+
+    def _axis(self, session: Session) -> int | str:
+        active = session.segmenter.adapters.active
+        if active is None or session.wanted_axis != "auto":
+            return session.wanted_axis
+        return active.info.axis
+
+    def _told(self, choices: Mapping[int, Choice], result: Segmentation) -> list[dict[str, Any]]:
+        """What became of the words, for the report."""
+        told = []
+        for target, choice in choices.items():
+            found = bool((result.data == target).any())
+            reason = None
+            near = choice.nearest
+            if not found:
+                others = [name for name in self.selector.known() if name != choice.name]
+                near = self.selector.nearest(choice.words, others)
+                reason = (
+                    f"{choice.words!r} ({choice.name}) was judged absent from this volume by the "
+                    f"adapter {choice.adapter}; nearest others: {', '.join(near) or 'none'}"
+                )
+            told.append({"target": target, "words": choice.words, "concept": choice.name,
+                         "likeness": round(choice.likeness, 3), "adapter": choice.adapter,
+                         "sha256": self.owner.segmenter.adapters.get(choice.adapter).digest,
+                         "labels": list(choice.labels), "found": found, "reason": reason,
+                         "nearest": list(near), "note": choice.note or None})  # fmt: skip
+        return told
+
+    def _report(self, results: Mapping[str | None, Segmentation]) -> dict[str, Any]:
+        reports = [result.report for result in results.values()]
+        if len(reports) == 1:
+            return reports[0]
+        summed = {key: sum(report[key] for report in reports)
+                  for key in ("encoded_slices", "decoded_masks")}  # fmt: skip
+        timings: dict[str, float] = {}
+        for report in reports:
+            for stage, seconds in report["timings"].items():
+                timings[stage] = timings.get(stage, 0.0) + seconds
+        by_name = {name or "none": result.report for name, result in results.items()}
+        return {**reports[0], **summed, "timings": timings, "adapters": by_name}
+
+
+def renumbered(prompts: PromptSet) -> PromptSet:
+    """Several words on one target become targets of their own, the first keeping its number."""
+    seen: set[int] = set()
+    free = max(prompts.targets, default=0)
+    numbered: list[Prompt] = []
+    for prompt in prompts:
+        if isinstance(prompt, Text):
+            if prompt.target in seen:
+                free += 1
+                prompt = replace(prompt, target=free)
+            seen.add(prompt.target)
+        numbered.append(prompt)
+    return PromptSet(numbered)
+
+
+def regrouped(result: Segmentation, targets: Mapping[int, int]) -> Segmentation:
+    """Keys as the targets that they belong to."""
+    if all(key == target for key, target in targets.items()):
+        return result
+    data, score = result.data.copy(), dict(result.score)
+    for target in set(targets.values()):
+        keys = [key for key, meant in targets.items() if meant == target]
+        data[np.isin(result.data, keys)] = target
+        found = [score.pop(key) for key in keys if key in score]
+        score[target] = float(np.mean([s for s in found if s > 0] or [0.0]))
+    return replace(result, data=data, score=dict(sorted(score.items())))
+
+
+def merge(results: Sequence[Segmentation]) -> Segmentation:
+    """Answers of several adapters on one grid; what is taken stays taken."""
+    first = results[0]
+    if len(results) == 1:
+        return first
+    data, score = first.data.astype(np.uint16), dict(first.score)
+    doubts = [r.uncertainty for r in results if r.uncertainty is not None]
+    for result in results[1:]:
+        free = (data == 0) & (result.data > 0)
+        data[free] = result.data[free]
+        score |= result.score
+    doubt = np.maximum.reduce(doubts) if doubts else None
+    return replace(first, data=data, score=dict(sorted(score.items())), uncertainty=doubt)
+
+
+def _starts(prompt: Prompt) -> bool:
+    """True for a prompt that says by itself where something is."""
+    if isinstance(prompt, Point):
+        return prompt.positive and prompt.role not in (CORRECTION, BOTH, REFINE)
+    return getattr(prompt, "positive", True)

@@ -1,0 +1,92 @@
+"""Words to a known concept, or an honest no."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from promptseg.text.folding import Folded, fold
+from promptseg.text.tower import TextTower
+from promptseg.text.vocabulary import Concept, Vocabulary
+
+NEAREST = 3
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """What some words mean.
+
+    Args:
+        words: As they were given.
+        concept: None where they mean nothing that is known.
+        likeness: 1 for a listed name, else the cosine to the concept's vector; of refused words
+            that to the nearest concept.
+        nearest: Names of the nearest concepts, best first.
+    """
+
+    words: str
+    concept: Concept | None
+    likeness: float
+    nearest: tuple[str, ...] = ()
+
+    @property
+    def listed(self) -> bool:
+        """True if the words are one of the concept's names."""
+        return self.concept is not None and self.likeness == 1.0
+
+
+class Resolver:
+    """Finds the concept that words mean.
+
+    Listed names are looked up. Other words go through the tower to the concept with the nearest
+    vector, among those of the same side and the same numbers: no likeness of two organs makes up
+    for left and right.
+
+    Args:
+        tower: With a vector for each concept, and the threshold.
+        known: The vocabulary.
+    """
+
+    def __init__(self, tower: TextTower, known: Vocabulary) -> None:
+        self.tower, self.known = tower, known
+        self.names = [name for name in known.concepts if name in tower.concepts]
+        self._vectors = np.stack([tower.concepts[name] for name in self.names])
+        self._folded = [fold(name) for name in self.names]
+
+    def resolve(self, words: str) -> Resolved:
+        """The concept, or none with the nearest ones."""
+        listed = self.known.find(words)
+        if listed is not None:
+            return Resolved(words, listed, 1.0)
+        near = self.nearest(words)
+        names = tuple(name for name, _ in near)
+        if near and near[0][1] >= self.tower.threshold:
+            return Resolved(words, self.known[near[0][0]], min(near[0][1], 0.999), names)
+        return Resolved(words, None, near[0][1] if near else 0.0, names)
+
+    def nearest(self, words: str, count: int = NEAREST) -> list[tuple[str, float]]:
+        """The nearest concepts that the words may mean, with their likeness, best first."""
+        folded = fold(words)
+        if not folded.words:
+            return []
+        likeness = self.likeness(words)
+        order = [n for n in np.argsort(-likeness) if _agree(folded, self._folded[n])]
+        return [(self.names[n], float(likeness[n])) for n in order[:count]]
+
+    def likeness(self, words: str) -> np.ndarray:
+        """(C,) cosines of words and concepts."""
+        return self._vectors @ self.tower.embed([words])[0]
+
+    def ranked(self, words: str, among: Sequence[str], count: int = NEAREST) -> tuple[str, ...]:
+        """The nearest of some concepts, whatever their side."""
+        places = {name: n for n, name in enumerate(self.names)}
+        likeness = self.likeness(words)
+        held = [name for name in among if name in places]
+        held.sort(key=lambda name: -float(likeness[places[name]]))
+        return tuple([*held, *(name for name in among if name not in places)][:count])
+
+
+def _agree(words: Folded, concept: Folded) -> bool:
+    return words.side == concept.side and words.numbers == concept.numbers

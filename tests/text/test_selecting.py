@@ -1,0 +1,122 @@
+import pytest
+from support import tiny_default
+from text_kit import tiny_tower, worded_adapter
+
+from promptseg.adapters import AdapterInfo, AdapterStack, write_adapter
+from promptseg.errors import PromptError, WeightsError
+from promptseg.text import selecting
+from promptseg.text.selecting import Selector, labels_for, own_labels
+from promptseg.text.vocabulary import vocabulary
+
+HEART = {1: "right ventricle", 2: "myocardium", 3: "left ventricle"}
+LUNGS = {
+    1: "lung_upper_lobe_left", 2: "lung_lower_lobe_left", 3: "lung_upper_lobe_right",
+    4: "lung_middle_lobe_right", 5: "lung_lower_lobe_right", 9: "liver",
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def nothing_installed(monkeypatch, tmp_path):
+    monkeypatch.setattr(selecting, "list_adapters", dict)
+    monkeypatch.setenv("PROMPTSEG_ADAPTERS", str(tmp_path))
+
+
+def info(labels, organ="thing", **further) -> AdapterInfo:
+    return AdapterInfo(organ, labels, "default", "promptseg", "0", **further)
+
+
+class TestLabels:
+    def test_by_concept_and_by_parts(self):
+        def found(name):
+            return labels_for(info(LUNGS), vocabulary()[name])
+
+        assert found("left lung upper lobe") == (1,)
+        assert found("left lung") == (1, 2)
+        assert found("lung") == (1, 2, 3, 4, 5)
+        assert found("liver") == (9,)
+        assert found("heart") == ()
+        assert labels_for(info(HEART), vocabulary()["heart"]) == ()
+
+    def test_by_the_adapters_own_words(self):
+        own = info(HEART, "heart", synonyms=("ventricles",), label_words={2: ("muscly bit",)})
+        assert own_labels(own, "the Muscly Bits") == (2,)
+        assert own_labels(own, "heart") == (1, 2, 3)
+        assert own_labels(own, "Ventricle") == (1, 2, 3)
+        assert own_labels(own, "liver") == ()
+
+
+class TestChoice:
+    @pytest.fixture
+    def selector(self):
+        stack = AdapterStack(tiny_default())
+        stack.add(worded_adapter(tiny_default(), HEART, "cardiac"))
+        stack.add(worded_adapter(tiny_default(), {1: "liver"}, "liver", modality="CT"))
+        return Selector(stack, tiny_tower())
+
+    def test_words_select_their_adapter(self, selector):
+        assert selector.known() == (*HEART.values(), "liver")
+        chosen = selector.choose("左心室")
+        assert (chosen.adapter, chosen.labels, chosen.name) == ("cardiac", (3,), "left ventricle")
+        assert chosen.likeness == 1
+        assert selector.choose("hepar").adapter == "liver"
+
+    def test_other_modality_is_noted(self, selector):
+        assert selector.choose("liver", "CT").note == ""
+        assert "trained on CT, this volume is MR" in selector.choose("liver", "MR").note
+
+    def test_known_but_not_segmented_here(self, selector):
+        with pytest.raises(PromptError, match=r"'optic chiasm' is known.*no adapter here") as told:
+            selector.choose("optic chiasm")
+        near = str(told.value).partition("Nearest that can be asked for: ")[2].split(". ")[0]
+        assert len(near.split(", ")) == 3
+        assert set(near.split(", ")) <= set(selector.known())
+
+    def test_unknown(self, selector, monkeypatch):
+        monkeypatch.setattr(selector.tower, "threshold", 1.1)
+        with pytest.raises(PromptError, match="nothing that is known by words") as told:
+            selector.choose("quarterly report")
+        assert "1.10 is needed" in str(told.value)
+        assert "Nearest that can be asked for" in str(told.value)
+
+    def test_no_adapter_at_all(self):
+        selector = Selector(AdapterStack(tiny_default()), tiny_tower())
+        with pytest.raises(PromptError, match="No adapter is loaded or installed"):
+            selector.choose("liver")
+
+    def test_unlisted_words_without_a_tower(self, selector, monkeypatch):
+        def missing(path=None):
+            raise WeightsError("text.safetensors is nowhere")
+
+        monkeypatch.setattr(selecting, "load_tower", missing)
+        selector._tower = None
+        assert selector.choose("LV").labels == (3,)
+        with pytest.raises(WeightsError, match="nowhere"):
+            selector.choose("chamber of the left ventricle")
+
+
+class TestInstalled:
+    def test_is_loaded_when_words_ask_for_it(self, monkeypatch, tmp_path):
+        backbone = tiny_default()
+        write_adapter(worded_adapter(backbone, {1: "spleen"}, "spleens"), tmp_path / "spleens")
+        monkeypatch.setattr(selecting, "list_adapters", lambda: {"spleens": tmp_path / "spleens"})
+        selector = Selector(AdapterStack(backbone), tiny_tower())
+        chosen = selector.choose("脾脏")
+        assert chosen.adapter == "spleens"
+        assert not selector.stack.names
+        assert set(selector.tokens(chosen)) == {1}
+        assert selector.stack.names == ("spleens",)
+        assert selector.stack.active is None
+        assert selector.choose("脾脏") == chosen
+
+    def test_for_another_model_is_said(self, monkeypatch, tmp_path):
+        write_adapter(worded_adapter(tiny_default(1), {1: "spleen"}, "other"), tmp_path / "other")
+        monkeypatch.setattr(selecting, "list_adapters", lambda: {"other": tmp_path / "other"})
+        selector = Selector(AdapterStack(tiny_default()), tiny_tower())
+        with pytest.raises(PromptError, match=r"other is for another model"):
+            selector.choose("spleen")
+
+    def test_that_cannot_be_read_is_passed_over(self, monkeypatch, tmp_path):
+        (tmp_path / "promptseg.json").write_text("no")
+        monkeypatch.setattr(selecting, "list_adapters", lambda: {"broken": tmp_path})
+        with pytest.raises(PromptError, match="no adapter here"):
+            Selector(AdapterStack(tiny_default()), tiny_tower()).choose("spleen")
