@@ -39,7 +39,7 @@ from promptseg.finetune.episodes import Case, Episode, real_episode
 from promptseg.finetune.losses import candidate_loss
 from promptseg.io.atomic import atomic_path
 
-SIZE, BATCH, USED = 128, 16, 256
+SIZE, BATCH, USED = 128, 8, 256
 HELD_SEED = 2024
 COLOURS = {"vit": "#7d6608", "hiera": "#2471a3", "hybrid": "#c0392b"}
 
@@ -127,7 +127,7 @@ class Run:
         return loss + 0.5 * after, parts["iou"]
 
     def update(self, batch: tuple[Tensor, Tensor, PromptBatch, Tensor]) -> None:
-        warm = min(1.0, (self.step + 1) / 100)
+        warm = min(1.0, (self.step + 1) / 60)
         falling = 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * self.progress))
         self.optimiser.set_rate(self.rate * warm * falling)
         self.network.train()
@@ -136,7 +136,7 @@ class Run:
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         self.optimiser.step()
-        decay = min(0.995, (self.step + 1) / (self.step + 10))
+        decay = min(0.99, (self.step + 1) / (self.step + 10))
         with torch.no_grad():
             pairs = zip(self.average.parameters(), self.network.parameters(), strict=True)
             for slow, fast in pairs:
