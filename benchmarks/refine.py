@@ -1,16 +1,22 @@
 """Times and errors of the geodesic distance and the graph cut, as a table.
 
-    python benchmarks/refine.py [--repeat N]
+    python benchmarks/refine.py [--repeat N] [--first]
 
-Uses a left atrium and a fetal MRI slice from ../shared/data or $PROMPTSEG_DATA, and a phantom
-where they are absent. Prints the best of N runs after a warm-up, and CPU seconds beside wall
-time, since other work on the machine lengthens the second.
+Uses a left atrium from ../shared/data or $PROMPTSEG_DATA, and a phantom where it is absent.
+Prints the best of N runs after a warm-up: wall time, which is what the targets mean, and CPU time,
+which other work on the machine hardly lengthens; and how many processes wanted a core meanwhile.
+Where those are more than the cores, the wall time says nothing and the CPU time is its upper
+bound on a quiet machine. `--first` also times the first click of a fresh process, with the
+compiled code in numba's cache and without.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable
 from itertools import product
@@ -102,10 +108,38 @@ def best(work: Callable[[], object], repeat: int) -> tuple[float, float]:
     return 1e3 * min(wall), 1e3 * min(cpu)
 
 
+FIRST_CLICK = """
+import time
+import numpy as np
+from promptseg.refine import graph_cut_refine
+image = np.random.default_rng(0).random((24, 24, 24), np.float32)
+wall, cpu = time.perf_counter(), time.process_time()
+graph_cut_refine(image, image, [[3, 3, 3]], [[9, 9, 9]])
+print(time.perf_counter() - wall, time.process_time() - cpu)
+"""
+
+
+def first_clicks() -> None:
+    """Print what the first click of a process costs, compiled before and not."""
+    with tempfile.TemporaryDirectory() as folder:
+        for what in ("compiles", "finds compiled code"):
+            done = subprocess.run(
+                [sys.executable, "-c", FIRST_CLICK],
+                env={**os.environ, "NUMBA_CACHE_DIR": folder},
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+            wall, cpu = (1e3 * float(value) for value in done.stdout.split())
+            print(f"first click that {what:21}{'':>7}{wall:10.1f}{cpu:10.1f}", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeat", type=int, default=7)
-    repeat = parser.parse_args().repeat
+    parser.add_argument("--first", action="store_true", help="time first clicks too")
+    chosen = parser.parse_args()
+    repeat = chosen.repeat
     volume, truth = left_atrium() if DATA.is_dir() else phantom((64, 96, 96))
     print(f"{'what':24}{'size':>14}{'wall ms':>10}{'cpu ms':>10}{'target':>8}   note")
     for image, target, limits in (
@@ -145,6 +179,11 @@ def main() -> None:
             limits[1],
             after(plain_graph_cut),
         )
+    if chosen.first:
+        first_clicks()
+    load, cores = os.getloadavg()[0], os.cpu_count() or 1
+    note = "wall times mean nothing" if load > cores + 0.5 else "quiet"
+    print(f"load {load:.1f} on {cores} cores: {note}")
 
 
 if __name__ == "__main__":

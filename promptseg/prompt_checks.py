@@ -19,7 +19,7 @@ _MAX_COORDINATE = 1e15
 _EDGE_TOLERANCE = 0.05
 _FACE_TOLERANCE = 1e-3
 _LEAST_MARGIN = {2: 3, 3: 5}
-_RELAXED_VOXELS = 2
+_RELAXED_VOXELS = 3
 _RELAXED_SHARE = 0.04
 
 
@@ -104,10 +104,23 @@ def check_margin(voxels: np.ndarray) -> None:
         )
 
 
+def margin_box(voxels: np.ndarray, shape: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Half-open corners of the box that (N, 3) margin points draw, one voxel around them."""
+    return _grown(voxels, shape, np.ones(3))
+
+
 def relaxed_box(voxels: np.ndarray, shape: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Half-open corners of the box of (N, 3) margin points, grown but along flat axes."""
+    """Half-open corners of the part of the volume that holds all of the target."""
+    sides = np.ptp(voxels, axis=0) + 1
+    return _grown(voxels, shape, np.maximum(_RELAXED_VOXELS, np.ceil(_RELAXED_SHARE * sides)))
+
+
+def _grown(
+    voxels: np.ndarray, shape: Sequence[int], grow: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The box of voxels, grown along the axes that it is not flat in."""
     lo, hi = voxels.min(axis=0), voxels.max(axis=0) + 1
-    grow = np.maximum(_RELAXED_VOXELS, np.ceil(_RELAXED_SHARE * (hi - lo))) * (hi - lo > 1)
+    grow = grow * (hi - lo > 1)
     return np.maximum(lo - grow, 0), np.minimum(hi + grow, shape)
 
 

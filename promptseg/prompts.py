@@ -270,7 +270,8 @@ class MarginPoints:
 
     In one slice at least three, best near the four extremes, and more where the shape is hard;
     across slices at least five, best near the six extremes. They become foreground points and a
-    box around them, grown by a few voxels, which is where the target may be.
+    box around them; in 3D the answer is cut anew within that box, grown by a few voxels, with
+    the points as certain foreground.
 
     Source: interior margin points of MIDeepSeg, section 3.2.1 of the thesis (METHODS A).
 
@@ -300,7 +301,7 @@ class MarginPoints:
 
     def parts(self, volume: Volume) -> list[Prompt]:
         """The box and the foreground points, of role `margin`, that resolved points mean."""
-        lo, hi = checks.relaxed_box(self.points, volume.shape)
+        lo, hi = checks.margin_box(self.points, volume.shape)
         box = Box(checks.whole(lo), checks.whole(hi), self.target)
         places = [checks.whole(at) for at in self.points]
         return [box, *(Point(at, target=self.target, role=MARGIN) for at in places)]
