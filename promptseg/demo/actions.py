@@ -18,7 +18,7 @@ from promptseg.demo.visits import Visits
 from promptseg.embeddings import Progress
 from promptseg.errors import PromptError, PromptsegError
 from promptseg.intensity import choose_window
-from promptseg.prompts import Box, Mask, Point, Prompt, PromptSet, Scribble
+from promptseg.prompts import Box, Mask, Point, Prompt, PromptSet, Scribble, Text
 from promptseg.session import RefineMode, Session
 from promptseg.slicing import choose_axis, resolve_axis
 from promptseg.volume import Segmentation, Volume
@@ -128,6 +128,29 @@ def give(visit: Visit, models: Models, *prompts: Prompt) -> None:
     _say_answered(visit, perf_counter() - began)
 
 
+def give_words(visit: Visit, models: Models, words: Text, progress: Progress | None = None) -> None:
+    """Name a target, and look for it in the whole volume.
+
+    Raises:
+        PromptError: Nothing here knows the words; they are not kept.
+    """
+    began = perf_counter()
+    words.resolve(visit.opened())
+    session = _session(visit, models, [words])
+    _take_over_unprompted(visit, session)
+    session.add(words)
+    try:
+        result = session.answer(True, progress=_stoppable(visit, progress))
+    except PromptsegError:
+        session.undo()
+        raise
+    visit.undone.clear()
+    _keep(visit, result, propagated=True)
+    if visit.targets[words.target].name == visit.say("target", number=words.target):
+        visit.targets[words.target].name = words.words
+    visit.tell("propagated", seconds=perf_counter() - began)
+
+
 def point(visit: Visit, shares: Sequence[float], index: int, positive: bool) -> Point:
     """The point under a click at shares of the picture's width and height."""
     voxel = np.round(_voxels(visit, [shares], index)[0], 1)
@@ -153,7 +176,7 @@ def propagate(visit: Visit, models: Models, progress: Progress | None = None) ->
     if not len(visit.prompts) and visit.adapter is None:
         raise PromptError(visit.say("prompt_first"))
     session = _session(visit, models)
-    result = session.answer(True, uncertainty=True, progress=_stoppable(visit, progress))
+    result = session.answer(True, progress=_stoppable(visit, progress))
     _keep(visit, result, propagated=True)
     visit.tell("propagated", seconds=perf_counter() - began)
 
@@ -176,7 +199,7 @@ def take_up(visit: Visit, progress: Progress | None = None) -> None:
     if any(isinstance(prompt, Point) and prompt.role is not None for prompt in fresh):
         refine(visit, progress=progress)
         return
-    result = session.answer(True, uncertainty=True, progress=_stoppable(visit, progress))
+    result = session.answer(True, progress=_stoppable(visit, progress))
     _keep(visit, result, propagated=True)
     visit.tell("refined", seconds=perf_counter() - began)
 
@@ -184,9 +207,29 @@ def take_up(visit: Visit, progress: Progress | None = None) -> None:
 def suggest(visit: Visit) -> None:
     """Go to the slice most worth checking next."""
     session = _begun(visit)
-    if not visit.propagated or not hasattr(session, "suggest"):
-        raise PromptError(visit.say("no_suggestion"))
-    raise PromptError(visit.say("no_suggestion"))
+    if visit.labels is None:
+        raise PromptError(visit.say("no_mask"))
+    found = session.suggest()
+    if found is None:
+        visit.tell("nothing_to_check")
+        return
+    visit.view.axis = found.axis
+    show_slice(visit, found.index)
+    if found.target in visit.targets:
+        visit.active = found.target
+    visit.tell("check_here", index=found.index + 1, why=found.reason)
+
+
+def show_uncertainty(visit: Visit, wanted: bool, progress: Progress | None = None) -> None:
+    """Show how doubtful the masks are; it is computed when it is first wanted."""
+    if wanted and visit.uncertainty is None:
+        began = perf_counter()
+        session = _begun(visit)
+        if visit.labels is None:
+            raise PromptError(visit.say("no_mask"))
+        visit.uncertainty = session.uncertainty(progress=_stoppable(visit, progress))
+        visit.tell("doubted", seconds=perf_counter() - began)
+    visit.view.doubt = wanted
 
 
 def undo(visit: Visit, progress: Progress | None = None) -> None:
@@ -229,7 +272,8 @@ def _session(visit: Visit, models: Models, prompts: Sequence[Prompt] = ()) -> Se
         visit.segmenter = models.segmenter(visit.model, visit.adapter)
     begun = len(visit.prompts) or visit.undone or visit.labels is not None
     if visit.session is None or not begun:
-        visit.session_axis = _first_axis(visit, prompts) if prompts else "auto"
+        placed = [prompt for prompt in prompts if not isinstance(prompt, Text)]
+        visit.session_axis = _first_axis(visit, placed) if placed else "auto"
         visit.session = _new_session(visit)
     return visit.session
 
@@ -272,9 +316,9 @@ def _rebuild(visit: Visit) -> None:
 
 def _check_axis(visit: Visit, prompts: PromptSet) -> None:
     """Refuse a flat box or stroke across the slices of the session."""
-    volume, axis = visit.opened(), visit.session_axis
+    volume, axis = visit.opened(), slice_axis(visit)
     for flat in (_flat_axes(prompt) for prompt in prompts):
-        if flat and axis not in flat and isinstance(axis, int):
+        if flat and axis not in flat and visit.session is not None:
             raise PromptError(visit.say("wrong_axis", axis=visit.say(axis_name(volume, axis))))
 
 
@@ -290,13 +334,14 @@ def _take_over_unprompted(visit: Visit, session: Session) -> None:
     masks = [Mask(visit.labels == label, int(label)) for label in np.unique(visit.labels) if label]
     if masks:
         session.add(*masks)
-        _keep(visit, session.answer(True, uncertainty=True), propagated=True)
+        _keep(visit, session.answer(True), propagated=True)
 
 
 def slice_axis(visit: Visit) -> int:
     """Voxel axis of the slices that are segmented."""
-    axis = visit.session_axis
-    return axis if isinstance(axis, int) else visit.view.axis
+    if visit.used_axis is not None:
+        return visit.used_axis
+    return visit.session_axis if isinstance(visit.session_axis, int) else visit.view.axis
 
 
 def _voxels(visit: Visit, shares: Sequence[Sequence[float]], index: int) -> np.ndarray:
@@ -348,7 +393,7 @@ def _settle(visit: Visit, session: Session, answer: bool, progress: Progress | N
         visit.forget_answer()
     elif answer or not visit.propagated:
         carried = visit.propagated
-        result = session.answer(carried, carried, _stoppable(visit, progress))
+        result = session.answer(carried, progress=_stoppable(visit, progress))
         _keep(visit, result, carried)
     else:
         _preview_corrections(visit, session)
@@ -356,7 +401,7 @@ def _settle(visit: Visit, session: Session, answer: bool, progress: Progress | N
 
 def _keep(visit: Visit, result: Segmentation, propagated: bool) -> None:
     visit.labels, visit.uncertainty = result.data, result.uncertainty
-    visit.session_axis = int(result.report["axis"])
+    visit.used_axis = result.report.get("axis")
     visit.scores = {int(t): float(s) for t, s in result.score.items()}
     visit.answered, visit.propagated = len(visit.prompts), propagated
     visit.preview = {}

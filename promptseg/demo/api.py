@@ -116,8 +116,13 @@ def _add_prompting(server: Server) -> None:
         return _give(server, request, Scribble(np.array(voxels), positive, target))
 
     def add_text(words: str, target: int, request: gr.Request) -> dict:
-        """Name a target."""
-        return _give(server, request, Text(words, target))
+        """Name a target and look for it in the whole volume."""
+        return _do(
+            server,
+            request,
+            lambda visit: actions.give_words(visit, server.models, Text(words, target)),
+            True,
+        )
 
     def undo(request: gr.Request) -> dict:
         """Take back the latest prompt."""
@@ -131,8 +136,9 @@ def _add_prompting(server: Server) -> None:
         """Forget prompts and masks."""
         return _do(server, request, actions.clear)
 
-    for work in (add_point, add_box, add_scribble, add_text, undo, redo, clear):
+    for work in (add_point, add_box, add_scribble, undo, redo, clear):
         _publish(work, QUICK)
+    _publish(add_text, LONG)
 
 
 def _add_work(server: Server) -> None:
@@ -221,7 +227,7 @@ def state_of(visit: Visit) -> State:
     }
 
 
-def _give(server: Server, request: gr.Request, prompt: Point | Box | Scribble | Text) -> State:
+def _give(server: Server, request: gr.Request, prompt: Point | Box | Scribble) -> State:
     return _do(server, request, lambda visit: actions.give(visit, server.models, prompt))
 
 

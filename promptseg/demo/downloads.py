@@ -79,7 +79,7 @@ def _write_report(visit: Visit, path: Path) -> None:
         answered_prompts(visit),
         found,
         settings={
-            "axis": found.report["axis"],
+            "axis": visit.session_axis,
             "window": visit.view.preset,
             "propagate": visit.propagated,
         },

@@ -23,6 +23,7 @@ Updates = dict[Any, Any]
 QUICK = {"concurrency_id": "quick", "concurrency_limit": 2, "show_progress": "minimal"}
 LONG = {"concurrency_id": "long", "concurrency_limit": 1, "show_progress": "full"}
 LOOK = {"queue": False, "show_progress": "hidden", "trigger_mode": "always_last"}
+BROWSER_LANGUAGE = "() => [/^zh/i.test(navigator.language) ? 'zh' : 'en']"
 STAGES = ("encode", "propagate", "segment")
 CLICK_FILE = "() => { setTimeout(() => { const part = document.querySelector('#ps-file-%s'); (part.querySelector('a, button') || part).click(); }, 150); }"  # noqa: E501
 
@@ -39,7 +40,7 @@ class Events:
         self.page, self.server = page, server
         self.shown = [page[name] for name in (
             "viewer", "status", "targets", "undo", "redo", "clear", "propagate", "refine",
-            "suggest", *DOWNLOADS)]  # fmt: skip
+            "suggest", "doubt", *DOWNLOADS)]  # fmt: skip
         self.settings = [page[name] for name in (
             "info", "axis", "preset", "low", "high", "model", "adapter", "target_name",
             "colour")]  # fmt: skip
@@ -62,7 +63,8 @@ class Events:
             "clear": some or visit.labels is not None,
             "propagate": visit.volume is not None and (some or visit.adapter is not None),
             "refine": visit.propagated and visit.pending > 0,
-            "suggest": visit.propagated,
+            "suggest": visit.labels is not None,
+            "doubt": visit.labels is not None,
             **dict.fromkeys(DOWNLOADS, visit.labels is not None),
         }
         updates = {page[name]: gr.update(interactive=on) for name, on in able.items()}
@@ -168,7 +170,7 @@ class Events:
 
         _private(page["language"].input, speak, [page["language"]], outputs, **LOOK)
         _private(blocks.load, speak, [page["language"]], outputs, queue=False,
-                 show_progress="hidden", js="() => [navigator.language || 'en']")  # fmt: skip
+                 show_progress="hidden", js=BROWSER_LANGUAGE)  # fmt: skip
 
     def _connect_view(self) -> None:
         page, server = self.page, self.server
@@ -189,20 +191,18 @@ class Events:
             server.attempt(visit, lambda: actions.choose_preset(visit, preset))
             return {**self.shown_now(visit), **self.settings_now(visit)}
 
-        def adjust(
-            low: float, high: float, opacity: float, doubt: bool, request: gr.Request
-        ) -> Updates:
+        def adjust(low: float, high: float, opacity: float, request: gr.Request) -> Updates:
             visit = self._visit(request)
             view = visit.view
             view.low, view.high = float(low), max(float(high), float(low) + 1e-6)
-            view.opacity, view.doubt = float(opacity), bool(doubt)
+            view.opacity = float(opacity)
             return {viewer: picture_json(visit), page["status"]: status(*visit.message)}
 
         _private(viewer.look, look, None, [viewer], **{**LOOK, "trigger_mode": "multiple"})
         _private(page["axis"].input, turn, [page["axis"]], [*self.shown, page["info"]], **LOOK)
         _private(page["preset"].input, choose_preset, [page["preset"]],
                  [*self.shown, *self.settings], **QUICK)  # fmt: skip
-        controls = [page[name] for name in ("low", "high", "opacity", "doubt")]
+        controls = [page[name] for name in ("low", "high", "opacity")]
         for control in controls:
             _private(control.input, adjust, controls, state, **LOOK)
 
@@ -245,10 +245,16 @@ class Events:
             server.attempt(visit, lambda: _give(visit, server, asked))
             return self.shown_now(visit)
 
-        def words(text: str, request: gr.Request) -> Updates:
+        def words(
+            text: str,
+            request: gr.Request,
+            progress: gr.Progress = gr.Progress(),  # noqa: B008
+        ) -> Updates:
             visit = self._visit(request)
-            given = Text(text.strip(), visit.active)
-            done = server.attempt(visit, lambda: actions.give(visit, server.models, given))
+            given, report = Text(text.strip(), visit.active), _reporting(visit, progress)
+            done = server.attempt(
+                visit, lambda: actions.give_words(visit, server.models, given, report), True
+            )
             return {**self.shown_now(visit), page["words"]: "" if done else text}
 
         def clear(request: gr.Request) -> Updates:
@@ -259,8 +265,9 @@ class Events:
         _private(page["viewer"].prompt, prompt, None, self.shown, **quick,
                  trigger_mode="multiple")  # fmt: skip
         outputs = [*self.shown, page["words"]]
-        _private(page["words"].submit, words, [page["words"]], outputs, **quick)
-        _private(page["add_words"].click, words, [page["words"]], outputs, **quick)
+        long: dict[str, Any] = {**LONG, "show_progress_on": page["status"]}
+        _private(page["words"].submit, words, [page["words"]], outputs, **long)
+        _private(page["add_words"].click, words, [page["words"]], outputs, **long)
         _private(page["clear"].click, clear, None, self.shown, **quick)
         for name, action in (("undo", actions.undo), ("redo", actions.redo)):
             step = self._step(action)
@@ -304,6 +311,19 @@ class Events:
 
     def _connect_results(self) -> None:
         page, server = self.page, self.server
+
+        def show_doubt(
+            wanted: bool,
+            request: gr.Request,
+            progress: gr.Progress = gr.Progress(),  # noqa: B008
+        ) -> Updates:
+            visit = self._visit(request)
+            report = _reporting(visit, progress)
+            server.attempt(visit, lambda: actions.show_uncertainty(visit, wanted, report), True)
+            return {**self.shown_now(visit), page["doubt"]: visit.view.doubt}
+
+        _private(page["doubt"].input, show_doubt, [page["doubt"]], [*self.shown, page["doubt"]],
+                 **LONG, show_progress_on=page["status"])  # fmt: skip
 
         def suggest(request: gr.Request) -> Updates:
             visit = self._visit(request)

@@ -94,6 +94,7 @@ def _header(page: Page) -> None:
                 show_label=False,
                 label="Language",
                 container=False,
+                interactive=True,
                 elem_id="ps-language",
             ),
             label="language",
@@ -117,11 +118,15 @@ def _image_panel(page: Page) -> None:
             page.add(
                 "open",
                 gr.UploadButton(
-                    _text("open"), size="sm", variant="primary", file_count="multiple",
-                    elem_id="ps-open", min_width=80,
+                    _text("open"),
+                    size="sm",
+                    variant="primary",
+                    file_count="multiple",
+                    elem_id="ps-open",
+                    min_width=80,
                 ),
                 label="open",
-            )  # fmt: skip
+            )
             page.add("sample", _button("sample"), value="sample")
         page.add("info", gr.HTML(_text("no_image"), elem_id="ps-info"))
 
@@ -133,7 +138,12 @@ def _model_panel(
         page.add(
             "model",
             gr.Dropdown(
-                models, value=model, label=_text("model"), min_width=80, elem_id="ps-model"
+                models,
+                value=model,
+                label=_text("model"),
+                min_width=80,
+                interactive=True,
+                elem_id="ps-model",
             ),
             label="model",
         )
@@ -141,11 +151,15 @@ def _model_panel(
         page.add(
             "adapter",
             gr.Dropdown(
-                choices, value=adapter or "", label=_text("adapter"), min_width=80,
+                choices,
+                value=adapter or "",
+                label=_text("adapter"),
+                min_width=80,
+                interactive=True,
                 elem_id="ps-adapter",
             ),
             label="adapter",
-        )  # fmt: skip
+        )
 
 
 def _view_panel(page: Page) -> None:
@@ -154,32 +168,56 @@ def _view_panel(page: Page) -> None:
         page.add(
             "axis",
             gr.Radio(
-                [(_text(name), name) for name in AXES], value="axial", label=_text("axis"),
-                elem_id="ps-axis", elem_classes="ps-segments",
+                [(_text(name), name) for name in AXES],
+                value="axial",
+                label=_text("axis"),
+                interactive=True,
+                elem_id="ps-axis",
+                elem_classes="ps-segments",
             ),
             label="axis",
-        )  # fmt: skip
+        )
         page.add(
             "preset",
-            gr.Dropdown(list(PRESETS), value="auto", label=_text("preset"), elem_id="ps-preset"),
+            gr.Dropdown(
+                list(PRESETS),
+                value="auto",
+                label=_text("preset"),
+                interactive=True,
+                elem_id="ps-preset",
+            ),
             label="preset",
         )
         for name in ("low", "high"):
             slider = gr.Slider(
-                0, 1, value=float(name == "high"), step=0.01, label=_text(name),
-                elem_id=f"ps-{name}", buttons=[],
-            )  # fmt: skip
+                0,
+                1,
+                value=float(name == "high"),
+                step=0.01,
+                label=_text(name),
+                interactive=True,
+                elem_id=f"ps-{name}",
+                buttons=[],
+            )
             page.add(name, slider, label=name)
         page.add(
             "opacity",
             gr.Slider(
-                0, 1, value=0.35, step=0.05, label=_text("opacity"), elem_id="ps-opacity",
+                0,
+                1,
+                value=0.35,
+                step=0.05,
+                label=_text("opacity"),
+                interactive=True,
+                elem_id="ps-opacity",
                 buttons=[],
             ),
             label="opacity",
-        )  # fmt: skip
+        )
         page.add(
-            "doubt", gr.Checkbox(False, label=_text("doubt"), elem_id="ps-doubt"), label="doubt"
+            "doubt",
+            gr.Checkbox(False, label=_text("doubt"), interactive=True, elem_id="ps-doubt"),
+            label="doubt",
         )
 
 
@@ -201,21 +239,30 @@ def _centre(page: Page) -> None:
             page.add(
                 "surface",
                 gr.Model3D(
-                    label=_text("surface"), show_label=False, interactive=False,
-                    elem_id="ps-surface", clear_color=(0.0, 0.0, 0.0, 0.0), height="100%",
+                    label=_text("surface"),
+                    show_label=False,
+                    interactive=False,
+                    elem_id="ps-surface",
+                    clear_color=(0.0, 0.0, 0.0, 0.0),
+                    height="100%",
                 ),
                 label="surface",
-            )  # fmt: skip
+            )
         with gr.Tab(_text("code_tab"), id="code") as tab:
             page.add("code_tab", tab, label="code_tab")
             page.add(
                 "code",
                 gr.Code(
-                    "", language="python", label=_text("code"), interactive=False,
-                    elem_id="ps-code", show_line_numbers=False, buttons=["copy"],
+                    "",
+                    language="python",
+                    label=_text("code"),
+                    interactive=False,
+                    elem_id="ps-code",
+                    show_line_numbers=False,
+                    buttons=["copy"],
                 ),
                 label="code",
-            )  # fmt: skip
+            )
     page.add("status", gr.HTML(status("info", _text("welcome")), elem_id="ps-status"))
 
 
@@ -233,28 +280,40 @@ def _target_panel(page: Page) -> None:
         page.add(
             "targets",
             gr.HTML(
-                "", js_on_load=(HERE / "targets.js").read_text(encoding="utf-8"),
+                "",
+                js_on_load=(HERE / "targets.js").read_text(encoding="utf-8"),
                 elem_id="ps-targets",
             ),
-        )  # fmt: skip
+        )
         with gr.Row(elem_classes="ps-pair ps-naming"):
             page.add(
                 "target_name",
                 gr.Textbox(
-                    say("en", "target", number=1), show_label=False, container=False,
-                    label=_text("target_name"), max_lines=1, min_width=90,
+                    say("en", "target", number=1),
+                    show_label=False,
+                    container=False,
+                    label=_text("target_name"),
+                    max_lines=1,
+                    min_width=90,
+                    interactive=True,
                     elem_id="ps-target-name",
                 ),
                 label="target_name",
-            )  # fmt: skip
+            )
             page.add(
                 "colour",
                 gr.ColorPicker(
-                    "#26c6da", show_label=False, container=False, label=_text("colour"),
-                    min_width=36, scale=0, elem_id="ps-colour",
+                    "#26c6da",
+                    show_label=False,
+                    container=False,
+                    label=_text("colour"),
+                    min_width=36,
+                    scale=0,
+                    interactive=True,
+                    elem_id="ps-colour",
                 ),
                 label="colour",
-            )  # fmt: skip
+            )
             page.add("add_target", _button("add_target"), value="add_target")
 
 
@@ -264,20 +323,31 @@ def _tool_panel(page: Page) -> None:
         page.add(
             "tool",
             gr.Radio(
-                [(_text(name), name) for name in TOOLS], value="plus", label=_text("tool"),
-                elem_id="ps-tool", elem_classes="ps-segments",
+                [(_text(name), name) for name in TOOLS],
+                value="plus",
+                label=_text("tool"),
+                interactive=True,
+                elem_id="ps-tool",
+                elem_classes="ps-segments",
             ),
             label="tool",
-        )  # fmt: skip
+        )
         with gr.Row(elem_classes="ps-pair"):
             page.add(
                 "words",
                 gr.Textbox(
-                    show_label=False, container=False, label=_text("words"), max_lines=1,
-                    placeholder=_text("words_hint"), min_width=120, elem_id="ps-words",
+                    show_label=False,
+                    container=False,
+                    label=_text("words"),
+                    max_lines=1,
+                    placeholder=_text("words_hint"),
+                    min_width=120,
+                    interactive=True,
+                    elem_id="ps-words",
                 ),
-                label="words", placeholder="words_hint",
-            )  # fmt: skip
+                label="words",
+                placeholder="words_hint",
+            )
             page.add("add_words", _button("add_words", scale=0), value="add_words")
 
 
@@ -287,8 +357,9 @@ def _action_panel(page: Page) -> None:
             for name in ("undo", "redo", "clear"):
                 page.add(name, _button(name), value=name)
         with gr.Row(elem_classes="ps-pair"):
-            page.add("propagate", _button("propagate", variant="primary", scale=2),
-                     value="propagate")  # fmt: skip
+            page.add(
+                "propagate", _button("propagate", variant="primary", scale=2), value="propagate"
+            )
             page.add("cancel", _button("cancel", variant="stop"), value="cancel")
         with gr.Row(elem_classes="ps-pair"):
             page.add("refine", _button("refine"), value="refine")

@@ -45,7 +45,7 @@ def surface_of(mask: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.nda
     world = (points * step + low - 3) @ affine[:3, :3].T + affine[:3, 3]
     turned = (normals / step) @ np.linalg.inv(affine[:3, :3])
     turned /= np.maximum(np.linalg.norm(turned, axis=1, keepdims=True), 1e-9)
-    if np.linalg.det(affine[:3, :3]) < 0:
+    if np.linalg.det(affine[:3, :3]) > 0:
         triangles = triangles[:, ::-1]
     return world, turned, triangles.astype(np.uint32)
 

@@ -96,8 +96,11 @@ TEXTS: dict[str, tuple[str, str]] = {
     "cancelling": ("Cancelling…", "正在取消…"),
     "chosen": ("Using {model}.", "正在使用 {model}。"),
     "check_here": ("Check slice {index}: {why}", "请检查切片 {index}：{why}"),
+    "doubted": (
+        "Uncertainty in {seconds:.1f} s; orange is doubtful.",
+        "不确定性用时 {seconds:.1f} 秒；橙色表示可疑。",
+    ),
     "nothing_to_check": ("No slice stands out.", "没有需要特别检查的切片。"),
-    "least_certain": ("the mask is least certain here.", "此处掩膜最不确定。"),
     "saved": ("{name} is ready.", "{name} 已就绪。"),
     "saved_pending": (
         "{name} is ready; {count} correction(s) are not in it: Refine first to take them up.",
@@ -120,10 +123,6 @@ TEXTS: dict[str, tuple[str, str]] = {
     ),
     "failed": ("Failed: {error}", "出错：{error}"),
     "refused": ("{error}", "未执行：{error}"),
-    "no_suggestion": (
-        "Not available before a 3D mask is there",
-        "须先有三维掩膜",
-    ),
     "ml": ("ml", "毫升"),
     "quality": ("quality {score:.2f}", "质量 {score:.2f}"),
 }

@@ -86,10 +86,12 @@ class Visit:
         propagated: True if the labels are 3D.
         labels: (I, J, K) masks; None before the first answer.
         uncertainty: (I, J, K) in [0, 1] or None.
-        session_axis: Axis along which the session takes its slices.
+        session_axis: Axis that the session was started with.
+        used_axis: Axis along which it took its slices in the latest answer.
         preview: By slice along that axis the number of corrections that are not taken up yet,
             and the (rows, columns) labels that they would give.
         undone: For each undone step whether the labels stood for it.
+        reserved: Bytes that were set aside for the image.
         message: Kind (`info` or `error`) and text.
     """
 
@@ -110,8 +112,10 @@ class Visit:
     uncertainty: np.ndarray | None = None
     scores: dict[int, float] = field(default_factory=dict)
     session_axis: int | str = "auto"
+    used_axis: int | None = None
     preview: dict[int, tuple[int, np.ndarray]] = field(default_factory=dict)
     undone: list[bool] = field(default_factory=list)
+    reserved: int = 0
     message: tuple[str, str] = ("info", "")
     version: int = 0
     last_used: float = field(default_factory=monotonic)
@@ -147,8 +151,9 @@ class Visit:
     def nbytes(self) -> int:
         """Memory that the image and what is computed from it may take."""
         if self.volume is None:
-            return 0
-        return self.volume.data.nbytes + BYTES_PER_VOXEL * self.volume.data.size
+            return self.reserved
+        needed = self.volume.data.nbytes + BYTES_PER_VOXEL * self.volume.data.size
+        return max(self.reserved, needed)
 
     def opened(self) -> Volume:
         """The image; PromptsegError if there is none."""
@@ -160,7 +165,8 @@ class Visit:
         """Drop masks and previews; prompts stay."""
         self.labels = self.uncertainty = None
         self.scores, self.preview = {}, {}
-        self.answered, self.propagated = 0, False
+        self.answered, self.propagated, self.used_axis = 0, False, None
+        self.view.doubt = False
 
     @contextmanager
     def exclusive(self, long_running: bool = False) -> Iterator[None]:

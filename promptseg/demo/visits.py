@@ -66,7 +66,8 @@ class Visits:
         """Drop idle visits until `nbytes` more fit.
 
         Raises:
-            VolumeError: They fit into no server of this size, or others are computing.
+            VolumeError: They fit into no server of this size, or others are computing; nobody is
+                dropped then.
         """
         if nbytes > self.max_bytes:
             raise VolumeError(
@@ -74,13 +75,18 @@ class Visits:
                 f"{self.max_bytes / 1e9:.1f} GB for all: crop it"
             )
         with self._lock:
-            dropped = []
-            for key, other in list(self._held.items()):
-                held = sum(one.nbytes for one in self._held.values() if one is not visit)
+            held = sum(one.nbytes for one in self._held.values() if one is not visit)
+            going = []
+            for key, other in self._held.items():
                 if held + nbytes <= self.max_bytes:
                     break
                 if other is not visit and other.volume is not None and not other.long_running:
-                    dropped.append(self._held.pop(key))
+                    going.append(key)
+                    held -= other.nbytes
+            if held + nbytes > self.max_bytes:
+                raise VolumeError("the server is full and others are computing: try again soon")
+            visit.reserved = nbytes
+            dropped = [self._held.pop(key) for key in going]
         self._end(dropped)
 
     def drop(self, key: str | None) -> None:

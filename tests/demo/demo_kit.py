@@ -38,8 +38,8 @@ class BrightServer(Server):
 
 def tubes() -> Volume:
     """40 x 48 x 12 voxels: one bright disc of radius 7 and one of radius 5 on every slice."""
-    first = {index: (14.0, 16.0, 7.0) for index in range(1, 11)}
-    second = {index: (28.0, 34.0, 5.0) for index in range(2, 9)}
+    first = dict.fromkeys(range(1, 11), (14.0, 16.0, 7.0))
+    second = dict.fromkeys(range(2, 9), (28.0, 34.0, 5.0))
     shape = (40, 48, 12)
     mask = discs(shape, 2, first) | discs(shape, 2, second)
     return bright_volume(mask, spacing=(1.0, 1.0, 3.0))
@@ -53,3 +53,10 @@ def bright_server(folder: Path, **options: object) -> BrightServer:
 def masks_equal(one: np.ndarray, other: np.ndarray) -> bool:
     """True if two label arrays agree in every voxel."""
     return one.shape == other.shape and bool(np.array_equal(one, other))
+
+
+def running(server: Server, **options: object) -> tuple[object, str]:
+    """The app of a server on a free port, and its address."""
+    from promptseg.demo.launch import serve
+
+    return serve(server, port=0, block=False, **options)  # type: ignore[arg-type]

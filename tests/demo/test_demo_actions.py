@@ -63,7 +63,7 @@ class TestPrompting:
 
     def test_a_box_across_the_slices_in_use_is_refused(self, server, visit):
         actions.give(visit, server.models, INSIDE)
-        with pytest.raises(PromptError, match="belong on axial slices"):
+        with pytest.raises(PromptError, match="belong on Axial slices"):
             actions.give(visit, server.models, Box((14, 9, 2), (15, 24, 9)))
 
     def test_the_first_flat_prompt_decides_the_axis(self, server, visit):

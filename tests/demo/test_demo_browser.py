@@ -1,0 +1,235 @@
+"""The page in a real browser: load, click, draw, propagate, correct, undo, take home."""
+
+import os
+import shutil
+import zipfile
+
+import pytest
+from demo_kit import bright_server, masks_equal, running, tubes
+from support import segmenter
+
+from promptseg.io import read
+from promptseg.prompts import Box, Point, PromptSet, Scribble
+
+pytest.importorskip("gradio", reason="the demo needs the `demo` extra")
+playwright = pytest.importorskip(
+    "playwright.sync_api", reason="no browser driver: pip install playwright"
+)
+
+SLOW_MS = 60_000
+SIZES = [(1366, 768), (1920, 1080)]
+CONTROLS = [
+    "open", "sample", "model", "adapter", "axis", "preset", "low", "high", "opacity", "doubt",
+    "target-name", "add_target", "tool", "words", "add_words", "undo", "redo", "clear",
+    "propagate", "cancel", "refine", "suggest", "mask", "prompts", "report", "language", "theme",
+    "status",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as driver:
+        options = {"args": ["--no-sandbox"]}
+        system = shutil.which("chromium") or shutil.which("google-chrome")
+        if system:
+            options["executable_path"] = system
+        try:
+            launched = driver.chromium.launch(**options)
+        except playwright.Error as error:
+            pytest.skip(f"no browser: {str(error).splitlines()[0]}")
+        yield launched
+        launched.close()
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    blocks, address = running(bright_server(tmp_path_factory.mktemp("page")))
+    yield address
+    blocks.close()
+
+
+class Tab:
+    """One open page."""
+
+    def __init__(self, page, address):
+        self.page, self.asked = page, []
+        page.set_default_timeout(SLOW_MS)
+        page.on("request", lambda request: self.asked.append(request.url))
+        page.goto(address)
+        page.wait_for_selector("#ps-targets button")
+
+    def version(self):
+        return self.page.locator(".pv-stage").get_attribute("data-version")
+
+    def after(self, act):
+        """Do something and wait for the new picture."""
+        before = self.version()
+        act()
+        self.page.wait_for_function(
+            "before => document.querySelector('.pv-stage').dataset.version !== before", arg=before
+        )
+
+    def sample(self):
+        self.page.click("#ps-sample")
+        self.page.wait_for_selector(".pv-stage[data-index]:not([hidden])")
+
+    def place(self, voxel):
+        """Pixel of the page over (i, j) of an axial slice: the tubes are stored in RAS order."""
+        area = self.page.locator(".pv-stage").bounding_box()
+        x, y = 1 - (voxel[0] + 0.5) / 40, 1 - (voxel[1] + 0.5) / 48
+        return area["x"] + x * area["width"], area["y"] + y * area["height"]
+
+    def tool(self, name):
+        self.page.locator(f"#ps-tool input[value={name}]").check(force=True)
+
+    def click(self, voxel, **options):
+        self.after(lambda: self.page.mouse.click(*self.place(voxel), **options))
+
+    def drag(self, first, last):
+        def act():
+            self.page.mouse.move(*self.place(first))
+            self.page.mouse.down()
+            self.page.mouse.move(*self.place(last), steps=6)
+            self.page.mouse.up()
+
+        self.after(act)
+
+    def press(self, name):
+        self.after(lambda: self.page.click(f"#ps-{name}"))
+
+    def status(self):
+        return self.page.inner_text("#ps-status")
+
+    def download(self, name, folder):
+        with self.page.expect_download() as caught:
+            self.page.click(f"#ps-{name}")
+        path = folder / caught.value.suggested_filename
+        caught.value.save_as(path)
+        return path
+
+
+@pytest.fixture
+def tab(browser, address):
+    context = browser.new_context(viewport={"width": 1366, "height": 768}, accept_downloads=True)
+    yield Tab(context.new_page(), address)
+    context.close()
+
+
+class TestSegmenting:
+    def test_from_the_sample_to_the_files(self, tab, tmp_path):
+        tab.sample()
+        tab.click((14, 16))
+        tab.click((16, 18))
+        tab.page.click("#ps-add_target")
+        tab.page.wait_for_selector("#ps-targets [data-target='2'][aria-pressed=true]")
+        tab.tool("box")
+        tab.drag((22, 28), (35, 41))
+        tab.page.fill("#ps-words input, #ps-words textarea", "left kidney")
+        tab.page.click("#ps-add_words")
+        tab.page.wait_for_selector("#ps-status .ps-error")
+        assert "left kidney" in tab.status()
+        tab.press("propagate")
+        assert "ml" in tab.page.inner_text("#ps-targets")
+        tab.tool("plus")
+        tab.click((28, 38), button="right")
+        assert "1 correction" in tab.status()
+        tab.press("refine")
+        tab.press("undo")
+        mask = read(tab.download("mask", tmp_path))
+        prompts = PromptSet.load(tab.download("prompts", tmp_path))
+        assert [type(prompt) for prompt in prompts] == [Point, Point, Box]
+        assert masks_equal(mask.data, segmenter().segment(tubes(), prompts).data)
+        assert tab.download("report", tmp_path).name == "report.json"
+
+    def test_two_clicks_make_a_box_and_a_stroke_a_scribble(self, tab, tmp_path):
+        tab.sample()
+        tab.tool("box")
+        tab.page.mouse.click(*tab.place((5, 7)))
+        tab.click((24, 26))
+        tab.tool("brush")
+        tab.drag((12, 14), (16, 18))
+        prompts = PromptSet.load(tab.download("prompts", tmp_path))
+        assert [type(prompt) for prompt in prompts] == [Box, Scribble]
+        assert prompts[0].lo[2] == 6
+        assert len(prompts[1].voxels) >= 4
+
+    def test_wheel_keys_and_axis_change_the_slice(self, tab):
+        tab.sample()
+        stage = tab.page.locator(".pv-stage")
+        tab.page.mouse.move(*tab.place((14, 16)))
+        tab.after(lambda: tab.page.mouse.wheel(0, 100))
+        assert stage.get_attribute("data-index") == "7"
+        tab.page.locator(".pv-frame").focus()
+        tab.after(lambda: tab.page.keyboard.press("ArrowUp"))
+        assert stage.get_attribute("data-index") == "6"
+        tab.after(lambda: tab.page.keyboard.press("Home"))
+        assert stage.get_attribute("data-index") == "0"
+        coronal = tab.page.locator("#ps-axis input[value=coronal]")
+        tab.after(lambda: coronal.check(force=True))
+        assert stage.get_attribute("data-axis") == "1"
+
+    def test_the_keyboard_alone_sets_a_point(self, tab, tmp_path):
+        tab.sample()
+        tab.page.locator(".pv-frame").focus()
+        for _ in range(14):
+            tab.page.keyboard.press("Shift+ArrowRight")
+            tab.page.keyboard.press("Shift+ArrowDown")
+        tab.after(lambda: tab.page.keyboard.press("Enter"))
+        prompts = PromptSet.load(tab.download("prompts", tmp_path))
+        assert tubes().data[tuple(round(value) for value in prompts[0].at)] == 100
+
+
+class TestPage:
+    @pytest.mark.parametrize("size", SIZES)
+    def test_every_control_is_in_the_window(self, tab, size):
+        tab.page.set_viewport_size({"width": size[0], "height": size[1]})
+        tab.sample()
+        for name in CONTROLS:
+            area = tab.page.locator(f"#ps-{name}").bounding_box()
+            assert area is not None, name
+            assert area["x"] >= 0, name
+            assert area["y"] >= 0, name
+            assert area["x"] + area["width"] <= size[0], name
+            assert area["y"] + area["height"] <= size[1], name
+        stage = tab.page.locator(".pv-stage").bounding_box()
+        assert stage["height"] > 0.6 * size[1]
+
+    def test_nothing_is_asked_of_another_machine(self, tab):
+        tab.sample()
+        outside = [url for url in tab.asked if url.startswith("http") and "127.0.0.1" not in url]
+        assert outside == []
+
+    def test_chinese_and_back(self, tab):
+        tab.page.locator("#ps-language input[value=zh]").check(force=True)
+        tab.page.wait_for_function(
+            "() => document.querySelector('#ps-propagate').innerText.includes('三维传播')"
+        )
+        tab.page.locator("#ps-language input[value=en]").check(force=True)
+        tab.page.wait_for_function(
+            "() => document.querySelector('#ps-propagate').innerText.includes('Propagate')"
+        )
+
+    def test_surface_and_python(self, tab):
+        tab.sample()
+        tab.click((14, 16))
+        tab.press("propagate")
+        tab.page.get_by_role("tab", name="As Python").click()
+        tab.page.wait_for_function(
+            "() => document.querySelector('#ps-code').innerText.includes('ps.Point')"
+        )
+        tab.page.get_by_role("tab", name="3D surface").click()
+        tab.page.wait_for_selector("#ps-surface canvas")
+
+
+class TestBadUploads:
+    def test_a_message_on_the_page_and_the_server_goes_on(self, tab, tmp_path):
+        program, evil = tmp_path / "scan.nii.gz", tmp_path / "evil.zip"
+        program.write_bytes(b"\x7fELF" + os.urandom(500))
+        with zipfile.ZipFile(evil, "w") as archive:
+            archive.writestr("../evil.nii", b"x")
+        for path, words in ((program, "not gzip data"), (evil, "leads outside")):
+            tab.page.set_input_files("#ps-open input[type=file], input#ps-open", str(path))
+            tab.page.wait_for_function(
+                "words => document.querySelector('#ps-status').innerText.includes(words)", arg=words
+            )
+        tab.sample()
