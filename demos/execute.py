@@ -10,6 +10,8 @@ ipykernel (the `dev` extra).
 from __future__ import annotations
 
 import argparse
+import base64
+import io
 import os
 import tempfile
 from collections.abc import Iterator
@@ -19,9 +21,11 @@ from typing import Any
 
 import nbformat
 from nbclient import NotebookClient
+from PIL import Image, ImageOps
 
 FOLDER = Path(__file__).resolve().parent
 MOST_BYTES = 600_000
+GREY_BITS = 6
 NOISE = ("execution", "collapsed", "scrolled")
 
 
@@ -62,8 +66,18 @@ def cleaned(notebook: Any) -> Any:
         for key in NOISE:
             cell.metadata.pop(key, None)
         if cell.cell_type == "code":
-            cell.outputs = [out for out in cell.outputs if out.get("name") != "stderr"]
+            cell.outputs = [lighter(out) for out in cell.outputs if out.get("name") != "stderr"]
     return notebook
+
+
+def lighter(output: Any) -> Any:
+    """The same with pictures of 64 grey levels: noise beyond that is most of a file's size."""
+    for kind in [kind for kind in output.get("data", {}) if kind == "image/png"]:
+        picture = Image.open(io.BytesIO(base64.b64decode(output.data[kind]))).convert("RGB")
+        buffer = io.BytesIO()
+        ImageOps.posterize(picture, GREY_BITS).save(buffer, format="PNG", optimize=True)
+        output.data[kind] = base64.b64encode(buffer.getvalue()).decode()
+    return output
 
 
 def texts(notebook: Any) -> Iterator[str]:

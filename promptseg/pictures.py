@@ -23,6 +23,7 @@ from promptseg.tiles import (
     PALETTE,
     PROMPT,
     Colour,
+    View,
     draw_tile,
     marked_slices,
     slice_of,
@@ -229,13 +230,20 @@ def three_views(
     marked = _marked(segmentation, reference)
     shown = normalise(volume.data, choose_window(volume, window))
     order = [anatomical_axes(volume.affine)[world] for world in (2, 1, 0)]
-    tiles = []
+    longest = max(_longest(view_of(volume, marked, axis, tile), volume) for axis in order)
+    tiles, captions = [], []
     for axis, name in zip(order, reversed(_DIRECTIONS), strict=True):
         wanted = _middle(marked, axis) if at is None else at[axis]
         place = _index(volume, axis, wanted, [], [], None)
-        view = view_of(volume, marked, axis, tile)
-        picture = draw_tile(view, place, shown, segmentation, reference)
-        tiles.append(_captioned(picture, f"{name}, {_AXIS_LETTERS[axis]} = {place}"))
+        share = _longest(view_of(volume, marked, axis, tile), volume) / longest
+        view = view_of(volume, marked, axis, max(1, round(tile * share)))
+        tiles.append(draw_tile(view, place, shown, segmentation, reference))
+        captions.append(f"{name}, {_AXIS_LETTERS[axis]} = {place}")
+    height = max(picture.height for picture in tiles)
+    tiles = [
+        _captioned(_centred(picture, height), text)
+        for picture, text in zip(tiles, captions, strict=True)
+    ]
     legend = [(colour, name) for colour, name, _ in _targets(segmentation)]
     return Sheet(_sheet(tiles, 3, title, legend + _others(reference, False)))
 
@@ -282,6 +290,18 @@ def _index(
     return int(np.argmax(areas)) if areas.any() else volume.shape[axis] // 2
 
 
+def _longest(view: View, volume: Volume) -> float:
+    """Millimetres along the longer side of a view."""
+    sides = np.subtract(view.high, view.low) * volume.spacing[[view.across, view.down]]
+    return float(sides.max())
+
+
+def _centred(image: Image.Image, height: int) -> Image.Image:
+    canvas = Image.new("RGB", (image.width, height))
+    canvas.paste(image, (0, (height - image.height) // 2))
+    return canvas
+
+
 def _middle(marked: np.ndarray, axis: int) -> int:
     found = marked_slices(marked, axis)
     return int(np.median(found)) if len(found) else marked.shape[axis] // 2
@@ -326,16 +346,17 @@ def _captioned(image: Image.Image, text: str, colour: Colour = _FAINT) -> Image.
 
 def _sheet(tiles: list[Image.Image], columns: int, title: str, legend: list[Entry]) -> Image.Image:
     columns = min(columns, len(tiles))
-    rows = -(-len(tiles) // columns)
-    across = max(tile.width for tile in tiles) + _GAP
+    rows = [tiles[start : start + columns] for start in range(0, len(tiles), columns)]
     down = max(tile.height for tile in tiles) + _GAP
-    width = columns * across + _GAP
+    width = max(sum(tile.width + _GAP for tile in row) for row in rows) + _GAP
     header = _header(width, title, legend)
-    sheet = Image.new("RGB", (width, rows * down + header.height), _PAPER)
+    sheet = Image.new("RGB", (width, len(rows) * down + header.height), _PAPER)
     sheet.paste(header, (0, 0))
-    for order, tile in enumerate(tiles):
-        place = (_GAP + order % columns * across, header.height + order // columns * down)
-        sheet.paste(tile, place)
+    for number, row in enumerate(rows):
+        x = _GAP
+        for tile in row:
+            sheet.paste(tile, (x, header.height + number * down))
+            x += tile.width + _GAP
     return sheet
 
 
