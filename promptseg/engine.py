@@ -6,23 +6,30 @@ mask again; what earlier calls computed is reused, never recomputed and never mi
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from time import perf_counter
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from promptseg.consistency import Consistency, cleaned
+from promptseg.crossing import Crossing, cross
 from promptseg.decoding import SliceDecoder, SliceMask
 from promptseg.embeddings import Progress, SliceEncoder
 from promptseg.errors import PromptError
+from promptseg.guiding import Guide
 from promptseg.prompts import PromptSet
-from promptseg.propagation import Propagator, StopRules
+from promptseg.propagation import ABSENT_LOGIT, Propagator, StopRules
 from promptseg.roi import choose_region, frame_of, group_regions, touches_edge, whole_slice
 from promptseg.slice_prompts import SlicePrompts, sort_prompts, target_limits
-from promptseg.slicing import Frame, Region, take_slice
+from promptseg.slicing import Frame, Region, in_plane, take_slice
 
 GROWTH = 1.5
-GROWTHS = 3
+CROSSINGS = 8
+PASSES = 2
 CERTAIN_LOGIT = 60.0
 Answers = dict[int, dict[int, SliceMask]]
 ByTarget = dict[int, dict[int, SlicePrompts]]
@@ -55,6 +62,7 @@ class Engine:
         axis: 0, 1 or 2.
         spacing: (3,) mm.
         rules: When a propagation stops.
+        consistency: What is done so that neighbouring slices agree; nothing by default.
     """
 
     def __init__(
@@ -63,12 +71,15 @@ class Engine:
         axis: int,
         spacing: np.ndarray,
         rules: StopRules | None = None,
+        consistency: Consistency | None = None,
     ) -> None:
         self.encoder, self.axis = encoder, axis
         self.decoder = SliceDecoder(encoder)
         self.spacing = tuple(float(s) for s in spacing)
         self.rules = StopRules() if rules is None else rules
+        self.consistency = Consistency() if consistency is None else consistency
         self._propagators: dict[Frame, Propagator] = {}
+        self._crossings: dict[str, Crossing | None] = {}
         self._regions: dict[tuple[str, ...], Region] = {}
 
     @property
@@ -78,7 +89,12 @@ class Engine:
         return i, j, k
 
     def run(
-        self, prompts: PromptSet, propagate: bool = True, progress: Progress | None = None
+        self,
+        prompts: PromptSet,
+        propagate: bool = True,
+        progress: Progress | None = None,
+        concepts: Mapping[int, Tensor] | None = None,
+        dense: Mapping[int, np.ndarray] | None = None,
     ) -> list[Answered]:
         """Answer resolved prompts.
 
@@ -86,11 +102,19 @@ class Engine:
             prompts: In voxels and checked.
             propagate: False answers the prompted slices only.
             progress: Called with stage, done, total.
+            concepts: (C,) token by target, of targets that are named as well.
+            dense: (I, J, K) map in [0, 1] by target, drawn where its prompts are.
 
         Raises:
             PromptError: If a target has nothing that says where it is.
         """
         by_target = sort_prompts(prompts, self.axis, self.shape)
+        for target, token in (concepts or {}).items():
+            for place in by_target.get(target, {}).values():
+                place.concept = token
+        for target, volume in (dense or {}).items():
+            for index, place in by_target.get(target, {}).items():
+                place.dense = take_slice(volume, self.axis, index)
         check_starts(prompts, by_target)
         limits = target_limits(prompts, self.axis, self.shape[self.axis])
         regions = {target: self._region(slices) for target, slices in by_target.items()}
@@ -119,17 +143,77 @@ class Engine:
         propagate: bool,
         progress: Progress | None,
     ) -> Answered:
-        """Answer in a view that is widened while a target reaches its edge."""
-        whole = whole_slice(self.encoder, self.axis)
-        for attempt in range(GROWTHS + 1):
+        """Answer in a view that is widened while a target reaches its edge.
+
+        The prompted slices are fitted first, and then the whole walk: a target that drifts is
+        followed, at worst in a view of the whole slice.
+        """
+        propagator = self._propagator(region, progress)
+        while propagate and self._cut(propagator.frame, answer_starts(propagator, by_target)):
+            region = region.grow(factor=GROWTH)
             propagator = self._propagator(region, progress)
+        while True:
+            propagator.guides = self._guides(propagator, by_target, limits) if propagate else {}
             answers = answer_all(propagator, by_target, limits, propagate)
-            masks = (mask for slices in answers.values() for mask in slices.values())
-            cut = any(touches_edge(mask, propagator.frame) for mask in masks)
-            if not cut or attempt == GROWTHS or region.contains(whole):
+            if not self._cut(propagator.frame, answers):
                 break
             region = region.grow(factor=GROWTH)
+            propagator = self._propagator(region, progress)
+        if propagate and self.consistency.clean:
+            apart = self.spacing[self.axis]
+            answers = {t: cleaned(a, by_target.get(t, {}), apart) for t, a in answers.items()}
         return Answered(propagator.frame, answers)
+
+    def _cut(self, frame: Frame, answers: Answers) -> bool:
+        """True if a target reaches an edge of a view that could be wider."""
+        if frame.region.contains(whole_slice(self.encoder, self.axis)):
+            return False
+        masks = (mask for slices in answers.values() for mask in slices.values())
+        return any(touches_edge(mask, frame) for mask in masks)
+
+    def _guides(
+        self,
+        propagator: Propagator,
+        by_target: ByTarget,
+        limits: dict[int, tuple[int, int]],
+    ) -> dict[int, Guide]:
+        """What the other two axes say of each target, from its prompts before any correction."""
+        if not self.consistency.votes(propagator.spec, self.axis, self.spacing):
+            return {}
+        guides = {}
+        for target, slices in by_target.items():
+            before = {i: p.without_corrections() or p for i, p in slices.items() if p.starts}
+            first = {i: propagator.answer(i, p) for i, p in before.items()}
+            guide = self._guide(propagator, target, first, limits)
+            if guide is not None:
+                guides[target] = guide
+        return guides
+
+    def _guide(
+        self,
+        propagator: Propagator,
+        target: int,
+        first: dict[int, SliceMask],
+        limits: dict[int, tuple[int, int]],
+    ) -> Guide | None:
+        """The other axes are asked twice, the second time with what came of the first."""
+        frame, side = propagator.frame, propagator.spec.mask_size
+        known = {i: whole_mask(frame, mask, self.shape) for i, mask in first.items()}
+        name = f"{known_digest(known)} {frame.region}"
+        if name not in self._crossings:
+            made = cross(self.decoder, self.axis, self.spacing, known, name)
+            for n in range(PASSES - 1):
+                if made is None:
+                    break
+                propagator.guides = {target: Guide(made, frame, side)}
+                found = propagator.propagate({target: first}, limits)
+                earlier = logit_volume(frame, found[target], self.shape)
+                made = cross(self.decoder, self.axis, self.spacing, known, f"{name} {n}", earlier)
+            while len(self._crossings) >= CROSSINGS:
+                self._crossings.pop(next(iter(self._crossings)))
+            self._crossings[name] = made
+        crossing = self._crossings[name]
+        return None if crossing is None else Guide(crossing, frame, side)
 
     def _propagator(self, region: Region, progress: Progress | None) -> Propagator:
         frame = frame_of(self.encoder, self.axis, region, self.spacing)
@@ -137,6 +221,38 @@ class Engine:
             self._propagators[frame] = Propagator(self.decoder, frame, self.rules)
         self._propagators[frame].progress = progress
         return self._propagators[frame]
+
+
+def whole_mask(frame: Frame, mask: SliceMask, shape: tuple[int, int, int]) -> np.ndarray:
+    """(H, W) bool of an answer on its whole slice."""
+    if mask.given is not None:
+        return mask.given
+    rows, cols = in_plane(frame.axis)
+    plane = np.zeros((shape[rows], shape[cols]), bool)
+    image, region = frame.paste_slices()
+    plane[image] = frame.restore(mask.logits[None])[0].numpy()[region] > 0
+    return plane
+
+
+def logit_volume(
+    frame: Frame, masks: dict[int, SliceMask], shape: tuple[int, int, int]
+) -> np.ndarray:
+    """(I, J, K) float16 logits of answers, plainly absent elsewhere."""
+    volume = np.full(shape, ABSENT_LOGIT, np.float16)
+    image, region = frame.paste_slices()
+    for index, mask in masks.items():
+        restored = frame.restore(mask.logits[None].clamp(ABSENT_LOGIT, -ABSENT_LOGIT))[0].numpy()
+        take_slice(volume, frame.axis, index)[image] = restored[region]
+    return volume
+
+
+def known_digest(known: dict[int, np.ndarray]) -> str:
+    """Differs where masks on slices differ."""
+    state = hashlib.sha256()
+    for index in sorted(known):
+        state.update(f"{index} {known[index].shape}".encode())
+        state.update(np.packbits(known[index]).tobytes())
+    return state.hexdigest()
 
 
 def check_starts(prompts: PromptSet, by_target: ByTarget) -> None:
@@ -149,6 +265,14 @@ def check_starts(prompts: PromptSet, by_target: ByTarget) -> None:
             )
 
 
+def answer_starts(propagator: Propagator, by_target: ByTarget) -> Answers:
+    """Answers of the slices that say where a target is."""
+    return {
+        target: {i: propagator.answer(i, p) for i, p in slices.items() if p.starts}
+        for target, slices in by_target.items()
+    }
+
+
 def answer_all(
     propagator: Propagator,
     by_target: ByTarget,
@@ -156,10 +280,7 @@ def answer_all(
     propagate: bool,
 ) -> Answers:
     """Answer the starting slices, propagate, then take up the corrections in their order."""
-    anchors: Answers = {
-        target: {i: propagator.answer(i, p) for i, p in slices.items() if p.starts}
-        for target, slices in by_target.items()
-    }
+    anchors = answer_starts(propagator, by_target)
     answers = propagator.propagate(anchors, limits) if propagate else anchors
     late = [(t, i, p) for t, s in by_target.items() for i, p in s.items() if not p.starts]
     for target, index, prompts in late:

@@ -17,6 +17,7 @@ from torch import Tensor
 from promptseg.backbones.base import BackboneSpec, PixelPrompts
 from promptseg.decoding import Request, SliceDecoder, SliceMask
 from promptseg.embeddings import Progress
+from promptseg.guiding import Guide, absent
 from promptseg.slice_prompts import GIVEN_MASK_LOGIT, SlicePrompts
 from promptseg.slicing import Frame, take_slice
 
@@ -72,12 +73,16 @@ class StopRules:
 
 @dataclass(frozen=True)
 class Walk:
-    """One way from an anchor: slices `start + step`, `start + 2 step`, ... before `stop`."""
+    """One way from an anchor: slices `start + step`, `start + 2 step`, ... before `stop`.
+
+    `told` is true if the user said that the target reaches as far as `stop`.
+    """
 
     target: int
     start: int
     step: int
     stop: int
+    told: bool = False
 
 
 @dataclass
@@ -177,6 +182,14 @@ def box_of(logits: Tensor, size: int, grow: float = 0.03) -> Tensor:
     return corners.clamp(0, size)
 
 
+def rules_where_told(rules: StopRules) -> StopRules:
+    """Where the user gave the extent, only a target that is plainly absent ends a walk."""
+    return replace(
+        rules, presence=0.2, quality=0.1, overlap=0.1, growth=4.0, shrink=0.05, patience=3,
+        likeness=0.0,
+    )  # fmt: skip
+
+
 class Propagator:
     """Propagates the targets of one frame.
 
@@ -200,8 +213,10 @@ class Propagator:
         self.carries = carried_by(self.spec)
         self.lag = lag_of(frame) if self.carries == "mask" else 1
         self.rules = rules_for(StopRules() if rules is None else rules, self.lag)
+        self.told = rules_where_told(self.rules)
+        self.guides: dict[int, Guide] = {}
         self._greys: dict[int, Tensor] = {}
-        self._walked: dict[tuple[int, ...], WalkState] = {}
+        self._walked: dict[tuple[int | str, ...], WalkState] = {}
         self._answered: dict[tuple[int, str, int], SliceMask] = {}
 
     def answer(
@@ -234,7 +249,8 @@ class Propagator:
             box = handed.box if pixels.box is None else pixels.box
             pixels = replace(pixels, mask=handed.mask, box=box)
         ambiguous = prompts.ambiguous and prior is None
-        return self.decoder.decode(self.frame, [Request(index, pixels, ambiguous)])[0]
+        request = Request(index, pixels, ambiguous, prompts.concept)
+        return self.decoder.decode(self.frame, [request])[0]
 
     def _handed(self, logits: Tensor) -> PixelPrompts:
         """What the network is told of a mask that it gave before or next door."""
@@ -256,18 +272,42 @@ class Propagator:
             anchors: Answers on the slices where walks start, {target: {slice: answer}}.
             limits: Half-open slice range by target.
         """
-        walks = plan_walks(anchors, limits)
-        keys = [(w.target, w.start, w.step, tensor_key(anchors[w.target][w.start])) for w in walks]
+        walks = plan_walks(anchors, limits, self.frame.shape[self.frame.axis])
+        keys = [
+            (
+                w.target,
+                w.start,
+                w.step,
+                w.told,
+                self._guided_by(w.target),
+                tensor_key(anchors[w.target][w.start]),
+            )
+            for w in walks
+        ]
         states = [self._resume(walk, key, anchors) for walk, key in zip(walks, keys, strict=True)]
         self._advance(states)
         for key, state in zip(keys, states, strict=True):
             known = self._walked.get(key)
             if known is None or known.reach <= state.reach:
                 self._walked[key] = state
-        return merge_walks(states, anchors)
+        return self._voted(merge_walks(states, anchors), anchors)
+
+    def _guided_by(self, target: int) -> str:
+        return self.guides[target].name if target in self.guides else ""
+
+    def _voted(
+        self, merged: dict[int, dict[int, SliceMask]], anchors: dict[int, dict[int, SliceMask]]
+    ) -> dict[int, dict[int, SliceMask]]:
+        """The same after the vote of the other axes; anchors have no need of one."""
+        for target in merged.keys() & self.guides.keys():
+            guide, own = self.guides[target], anchors[target]
+            for index in merged[target].keys() - own.keys():
+                away = min(abs(index - start) for start in own)
+                merged[target][index] = guide.vote(index, away, merged[target][index])
+        return merged
 
     def _resume(
-        self, walk: Walk, key: tuple[int, ...], anchors: dict[int, dict[int, SliceMask]]
+        self, walk: Walk, key: tuple[int | str, ...], anchors: dict[int, dict[int, SliceMask]]
     ) -> WalkState:
         """The same walk made before, cut or continued; else a new one."""
         known = self._walked.get(key)
@@ -293,13 +333,35 @@ class Propagator:
         done = 0
         while active := [s for s in states if s.active]:
             self._prefetch(active)
-            requests = [Request(s.index, self._handed(s.handed_on(self.lag))) for s in active]
+            requests = [Request(s.index, self._handed(self._lead(s))) for s in active]
             answers = self.decoder.decode(self.frame, requests)
             for state, answer in zip(active, answers, strict=True):
-                state.take(replace(answer, likeness=self._likeness(state, answer)), self.rules)
+                rules = self.told if state.walk.told else self.rules
+                state.take(self._judged(state, answer, rules), rules)
             done += len(active)
             if self.progress is not None:
                 self.progress("propagate", done, total)
+
+    def _lead(self, state: WalkState) -> Tensor:
+        """The mask to be handed to the next slice."""
+        carried = state.handed_on(self.lag)
+        guide = self.guides.get(state.walk.target)
+        return carried if guide is None else guide.lead(state.index, state.reach, carried)
+
+    def _judged(self, state: WalkState, answer: SliceMask, rules: StopRules) -> SliceMask:
+        """An answer as the walk takes it: likened to the anchor, or checked by the other axes.
+
+        Where those see the target they stand in for a poor answer, and where they see that it
+        is not there the answer is empty.
+        """
+        guide = self.guides.get(state.walk.target)
+        seen = None if guide is None else guide.at(state.index)
+        if guide is None or seen is None:
+            return replace(answer, likeness=self._likeness(state, answer))
+        if guide.sees_nothing(state.index, rules.least_area):
+            return answer if state.walk.told else absent(answer, ABSENT_LOGIT)
+        stand_in = guide.bridge(state.index, answer, rules.least_area)
+        return stand_in if stand_in is not None and rules.poor(answer, seen) else answer
 
     def _likeness(self, state: WalkState, answer: SliceMask) -> float:
         """Bhattacharyya coefficient of the grey levels inside this mask and the anchor's.
@@ -347,18 +409,25 @@ def tensor_key(answer: SliceMask | None) -> int:
 
 
 def plan_walks(
-    anchors: dict[int, dict[int, SliceMask]], limits: dict[int, tuple[int, int]]
+    anchors: dict[int, dict[int, SliceMask]],
+    limits: dict[int, tuple[int, int]],
+    count: int | None = None,
 ) -> list[Walk]:
-    """Both ways from every anchor, up to the next anchor or the limit."""
+    """Both ways from every anchor, up to the next anchor or the limit.
+
+    Limits other than all `count` slices are what the user said of the target's extent.
+    """
     walks = []
     for target, slices in anchors.items():
         low, high = limits[target]
+        told = count is not None and (low, high) != (0, count)
         indices = sorted(slices)
         for n, index in enumerate(indices):
             after = indices[n + 1] if n + 1 < len(indices) else max(high, index + 1)
             before = indices[n - 1] if n else min(low - 1, index - 1)
             if slices[index].area:
-                walks += [Walk(target, index, 1, after), Walk(target, index, -1, before)]
+                walks += [Walk(target, index, step, stop, told)
+                          for step, stop in ((1, after), (-1, before))]  # fmt: skip
     return walks
 
 

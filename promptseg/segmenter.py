@@ -25,6 +25,7 @@ from promptseg.volume import Segmentation, Volume
 
 if TYPE_CHECKING:
     from promptseg.session import Session
+    from promptseg.text.proposal_scores import ImageText
 
 AdapterLike: TypeAlias = "str | Path | Adapter"
 
@@ -38,6 +39,7 @@ class Segmenter:
         precision: `auto`, `fp32`, `bf16` or `fp16`.
         batch_size: Slices encoded at once; halved when memory runs out.
         cache: Where embeddings are kept; memory only by default.
+        text_model: Image-text model for words that no adapter knows, as `load_clip` gives it.
 
     Example:
         >>> import promptseg as ps
@@ -54,6 +56,7 @@ class Segmenter:
         precision: Precision = "auto",
         batch_size: int = 8,
         cache: EmbeddingCache | None = None,
+        text_model: ImageText | None = None,
     ) -> None:
         self.device = choose_device(device)
         self.precision = choose_precision(precision, self.device)
@@ -62,6 +65,7 @@ class Segmenter:
         self.adapters = AdapterStack(backbone)
         self.batch_size = batch_size
         self.cache = cache
+        self.text_model = text_model
 
     @classmethod
     def from_pretrained(
@@ -72,6 +76,7 @@ class Segmenter:
         precision: Precision = "auto",
         batch_size: int = 8,
         cache: EmbeddingCache | None = None,
+        text_model: str | Path | ImageText | None = None,
     ) -> Segmenter:
         """Load a model of the registry, a checkpoint or a folder of transformers.
 
@@ -83,9 +88,10 @@ class Segmenter:
             precision: As in the constructor.
             batch_size: As in the constructor.
             cache: As in the constructor.
+            text_model: As in the constructor, or the folder or `hf-hub:` name of one.
 
         Raises:
-            WeightsError: If the model is unknown, missing, corrupt or unsafe.
+            WeightsError: If a model is unknown, missing, corrupt or unsafe.
             AdapterError: If the adapter is unknown or does not fit.
         """
         single = adapter is None or isinstance(adapter, (str, Path, Adapter))
@@ -95,7 +101,12 @@ class Segmenter:
             for one in wanted
             if one is not None
         ]
-        segmenter = cls(load_backbone(model), device, precision, batch_size, cache)
+        words = text_model
+        if isinstance(words, (str, Path)):
+            from promptseg.text.clip import load_clip
+
+            words = load_clip(words, device=device)
+        segmenter = cls(load_backbone(model), device, precision, batch_size, cache, words)
         for one in held:
             segmenter.adapters.add(one)
         if held:
@@ -109,12 +120,16 @@ class Segmenter:
         return None if active is None else active.info.organ
 
     def session(
-        self, volume: Volume, axis: int | str = "auto", window: str | None = "auto"
+        self,
+        volume: Volume,
+        axis: int | str = "auto",
+        window: str | None = "auto",
+        consistency: str = "auto",
     ) -> Session:
         """Start an interactive session on a volume; embeddings stay cached in it."""
         from promptseg.session import Session
 
-        return Session(self, volume, axis, window)
+        return Session(self, volume, axis, window, consistency)
 
     def segment(
         self,
@@ -125,18 +140,26 @@ class Segmenter:
         window: str | None = "auto",
         uncertainty: bool = False,
         progress: Progress | None = None,
+        consistency: str = "auto",
     ) -> Segmentation:
         """Segment what the prompts point at.
 
         Args:
             volume: 3D image.
-            prompts: Points, boxes, scribbles and masks of one or several targets; with an
-                adapter none at all asks for every label of it, and of all that are loaded.
+            prompts: Points, boxes, scribbles, masks and words of one or several targets; with an
+                adapter none at all asks for every label of it, and of all that are loaded. Words
+                alone are looked for in the whole volume, by the adapter that knows them, loaded
+                or installed; `result.report["text"]` says which, and why a target is empty.
             axis: Slice axis; `auto` is the axis of a flat prompt, else of the largest spacing.
             propagate: False answers the prompted slices only.
             window: `auto`, a name such as `lung`, or `WIDTH,LEVEL`.
             uncertainty: True to fill `result.uncertainty`, see `Session.uncertainty`.
             progress: Called with stage, done, total.
+            consistency: How slices are made to agree: `none`; `vote` asks the slices along the
+                other two axes where the target ends; `clean` drops stray parts, fills small
+                cavities and smooths across thin slices; `both`; `auto` is what measures best:
+                `both` where slices are at most three times as thick as a pixel is wide, else
+                `clean`.
 
         Returns:
             Labels on the volume's own grid; `score`, `uncertainty`, `report`.
@@ -149,7 +172,7 @@ class Segmenter:
         given = PromptSet(prompts)
         if not given and len(self.adapters) > 1:
             return self._by_every_adapter(volume, axis, window, uncertainty, progress)
-        session = self.session(volume, axis, window)
+        session = self.session(volume, axis, window, consistency)
         session.add(*given)
         result = session.answer(propagate, uncertainty, progress)
         timings = {**result.report["timings"], "total": perf_counter() - began}

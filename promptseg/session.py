@@ -9,18 +9,21 @@ from typing import TYPE_CHECKING, Any, Literal, TypeGuard
 
 import numpy as np
 
+from promptseg.ahead import prepare_refinement
+from promptseg.consistency import Consistency
 from promptseg.embeddings import Progress, SliceEncoder
 from promptseg.engine import Answered, Engine, Painted, Timings, paint, probabilities
 from promptseg.errors import PromptError
 from promptseg.intensity import choose_window, normalise
-from promptseg.prompts import Point, Prompt, PromptSet
-from promptseg.slice_prompts import BOTH, CORRECTION, REFINE, sort_prompts
+from promptseg.prompts import Point, Prompt, PromptSet, Text
+from promptseg.slice_prompts import BOTH, CORRECTION, REFINE, margin_bounds, sort_prompts
 from promptseg.slicing import choose_axis, resolve_axis
 from promptseg.uncertainty import Asked, Question, Sources, Suggestion, suggest
 from promptseg.volume import Segmentation, Volume
 
 if TYPE_CHECKING:
     from promptseg.segmenter import Segmenter
+    from promptseg.text.answering import Spoken
 
 RefineMode = Literal["graph_cut", "network", "both"]
 REFINE_ROLES = {"graph_cut": REFINE, "network": CORRECTION, "both": BOTH}
@@ -38,6 +41,7 @@ class Session:
         volume: 3D image.
         axis: Slice axis or `auto`, decided by the first prompts.
         window: As in `Segmenter.segment`.
+        consistency: As in `Segmenter.segment`.
     """
 
     def __init__(
@@ -46,13 +50,16 @@ class Session:
         volume: Volume,
         axis: int | str = "auto",
         window: str | None = "auto",
+        consistency: str = "auto",
     ) -> None:
         self.segmenter, self.volume = segmenter, volume
+        self.wanted_axis, self.wanted_window, self.wanted_consistency = axis, window, consistency
         active = segmenter.adapters.active
         if active is not None:
             window = active.info.window if window in ("auto", None) else window
         self.window = choose_window(volume, window)
         self._axis = axis if axis == "auto" else resolve_axis(axis, volume.affine)
+        self._consistency = Consistency.named(consistency)
         self._engine: Engine | None = None
         self._adapter = ""
         self._given: list[Prompt] = []
@@ -61,6 +68,7 @@ class Session:
         self._pending = 0
         self._result: Segmentation | None = None
         self._asked: Asked | None = None
+        self._spoken: Spoken | None = None
         self.changed: tuple[slice, slice, slice] | None = None
 
     @property
@@ -84,6 +92,8 @@ class Session:
         resolved = PromptSet([*self._given, *marked]).to_voxel(self.volume)
         axis = choose_axis(self.volume, resolved, self._axis)
         sort_prompts(resolved, axis, self.volume.shape)
+        if any(isinstance(prompt, Text) for prompt in marked):
+            self._words().check(marked)
         self._steps.append(len(self._given))
         self._given.extend(marked)
         self._undone.clear()
@@ -128,6 +138,7 @@ class Session:
 
     def propagate(self, progress: Progress | None = None) -> Segmentation:
         """Masks through the volume."""
+        prepare_refinement()
         return self.answer(propagate=True, progress=progress)
 
     def refine(
@@ -174,18 +185,20 @@ class Session:
         """
         if not self._given:
             return self._unprompted(uncertainty, progress)
+        if any(isinstance(prompt, Text) for prompt in self._given):
+            return self._worded(propagate, uncertainty, progress)
         timings, began = Timings(), perf_counter()
         resolved = self.prompts.to_voxel(self.volume)
-        engine = self._prepared(resolved, self._axis)
+        engine = self.prepared(resolved, self._axis)
         timings.add("prepare", began)
         began = perf_counter()
-        answered = engine.run(resolved, propagate, progress)
+        answered = engine.run(resolved, propagate, progress, dense=self._dense(resolved, engine))
         timings.add("segment", began)
         began = perf_counter()
         plain = paint(answered, engine.shape)
         timings.add("paint", began)
         began = perf_counter()
-        painted = self._refined(plain, answered, resolved, engine)
+        painted = self._refined(plain, answered, resolved, engine, propagate)
         timings.add("refine", began)
         self._pending = len(self._given)
         question = Question(resolved, propagate)
@@ -193,18 +206,76 @@ class Session:
         result = self._keep(painted, engine, timings, propagate)
         return self._doubted(progress)[0] if uncertainty else result
 
+    @property
+    def _spoke(self) -> bool:
+        """True if the latest answer was to words."""
+        return self._asked is None and self._result is not None
+
+    def _words(self) -> Spoken:
+        from promptseg.text.answering import Spoken
+
+        self._spoken = Spoken(self) if self._spoken is None else self._spoken
+        return self._spoken
+
+    def _worded(
+        self, propagate: bool, uncertainty: bool, progress: Progress | None
+    ) -> Segmentation:
+        """What words name, each target by the adapter that knows it."""
+        resolved = self.prompts.to_voxel(self.volume)
+        result = self._words().answer(resolved, propagate, uncertainty, progress)
+        previous = np.zeros_like(result.data) if self._result is None else self._result.data
+        self.changed = bounding_box(previous != result.data)
+        self._pending, self._result, self._asked = len(self._given), result, None
+        return result
+
+    def answered(
+        self, engine: Engine, question: Question, answers: list[Answered], timings: Timings
+    ) -> Segmentation:
+        """Paint, correct and keep answers to a question that was asked elsewhere.
+
+        Args:
+            engine: Of `prepared`.
+            question: What was asked.
+            answers: Of the engine.
+            timings: So far.
+        """
+        began = perf_counter()
+        plain = paint(answers, engine.shape)
+        timings.add("paint", began)
+        painted = self._refined(
+            plain, answers, question.prompts, engine, question.propagate
+        )
+        self._remember(engine, question, answers, plain.labels, painted.labels)
+        return self._keep(painted, engine, timings, question.propagate)
+
+    def _dense(self, resolved: PromptSet, engine: Engine) -> dict[int, np.ndarray]:
+        """Geodesic maps of margin points, for a network that was trained with them."""
+        if not self.segmenter.backbone.spec.geodesic:
+            return {}
+        from promptseg.refine.volume import margin_maps
+
+        return margin_maps(resolved, engine.encoder.data, engine.spacing)
+
     def _refined(
-        self, painted: Painted, answered: list[Answered], resolved: PromptSet, engine: Engine
+        self,
+        painted: Painted,
+        answered: list[Answered],
+        resolved: PromptSet,
+        engine: Engine,
+        propagated: bool,
     ) -> Painted:
-        """The same after graph cut on the clicks that ask for it."""
-        roles = (REFINE, BOTH)
-        clicks = PromptSet(p for p in resolved if isinstance(p, Point) and p.role in roles)
-        if not clicks:
+        """The same after graph cut on the clicks that ask for it, and on margin points in 3D."""
+        clicks = PromptSet(p for p in resolved if isinstance(p, Point))
+        asking = {p.target for p in clicks if isinstance(p, Point) and p.role in (REFINE, BOTH)}
+        bounds = margin_bounds(clicks, engine.shape) if propagated else {}
+        if not asking and not bounds:
             return painted
         from promptseg.refine.volume import refined_labels
 
-        shares = {t: probabilities(answered, engine.shape, t) for t in clicks.targets}
-        labels = refined_labels(painted.labels, shares, engine.encoder.data, clicks, engine.spacing)
+        shares = {t: probabilities(answered, engine.shape, t) for t in sorted({*asking, *bounds})}
+        labels = refined_labels(
+            painted.labels, shares, engine.encoder.data, clicks, engine.spacing, bounds=bounds
+        )
         return replace(painted, labels=labels)
 
     def _unprompted(self, uncertainty: bool, progress: Progress | None) -> Segmentation:
@@ -216,7 +287,7 @@ class Session:
             raise PromptError("there is no prompt: give a point, a box, a scribble or a mask")
         timings, began = Timings(), perf_counter()
         axis = active.info.axis if self._axis == "auto" else self._axis
-        engine = self._prepared(PromptSet(), axis)
+        engine = self.prepared(PromptSet(), axis)
         timings.add("prepare", began)
         began = perf_counter()
         answered = segment_unprompted(engine, active.tokens, progress)
@@ -250,6 +321,11 @@ class Session:
         Raises:
             PromptError: If nothing was answered yet, or the adapter was switched since.
         """
+        if self._spoke and self._result is not None:
+            with self._words().latest() as session:
+                doubt = session.uncertainty(sources, progress)
+            self._result = replace(self._result, uncertainty=doubt)
+            return doubt
         return self._doubted(progress, sources)[1]
 
     def suggest(self, target: int | None = None) -> Suggestion | None:
@@ -264,6 +340,9 @@ class Session:
         Raises:
             PromptError: If nothing was answered yet.
         """
+        if self._spoke:
+            with self._words().latest() as session:
+                return session.suggest(target)
         asked, _ = self._latest()
         targets = None if target is None else (target,)
         return suggest(asked.answered, asked.question.prompts, targets)
@@ -274,6 +353,9 @@ class Session:
         Raises:
             PromptError: If nothing was answered yet.
         """
+        if self._spoke:
+            with self._words().latest() as session:
+                return session.probability(target)
         asked, _ = self._latest()
         groups = [group for group in asked.answered if target in group.answers]
         if not groups:
@@ -312,13 +394,16 @@ class Session:
         self._result = replace(result, uncertainty=doubt, report=report)
         return self._result, doubt
 
-    def _prepared(self, resolved: PromptSet, wanted: int | str) -> Engine:
+    def prepared(self, resolved: PromptSet, wanted: int | str) -> Engine:
+        """The engine for some prompts along an axis; embeddings are kept where they can be."""
         axis = choose_axis(self.volume, resolved, wanted)
         adapter = self.segmenter.adapters.signature
         if self._engine is None or self._engine.axis != axis or self._adapter != adapter:
             held = self._engine if self._adapter == adapter else None
             encoder = self._encoder(adapter) if held is None else held.encoder
-            self._engine = Engine(encoder, axis, self.volume.spacing)
+            self._engine = Engine(
+                encoder, axis, self.volume.spacing, consistency=self._consistency
+            )
             self._adapter = adapter
         return self._engine
 
