@@ -21,11 +21,11 @@ from typing import Any
 
 import nbformat
 from nbclient import NotebookClient
-from PIL import Image, ImageOps
+from PIL import Image
 
 FOLDER = Path(__file__).resolve().parent
 MOST_BYTES = 600_000
-GREY_BITS = 6
+COARSE = [round(round(value / 255 * 63) / 63 * 255) for value in range(256)]
 NOISE = ("execution", "collapsed", "scrolled")
 
 
@@ -75,7 +75,7 @@ def lighter(output: Any) -> Any:
     for kind in [kind for kind in output.get("data", {}) if kind == "image/png"]:
         picture = Image.open(io.BytesIO(base64.b64decode(output.data[kind]))).convert("RGB")
         buffer = io.BytesIO()
-        ImageOps.posterize(picture, GREY_BITS).save(buffer, format="PNG", optimize=True)
+        picture.point(3 * COARSE).save(buffer, format="PNG", optimize=True)
         output.data[kind] = base64.b64encode(buffer.getvalue()).decode()
     return output
 

@@ -229,11 +229,12 @@ def three_views(
     _check_grids(volume, [segmentation], reference)
     marked = _marked(segmentation, reference)
     shown = normalise(volume.data, choose_window(volume, window))
+    found = segmentation.data != 0
     order = [anatomical_axes(volume.affine)[world] for world in (2, 1, 0)]
     longest = max(_longest(view_of(volume, marked, axis, tile), volume) for axis in order)
     tiles, captions = [], []
     for axis, name in zip(order, reversed(_DIRECTIONS), strict=True):
-        wanted = _middle(marked, axis) if at is None else at[axis]
+        wanted = _middle(found if found.any() else marked, axis) if at is None else at[axis]
         place = _index(volume, axis, wanted, [], [], None)
         share = _longest(view_of(volume, marked, axis, tile), volume) / longest
         view = view_of(volume, marked, axis, max(1, round(tile * share)))
