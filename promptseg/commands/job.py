@@ -36,6 +36,7 @@ class Choices:
         precision: One of `PRECISIONS`.
         uncertainty: Compute the uncertainty too.
         sha256: Digest that the model's weights must have, None for any.
+        text_model: Folder or hub name of an image-text model for words that no adapter knows.
     """
 
     model: str = "default"
@@ -47,6 +48,7 @@ class Choices:
     precision: Precision = "auto"
     uncertainty: bool = False
     sha256: str | None = None
+    text_model: str | None = None
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,7 @@ class Run:
                 "axis": report["axis"],
                 "window": report["window"]["name"],
                 "propagate": self.choices.propagate,
+                **({"text_model": self.choices.text_model} if self.choices.text_model else {}),
             },
             timings=self.timings,
             adapters={name: adapter_digest(name) for name in self.choices.adapters},
@@ -105,9 +108,12 @@ def _told(told: Mapping[str, Any]) -> str:
         return f"target {told['target']}: {told['reason']}"
     sure = "" if told["likeness"] == 1 else f", likeness {told['likeness']:.2f}"
     note = f"; {told['note']}" if told["note"] else ""
+    by = f"the adapter {told['adapter']}"
+    if told["adapter"] is None:
+        by = f"the image-text model {told['text_model']}"
     return (
-        f"target {told['target']}: {told['words']!r} taken as {told['concept']}{sure}, by the "
-        f"adapter {told['adapter']}{note}"
+        f"target {told['target']}: {told['words']!r} taken as {told['concept']}{sure}, by "
+        f"{by}{note}"
     )
 
 
@@ -154,6 +160,7 @@ def choices_of(arguments: argparse.Namespace) -> Choices:
         device=arguments.device,
         precision=arguments.precision,
         uncertainty=arguments.uncertainty is not None,
+        text_model=arguments.text_model,
     )
 
 
@@ -203,6 +210,7 @@ def _segmenter(choices: Choices) -> Segmenter:
         adapter=choices.adapters,
         device=choices.device,
         precision=choices.precision,
+        text_model=choices.text_model,
     )
     spec = segmenter.backbone.spec
     if choices.sha256 is not None and spec.sha256 != choices.sha256:

@@ -48,6 +48,12 @@ def add_prompts(parser: argparse.ArgumentParser) -> None:
     prompt("--text", "WORDS", "name the target")
     prompt("--prompts", "JSON", "a file of prompts, each with its own target and frame")
     group.add_argument(
+        "--text-model",
+        metavar="PATH|hf-hub:NAME",
+        help="image-text model for words that no adapter knows: a folder in open_clip's format, "
+        "such as BiomedCLIP's",
+    )
+    group.add_argument(
         "--target",
         type=_target,
         default=1,

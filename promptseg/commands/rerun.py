@@ -81,6 +81,7 @@ def _choices(manifest: dict[str, Any]) -> Choices:
             device=manifest["device"],
             precision=manifest["precision"],
             sha256=manifest["model"].get("sha256"),
+            text_model=settings.get("text_model"),
         )
     except (KeyError, TypeError) as error:
         raise PromptsegError(f"the manifest is damaged: {error!r}") from error

@@ -14,9 +14,11 @@ from torch import Tensor
 from promptseg.auto import segment_unprompted
 from promptseg.embeddings import Progress
 from promptseg.engine import Answered, Timings, paint
-from promptseg.errors import PromptError
+from promptseg.errors import PromptError, WeightsError
 from promptseg.prompts import Mask, Point, Prompt, PromptSet, Text
 from promptseg.slice_prompts import BOTH, CORRECTION, REFINE
+from promptseg.text.proposal_prompts import Meant, Proposer, english, nowhere
+from promptseg.text.proposals import Proposal
 from promptseg.text.selecting import Choice, Selector
 from promptseg.uncertainty import Question
 from promptseg.volume import Segmentation
@@ -35,6 +37,8 @@ class Group:
         concepts: (C,) token by target of words given along with such prompts.
         alone: (C,) token by key of words given alone.
         targets: Target by key.
+        meant: By target, of those that only the image-text model knows.
+        absent: Targets that it does not see.
     """
 
     choices: dict[int, Choice] = field(default_factory=dict)
@@ -42,6 +46,8 @@ class Group:
     concepts: dict[int, Tensor] = field(default_factory=dict)
     alone: dict[int, Tensor] = field(default_factory=dict)
     targets: dict[int, int] = field(default_factory=dict)
+    meant: dict[int, Meant] = field(default_factory=dict)
+    absent: list[int] = field(default_factory=list)
 
 
 class Spoken:
@@ -57,6 +63,8 @@ class Spoken:
     def __init__(self, owner: Session) -> None:
         self.owner = owner
         self.selector = Selector(owner.segmenter.adapters)
+        model = owner.segmenter.text_model
+        self.proposer = None if model is None else Proposer(model, owner.volume.modality)
         self.sessions: dict[str | None, Session] = {}
         self._names: tuple[str | None, ...] = ()
         self._wholes: dict[tuple[Any, ...], np.ndarray] = {}
@@ -65,7 +73,7 @@ class Spoken:
         """Raise PromptError unless the words of all prompts can be answered."""
         for prompt in prompts:
             if isinstance(prompt, Text):
-                self.selector.choose(prompt.words, self.owner.volume.modality)
+                self._choose(prompt.words)
 
     def answer(
         self, prompts: PromptSet, propagate: bool, uncertainty: bool, progress: Progress | None
@@ -74,18 +82,20 @@ class Spoken:
 
         Words given alone are looked for in the whole volume, whatever `propagate` says.
         """
-        groups = self._groups(renumbered(prompts))
+        groups = self._groups(renumbered(prompts), progress)
         results: dict[str | None, Segmentation] = {}
         for name, group in groups.items():
             with self.owner.segmenter.adapters.using(name):
                 results[name] = self._answer(name, group, propagate, uncertainty, progress)
         self._names = tuple(results)
         choices = {t: c for group in groups.values() for t, c in group.choices.items()}
+        meant = {t: m for group in groups.values() for t, m in group.meant.items()}
         merged = merge(list(results.values()))
+        told = [*self._told(choices, merged), *self._proposed(meant, merged)]
         return replace(
             merged,
-            labels={target: choice.name for target, choice in choices.items()},
-            report={**self._report(results), "text": self._told(choices, merged),
+            labels={t: c.name for t, c in choices.items()} | {t: m.name for t, m in meant.items()},
+            report={**self._report(results), "text": told,
                     "vocabulary": list(self.selector.known())},
         )  # fmt: skip
 
@@ -118,18 +128,31 @@ class Spoken:
         with self.owner.segmenter.adapters.using(self._names[0]):
             yield self.sessions[self._names[0]]
 
-    def _groups(self, prompts: PromptSet) -> dict[str | None, Group]:
+    def _choose(self, words: str) -> Choice | None:
+        """Adapter and labels of words; None where only the image-text model can say."""
+        try:
+            return self.selector.choose(words, self.owner.volume.modality)
+        except (PromptError, WeightsError):
+            if self.proposer is None:
+                raise
+            return None
+
+    def _groups(self, prompts: PromptSet, progress: Progress | None) -> dict[str | None, Group]:
         active = self.owner.segmenter.adapters.active
         groups: dict[str | None, Group] = {}
         for target in prompts.targets:
             mine = prompts.for_target(target)
             words = [prompt.words for prompt in mine if isinstance(prompt, Text)]
-            others = [prompt for prompt in mine if not isinstance(prompt, Text)]
+            others: list[Prompt] = [prompt for prompt in mine if not isinstance(prompt, Text)]
+            name = None if active is None else active.name
             if not words:
-                name = None if active is None else active.name
                 groups.setdefault(name, Group()).pixels += others
                 continue
-            choice = self.selector.choose(words[0], self.owner.volume.modality)
+            choice = self._choose(words[0])
+            if choice is None:
+                group = groups.setdefault(name, Group())
+                self._propose(group, name, target, words[0], others, progress)
+                continue
             tokens = self.selector.tokens(choice)
             group = groups.setdefault(choice.adapter, Group())
             group.choices[target] = choice
@@ -157,6 +180,39 @@ class Spoken:
             keys = [target, *range(free, free + len(tokens) - 1)]
             group.alone |= dict(zip(keys, tokens.values(), strict=True))
             group.targets |= dict.fromkeys(keys, target)
+
+    def _propose(
+        self,
+        group: Group,
+        name: str | None,
+        target: int,
+        words: str,
+        pixels: list[Prompt],
+        progress: Progress | None,
+    ) -> None:
+        """The image-text model's mask and the clicks on it; prompts that point go before it."""
+        if self.proposer is None or any(_starts(prompt) for prompt in pixels):
+            group.meant[target] = Meant(words, english(words), None)
+            group.pixels += pixels
+            return
+        with self.owner.segmenter.adapters.using(name):
+            session = self.session(name)
+            engine = session.prepared(PromptSet(), self._axis(session))
+            meant = self.proposer.find(engine, name, words, progress)
+        group.meant[target] = meant
+        if isinstance(meant.found, Proposal):
+            group.pixels += [meant.found.prompt(target), *pixels]
+        else:
+            group.absent.append(target)
+
+    def _proposed(self, meant: Mapping[int, Meant], result: Segmentation) -> list[dict[str, Any]]:
+        """What became of words that the image-text model was asked for, for the report."""
+        if self.proposer is None:
+            return []
+        return [
+            one.told(target, self.proposer.model, bool((result.data == target).any()))
+            for target, one in meant.items()
+        ]
 
     def _corrected(
         self, choice: Choice, tokens: Mapping[int, Tensor], target: int, clicks: list[Prompt]
@@ -193,10 +249,12 @@ class Spoken:
             answered += engine.run(pixels, propagate, progress, group.concepts)
         if group.alone:
             answered += segment_unprompted(engine, group.alone, progress)
+        if group.absent:
+            answered.append(nowhere(engine, group.absent))
         timings.add("segment", began)
         question = Question(pixels, propagate, group.alone)
         result = session.answered(engine, question, answered, timings)
-        if uncertainty:
+        if uncertainty and (group.pixels or group.alone):
             doubt = session.uncertainty(progress=progress)
             result = replace(result, uncertainty=doubt)
         return regrouped(result, group.targets)

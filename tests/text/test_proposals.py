@@ -1,11 +1,10 @@
-"""Shapes on slices, and an image-text model that knows discs from bars by their elongation."""
-
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
 from clip_kit import save_plain_folder
+from shape_kit import BAR, DISC, SHAPE, ShapeModel
 from support import BrightRegion, bright_encoder, dice, discs, tiny_sam
 
 from promptseg.engine import Engine, paint
@@ -17,43 +16,7 @@ from promptseg.text.proposal_scores import Scorer, mask_pictures
 from promptseg.text.proposals import Proposal, Refused, propose, propose_in_volume
 from promptseg.text.proposals import checked_names as names_of
 
-SHAPE = (40, 44, 9)
 RULES = MaskRules(grid=8)
-DISC = discs(SHAPE, 2, {n: (10, 11, 3 + n / 2) for n in range(2, 8)})
-BAR = np.zeros(SHAPE, bool)
-BAR[28:33, 8:34, 3:7] = True
-
-
-class ShapeModel:
-    """Pictures and texts as axes: disc, bar, anything else."""
-
-    image_size, scale = 48, 20.0
-
-    def __init__(self) -> None:
-        self.pictures: list[np.ndarray] = []
-        self.texts: list[str] = []
-
-    def encode_images(self, images):
-        self.pictures += list(images)
-        return np.stack([self.vector(self.shape_of(image)) for image in images])
-
-    def encode_texts(self, texts):
-        self.texts += list(texts)
-        return np.stack([
-            self.vector(0 if "disc" in text else 1 if "bar" in text else 2) for text in texts
-        ])  # fmt: skip
-
-    @staticmethod
-    def shape_of(image):
-        inside = np.argwhere(image > 0.5)
-        if len(inside) < 4:
-            return 2
-        spread = np.sqrt(np.linalg.eigvalsh(np.cov(inside.T)))
-        return 1 if spread[1] > 2.5 * spread[0] else 0
-
-    @staticmethod
-    def vector(axis):
-        return np.eye(3, dtype=np.float32)[axis]
 
 
 def engine_of(mask=DISC | BAR, backbone=None, spacing=(1.0, 1.0, 2.0), **options):
