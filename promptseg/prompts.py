@@ -101,12 +101,14 @@ class Scribble:
         positive: False marks background.
         target: Label >= 1.
         frame: `voxel`, `ras` or `lps`.
+        role: Free tag for the program that made the stroke.
     """
 
     voxels: np.ndarray
     positive: bool = True
     target: int = 1
     frame: CoordinateFrame = "voxel"
+    role: str | None = None
 
     __hash__ = None  # type: ignore[assignment]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
@@ -10,7 +11,8 @@ import torch
 
 from promptseg.backbones.base import PixelPrompts
 from promptseg.errors import PromptError
-from promptseg.prompts import Box, Mask, Point, PromptSet, Scribble, Text
+from promptseg.prompt_checks import relaxed_box
+from promptseg.prompts import MARGIN, Box, Mask, Point, PromptSet, Scribble
 from promptseg.slicing import Frame, Region, in_plane, take_slice
 
 CORRECTION, REFINE, BOTH = "correction", "refine", "correction+refine"
@@ -28,6 +30,9 @@ class SlicePrompts:
         box: Half-open (lo, hi) or None.
         strokes: (N, 3) voxels of foreground and of background strokes.
         mask: (H, W) bool or None.
+        concept: (C,) token that names the target, None for "whatever is prompted".
+        dense: (H, W) map in [0, 1] of where the target is, for networks trained with one.
+        late: Strokes like `strokes` that were drawn on an earlier answer, to correct it.
     """
 
     points: list[tuple[float, ...]] = field(default_factory=list)
@@ -36,6 +41,9 @@ class SlicePrompts:
     box: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     strokes: tuple[list[np.ndarray], list[np.ndarray]] = field(default_factory=lambda: ([], []))
     mask: np.ndarray | None = None
+    concept: torch.Tensor | None = None
+    dense: np.ndarray | None = None
+    late: tuple[list[np.ndarray], list[np.ndarray]] = field(default_factory=lambda: ([], []))
 
     @property
     def starts(self) -> bool:
@@ -49,19 +57,26 @@ class SlicePrompts:
     @property
     def verbatim(self) -> bool:
         """True if the user gave the mask itself and nothing else."""
-        drawn = self.strokes[0] or self.strokes[1]
-        return self.mask is not None and not (self.points or self.box or drawn)
+        return self.mask is not None and not (self.points or self.box or self._strokes)
 
     @property
     def ambiguous(self) -> bool:
         """True for a single click and nothing else."""
-        drawn = self.strokes[0] or self.strokes[1]
-        alone = self.box is None and self.mask is None and not drawn
+        alone = self.box is None and self.mask is None and not self._strokes
         return alone and self.labels == [1]
+
+    @property
+    def includes(self) -> bool:
+        """True if something says that part of the slice is inside."""
+        return self.starts or any(self.labels) or bool(self.late[0])
+
+    @property
+    def _strokes(self) -> list[np.ndarray]:
+        return [stroke for kind in (self.strokes, self.late) for side in kind for stroke in side]
 
     def without_corrections(self) -> SlicePrompts | None:
         """The prompts given before any correction; None if there are no corrections."""
-        if not any(self.correction) or not self.starts:
+        if not (any(self.correction) or self.late[0] or self.late[1]) or not self.starts:
             return None
         kept = [n for n, late in enumerate(self.correction) if not late]
         return replace(
@@ -69,21 +84,26 @@ class SlicePrompts:
             points=[self.points[n] for n in kept],
             labels=[self.labels[n] for n in kept],
             correction=[False] * len(kept),
+            late=([], []),
         )
 
     def signature(self) -> str:
         """Text that differs where the prompts differ."""
-        strokes = [[s.tobytes().hex() for s in side] for side in self.strokes]
+        strokes = [[s.tobytes().hex() for s in side] for side in (*self.strokes, *self.late)]
         mask = None if self.mask is None else np.packbits(self.mask).tobytes().hex()
-        return repr((self.points, self.labels, self.correction, self.box, strokes, mask))
+        named = None if self.concept is None else self.concept.cpu().numpy().tobytes().hex()
+        dense = None if self.dense is None else self.dense.tobytes()
+        given = self.points, self.labels, self.correction, self.box, strokes, mask, named
+        return repr((*given, None if dense is None else hashlib.sha256(dense).hexdigest()))
 
     def extent(self, axis: int) -> Region | None:
         """Smallest in-plane region around what is in the foreground; None if nothing is."""
         rows, cols = in_plane(axis)
         corners = [np.array(p)[[rows, cols]] for p, label in zip(self.points, self.labels,
                    strict=True) if label]  # fmt: skip
-        corners += [stroke[:, [rows, cols]].min(0) for stroke in self.strokes[0]]
-        corners += [stroke[:, [rows, cols]].max(0) for stroke in self.strokes[0]]
+        inner = [*self.strokes[0], *self.late[0]]
+        corners += [stroke[:, [rows, cols]].min(0) for stroke in inner]
+        corners += [stroke[:, [rows, cols]].max(0) for stroke in inner]
         if self.box is not None:
             corners += [
                 np.array(self.box[0])[[rows, cols]],
@@ -114,9 +134,13 @@ class SlicePrompts:
         )
 
     def _drawn(self, frame: Frame) -> torch.Tensor | None:
-        if not (self.strokes[0] or self.strokes[1]):
+        if not self._strokes and self.dense is None:
             return None
-        return torch.stack([draw_strokes(side, frame) for side in self.strokes])
+        sides = ([*early, *late] for early, late in zip(self.strokes, self.late, strict=True))
+        drawn = torch.stack([draw_strokes(side, frame) for side in sides])
+        if self.dense is not None:
+            drawn[0] = torch.maximum(drawn[0], frame.project(self.dense, frame.size))
+        return drawn
 
 
 def draw_strokes(strokes: list[np.ndarray], frame: Frame) -> torch.Tensor:
@@ -139,10 +163,14 @@ BySlice = dict[int, dict[int, SlicePrompts]]
 def sort_prompts(prompts: PromptSet, axis: int, shape: tuple[int, int, int]) -> BySlice:
     """Sort resolved prompts as {target: {slice: SlicePrompts}}, in the order they were given.
 
-    A 3D box becomes a 2D box on its middle slice; `target_limits` keeps its extent.
+    A 3D box becomes a 2D box on its middle slice; `target_limits` keeps its extent. Margin points
+    stay where their box is drawn: alone on a slice, one says nothing of the target's size. Words
+    point at no slice: `promptseg.text.answering` sees to them. Several masks of one target on one
+    slice add up to their union.
 
     Raises:
-        PromptError: If a 2D box lies along another axis than the slices.
+        PromptError: If a 2D box lies along another axis than the slices, or a target has two
+            different boxes on one slice.
     """
     sorted_prompts: BySlice = {}
 
@@ -151,27 +179,35 @@ def sort_prompts(prompts: PromptSet, axis: int, shape: tuple[int, int, int]) -> 
 
     for prompt in prompts:
         if isinstance(prompt, Point) and prompt.role != REFINE:
-            place = at(prompt.target, int(np.floor(prompt.at[axis] + 0.5)))
+            index = int(np.floor(prompt.at[axis] + 0.5))
+            if prompt.role == MARGIN and not boxed(sorted_prompts, prompt.target, index):
+                continue
+            place = at(prompt.target, index)
             place.points.append(prompt.at)
             place.labels.append(int(prompt.positive))
             place.correction.append(prompt.role in (CORRECTION, BOTH) or not prompt.positive)
         elif isinstance(prompt, Box):
             check_box(prompt, axis)
-            at(prompt.target, int(prompt.lo[axis] + prompt.hi[axis] - 1) // 2).box = (
-                prompt.lo, prompt.hi)  # fmt: skip
+            index = int(prompt.lo[axis] + prompt.hi[axis] - 1) // 2
+            check_only_box(prompt, at(prompt.target, index).box, index)
+            at(prompt.target, index).box = prompt.lo, prompt.hi
         elif isinstance(prompt, Scribble):
             for index in np.unique(prompt.voxels[:, axis]):
                 here = prompt.voxels[prompt.voxels[:, axis] == index]
-                at(prompt.target, index).strokes[0 if prompt.positive else 1].append(here)
+                place = at(prompt.target, index)
+                kind = place.late if prompt.role == CORRECTION else place.strokes
+                kind[0 if prompt.positive else 1].append(here)
         elif isinstance(prompt, Mask):
             for index, plane in mask_slices(prompt, axis, shape):
-                at(prompt.target, index).mask = plane
-        elif isinstance(prompt, Text):
-            raise PromptError(
-                f"text {prompt.words!r} cannot be used: this model was trained without words; "
-                "give a point, a box or a scribble"
-            )
+                place = at(prompt.target, index)
+                place.mask = plane if place.mask is None else place.mask | plane
     return sorted_prompts
+
+
+def boxed(sorted_prompts: BySlice, target: int, index: int) -> bool:
+    """True if the target has a box on the slice."""
+    place = sorted_prompts.get(target, {}).get(index)
+    return place is not None and place.box is not None
 
 
 def check_box(box: Box, axis: int) -> None:
@@ -181,6 +217,17 @@ def check_box(box: Box, axis: int) -> None:
         raise PromptError(
             f"box {box.lo} to {box.hi} is flat along axis {thin[0]}, but slices are taken along "
             f"axis {axis}: use axis {thin[0]} or auto, or give a 3D box"
+        )
+
+
+def check_only_box(
+    box: Box, other: tuple[tuple[float, ...], tuple[float, ...]] | None, index: int
+) -> None:
+    """Raise PromptError for a second box of one target on one slice."""
+    if other not in (None, (box.lo, box.hi)):
+        raise PromptError(
+            f"target {box.target} has two boxes on slice {index}: {other[0]} to {other[1]}, and "  # type: ignore[index]
+            f"{box.lo} to {box.hi}; give one box around both, or a target of its own to each"
         )
 
 
@@ -208,3 +255,21 @@ def target_limits(prompts: PromptSet, axis: int, count: int) -> dict[int, tuple[
             low, high = limits.get(prompt.target, extent)
             limits[prompt.target] = min(low, extent[0]), max(high, extent[1])
     return {target: limits.get(target, (0, count)) for target in prompts.targets}
+
+
+def margin_bounds(prompts: PromptSet, shape: tuple[int, int, int]) -> dict[int, tuple[slice, ...]]:
+    """The grown box of the margin points of every target that has them on several slices.
+
+    Args:
+        prompts: In voxels.
+        shape: (I, J, K) of the volume.
+    """
+    found: dict[int, tuple[slice, ...]] = {}
+    for target in prompts.targets:
+        marked = [p.at for p in prompts.for_target(target)
+                  if isinstance(p, Point) and p.role == MARGIN]  # fmt: skip
+        places = np.array(marked).reshape(-1, 3)
+        if len(places) and np.ptp(places, axis=0).all():
+            lo, hi = relaxed_box(places, shape)
+            found[target] = tuple(slice(int(a), int(b)) for a, b in zip(lo, hi, strict=True))
+    return found

@@ -17,7 +17,7 @@ from promptseg.commands import segment as segment_command
 from promptseg.commands.parsing import join_negatives
 from promptseg.io import read, write
 from promptseg.phantom import abdomen_phantom
-from promptseg.prompts import Box, Point, PromptSet, Scribble, Text
+from promptseg.prompts import Box, MarginPoints, Point, PromptSet, Scribble, Text
 from promptseg.volume import Segmentation
 
 BOX = ["--box", "30,15,8,42,28,9"]
@@ -172,6 +172,9 @@ class TestBadPrompts:
             (["--target", "70000", "--point", "1,1,1"], "70000"),
             (["--frame", "mni", "--point", "1,1,1"], "mni"),
             (["--scribble", "/nowhere/s.nii.gz"], "no such file"),
+            (["--scribble", "s.nii.gz,blank=x"], "blank"),
+            (["--margin", "1,1,1;2,2"], "i,j,k"),
+            (["--margin", "1,1,1;2,2,1"], "at least 3"),
             (["--prompts", "/nowhere/p.json"], "/nowhere/p.json"),
             ([], "no prompt"),
         ],
@@ -185,22 +188,20 @@ class TestBadPrompts:
         (tmp_path / "p.json").write_text('{"format": "promptseg-prompts"')
         refused("segment", image, "-o", tmp_path / "o.nii", "--prompts", tmp_path / "p.json")
 
-    @pytest.mark.parametrize("fault", ["shape", "affine", "values", "empty"])
+    @pytest.mark.parametrize("fault", ["shape", "affine", "empty"])
     def test_scribble_file_must_fit(
         self, fault: str, image: Path, tmp_path: Path, refused: Refusal
     ) -> None:
         volume = read(image)
         data, affine = np.zeros(volume.shape, np.uint8), volume.affine.copy()
         data[30, 20, 8] = 0 if fault == "empty" else 1
-        data[31, 20, 8] = 2 if fault == "values" else 0
         affine[0, 3] += 5 * (fault == "affine")
         nifti(tmp_path / "s.nii.gz", data[:-1] if fault == "shape" else data, affine)
         line = refused(
             "segment", image, "-o", tmp_path / "o.nii", "--scribble", tmp_path / "s.nii.gz"
         )
-        assert {"shape": "shape", "affine": "elsewhere", "values": "1, 2", "empty": "zero"}[
-            fault
-        ] in line
+        words = {"shape": "shape", "affine": "elsewhere", "empty": "no stroke"}
+        assert words[fault] in line
 
 
 class Payload:
@@ -402,6 +403,22 @@ class TestPromptOrder:
             Text("left kidney", target=5),
             Scribble(voxels, positive=False, target=5),
             Point((2, 2, 2), target=9),
+        ]
+
+    def test_margin_points_and_labels_of_scribbles(self, image: Path, tmp_path: Path) -> None:
+        strokes = np.full(read(image).shape, 9, np.uint8)
+        strokes[30, 20, 8], strokes[4, 4, 2], strokes[1, 1, 1] = 1, 2, 0
+        write(Segmentation.from_volume(read(image), strokes), tmp_path / "s.nii.gz")
+        found = self.prompts(
+            image, "--target", "3", "--margin", "30,15,8;41,20,8;35,27,8",
+            "--scribble", f"{tmp_path}/s.nii.gz,blank=9", tmp_path=tmp_path,
+        )  # fmt: skip
+        assert list(found) == [
+            MarginPoints([(30, 15, 8), (41, 20, 8), (35, 27, 8)], target=3),
+            Scribble([(30, 20, 8)]),
+            Scribble([(1, 1, 1), (4, 4, 2)], positive=False),
+            Scribble([(4, 4, 2)], target=2),
+            Scribble([(1, 1, 1), (30, 20, 8)], positive=False, target=2),
         ]
 
     def test_frame_holds_for_all(self, image: Path, tmp_path: Path) -> None:

@@ -28,6 +28,8 @@ class BackboneSpec:
         presence: True if `decode` predicts whether the target is in the slice.
         concept: Channels of a token that names a target, 0 if `decode` takes none.
         pixels: How `encode` normalises grey values; a part of what decides an embedding.
+        geodesic: True if trained with the exponentialised geodesic distance of margin points,
+            which then stands among the positive strokes.
         sha256: Digest of the weights, None for weights made in memory.
         licence: Terms of the weights, shown on load.
     """
@@ -40,6 +42,7 @@ class BackboneSpec:
     crop: bool = False
     presence: bool = False
     concept: int = 0
+    geodesic: bool = False
     sha256: str | None = None
     licence: str = "unknown"
     pixels: Literal["imagenet", "unit"] = "unit"
