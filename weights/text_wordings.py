@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from zlib import crc32
 
 from promptseg.text.folding import fold
+from promptseg.text.plain import ADJECTIVES
 from promptseg.text.tower import clip_tokenizer
 from promptseg.text.vocabulary import Concept, Vocabulary
 
@@ -28,18 +29,6 @@ CHINESE_TEMPLATES = (
     "提取{}", "{}范围", "{}在哪里", "正常{}", "{}部分", "{}分割", "{}图像", "显示{}", "全部{}",
     "{}内部", "{}本身", "这个{}",
 )  # fmt: skip
-ADJECTIVES = {
-    "atrium": "atrial", "ventricle": "ventricular", "liver": "hepatic", "kidney": "renal",
-    "spleen": "splenic", "lung": "pulmonary", "heart": "cardiac", "brain": "cerebral",
-    "stomach": "gastric", "pancreas": "pancreatic", "prostate": "prostatic", "aorta": "aortic",
-    "trachea": "tracheal", "esophagus": "esophageal", "colon": "colonic", "bladder": "vesical",
-    "duodenum": "duodenal", "rectum": "rectal", "uterus": "uterine", "bowel": "intestinal",
-    "myocardium": "myocardial", "hippocampus": "hippocampal", "femur": "femoral",
-    "vertebra": "vertebral", "sternum": "sternal", "rib": "costal", "skull": "cranial",
-    "mandible": "mandibular", "larynx": "laryngeal", "pharynx": "pharyngeal", "eye": "ocular",
-    "fetus": "fetal", "muscle": "muscular", "ovary": "ovarian", "thymus": "thymic",
-    "cerebellum": "cerebellar", "scapula": "scapular", "clavicle": "clavicular",
-}  # fmt: skip
 SWAPS = {
     "cavity": ("chamber", "lumen", "hollow", "blood cavity", "interior"),
     "chamber": ("cavity", "compartment"),
@@ -196,7 +185,7 @@ class Wordings:
         """Words that are no known concept."""
         while True:
             words = self._stranger(chance, held)
-            if fold(words).words and self.known.find(words) is None:
+            if fold(words).words and not (self.known.find(words) or self.known.find_plain(words)):
                 return words
 
     def _stranger(self, chance: random.Random, held: bool) -> str:
@@ -263,6 +252,8 @@ def typo(text: str, chance: random.Random, share: float) -> str:
 
 
 def framed(text: str, chance: random.Random) -> str:
-    """Words in a sentence, as often as not."""
+    """Words in a phrase or in two, as often as not."""
     templates: Sequence[str] = TEMPLATES if text.isascii() else CHINESE_TEMPLATES
-    return chance.choice(templates).format(text) if chance.random() < 0.5 else text
+    while chance.random() < 0.4:
+        text = chance.choice(templates).format(text)
+    return text

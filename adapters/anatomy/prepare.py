@@ -43,6 +43,20 @@ def oriented(volume: ps.Volume, axes: str) -> ps.Volume:
     return replace(volume, data=np.ascontiguousarray(data), affine=volume.affine @ step)
 
 
+def read_series(folder: Path) -> ps.Volume:
+    """A folder of DICOM files of one CT series; needs SimpleITK."""
+    import SimpleITK
+
+    reader = SimpleITK.ImageSeriesReader()
+    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder)))
+    image = reader.Execute()
+    turn = np.array(image.GetDirection()).reshape(3, 3) * image.GetSpacing()
+    affine = np.diag([-1.0, -1.0, 1.0, 1.0])
+    affine = affine @ np.block([[turn, np.array(image.GetOrigin())[:, None]], [np.eye(4)[3:]]])
+    data = SimpleITK.GetArrayFromImage(image).transpose(2, 1, 0)
+    return ps.Volume(np.ascontiguousarray(data), affine, "CT")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Write images and labels."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -57,10 +71,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     chosen = [options.only] if options.only else [n for n in SOURCES if n not in options.without]
     for name in chosen:
         image_file, label_file, modality = SOURCES[name]
-        image, known = ps.read(options.data / image_file), ps.read(options.data / label_file)
-        if not np.allclose(image.affine, known.affine, atol=1e-2):
-            codes = "".join(nib.aff2axcodes(known.affine))
-            image = oriented(image, codes)
+        source, known = options.data / image_file, ps.read(options.data / label_file)
+        image = read_series(source) if source.is_dir() else ps.read(source)
+        image = oriented(image, "".join(nib.aff2axcodes(known.affine)))
+        if image.shape != known.shape or not np.allclose(image.affine, known.affine, atol=0.1):
+            raise SystemExit(f"{source} and {label_file} are not on one grid")
         number = {organ: int(label) for label, organ in names[modality].items()}
         labels = np.zeros(known.shape, np.uint8)
         for n, organ in enumerate(ORGANS, start=1):

@@ -40,9 +40,9 @@ class Resolved:
 class Resolver:
     """Finds the concept that words mean.
 
-    Listed names are looked up. Other words go through the tower to the concept with the nearest
-    vector, among those of the same side and the same numbers: no likeness of two organs makes up
-    for left and right.
+    Listed names are looked up, also with words such as `region` around them. Other words go
+    through the tower to the concept with the nearest vector, among those of the same side and the
+    same numbers: no likeness of two organs makes up for left and right.
 
     Args:
         tower: With a vector for each concept, and the threshold.
@@ -57,7 +57,7 @@ class Resolver:
 
     def resolve(self, words: str) -> Resolved:
         """The concept, or none with the nearest ones."""
-        listed = self.known.find(words)
+        listed = self.known.find(words) or self.known.find_plain(words)
         if listed is not None:
             return Resolved(words, listed, 1.0)
         near = self.nearest(words)

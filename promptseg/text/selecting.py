@@ -125,7 +125,7 @@ class Selector:
         return adapter.projection is not None and adapter.info.text_sha256 == self.tower.digest
 
     def _resolved(self, words: str) -> Resolved:
-        listed = vocabulary().find(words)
+        listed = vocabulary().find(words) or vocabulary().find_plain(words)
         if listed is not None:
             return Resolved(words, listed, 1.0)
         return Resolver(self.tower, vocabulary()).resolve(words)

@@ -10,6 +10,7 @@ from importlib.resources import files
 from typing import Any
 
 from promptseg.text.folding import fold
+from promptseg.text.plain import plain_key
 
 SIDES = {"left": "左", "right": "右"}
 LEVELS = {"C": ("cervical", "颈", 7), "T": ("thoracic", "胸", 12), "L": ("lumbar", "腰", 5)}
@@ -52,6 +53,13 @@ class Vocabulary:
         for concept in self.concepts.values():
             for words in concept.names:
                 self._by_key.setdefault(fold(words).key, concept.name)
+        self._by_plain_key: dict[tuple[str, ...], str] = {}
+        for concept in self.concepts.values():
+            self._by_plain_key.setdefault(plain_key(fold(concept.name)), concept.name)
+        for concept in self.concepts.values():
+            for words in concept.names:
+                self._by_plain_key.setdefault(plain_key(fold(words)), concept.name)
+        self._by_plain_key.pop((), None)
 
     def __len__(self) -> int:
         return len(self.concepts)
@@ -65,6 +73,11 @@ class Vocabulary:
     def find(self, words: str) -> Concept | None:
         """The concept that has these very words among its names, after folding."""
         name = self._by_key.get(fold(words).key)
+        return None if name is None else self.concepts[name]
+
+    def find_plain(self, words: str) -> Concept | None:
+        """The concept that has a name of the same words, but for those that say nothing."""
+        name = self._by_plain_key.get(plain_key(fold(words)))
         return None if name is None else self.concepts[name]
 
     def leaves(self, name: str) -> tuple[str, ...]:

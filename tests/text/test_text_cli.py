@@ -66,7 +66,7 @@ def test_refused_in_one_line(place, capsys):
 def test_vocabulary_of_adapters(place, capsys):
     assert main(["adapters", "list"]) == 0
     shown = capsys.readouterr().out
-    assert "--text left atrium, LA" in shown
+    assert "--text left atrium, atrium, LA, left atrial cavity" in shown
     assert main(["adapters", "list", "--json"]) == 0
     rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)["adapters"]}
     assert "左心房" in rows["atrium"]["words"]["1"]
