@@ -49,3 +49,23 @@ def test_of_two_concepts_the_name_wins_over_a_synonym():
     known = Vocabulary([Concept("one", ("two",)), Concept("two")])
     assert known.find("two").name == "two"
     assert known.find("three") is None
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        ("segment the right renal tissue, please", "right kidney"),
+        ("位于右侧的肾脏区域", "right kidney"),
+        ("splenic structure of the patient", "spleen"),
+        ("the whole contour of the left atrial cavity", "left atrium"),
+        ("renal artery", "renal artery"),
+    ],
+)
+def test_words_that_say_nothing_are_dropped(words, name):
+    assert (vocabulary().find(words) or vocabulary().find_plain(words)).name == name
+
+
+@pytest.mark.parametrize("words", ["region", "the left part", "kidney stone", "肾结石", "hand", ""])
+def test_what_remains_must_be_a_name(words):
+    assert vocabulary().find(words) is None
+    assert vocabulary().find_plain(words) is None
