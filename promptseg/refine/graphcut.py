@@ -25,7 +25,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import ndimage
 
 from promptseg.errors import PromptError, VolumeError
 from promptseg.refine.geodesic import check_spacing, geodesic_distance
@@ -93,7 +92,6 @@ def graph_cut_refine(
     sigma: float = 0.1,
     region: Region | None = None,
     euclid: float | None = None,
-    smooth: float = 0.0,
 ) -> NDArray[np.bool_]:
     """Correct a mask by information-fusion graph cut, thesis equations 3-3 to 3-10.
 
@@ -111,8 +109,6 @@ def graph_cut_refine(
             grown by 8 elements of the finest spacing or 15 % of its side, whichever is more.
         euclid: Cost of a path's length, per element of the finest spacing, in standard
             deviations of the image; None for 0 in 2D, which is the thesis, and 0.03 in 3D.
-        smooth: Standard deviation, in elements of the finest spacing, of a Gaussian over the
-            image before distances are measured; 0 in the thesis.
 
     Returns:
         Bool mask of the image's shape: the cut inside the region, `probability > 0.5` outside,
@@ -126,7 +122,7 @@ def graph_cut_refine(
     if euclid is None:
         euclid = _EUCLID[np.ndim(image) == 3]
     clicks = foreground, background
-    return _in_region(probability, image, clicks, spacing, lam, sigma, region, (euclid, smooth))
+    return _in_region(probability, image, clicks, spacing, lam, sigma, region, euclid)
 
 
 def plain_graph_cut(
@@ -231,9 +227,9 @@ def _in_region(
     lam: float,
     sigma: float,
     region: Region | None,
-    paths: tuple[float, float] | None,
+    euclid: float | None,
 ) -> NDArray[np.bool_]:
-    """The cut in its region; on the network's probability alone where `paths` is None."""
+    """The cut in its region; on the network's probability alone where `euclid` is None."""
     inside, outside = _checked(probability, image, *clicks, spacing, lam, sigma)
     probability, image = np.asarray(probability), np.asarray(image)
     mask = probability > 0.5
@@ -241,11 +237,9 @@ def _in_region(
     crop = _standardised(image[box])
     if crop.size:
         ratio = np.asarray(probability[box], np.float32)
-        if paths is not None:
-            steps = check_spacing(spacing, image.ndim)
-            per_mm = paths[0] / float(steps.min())
-            seen = _denoised(crop, paths[1] * steps.min() / steps)
-            ratio = fuse(ratio, seen, inside[box], outside[box], spacing, euclid=per_mm)
+        if euclid is not None:
+            per_mm = euclid / float(check_spacing(spacing, image.ndim).min())
+            ratio = fuse(ratio, crop, inside[box], outside[box], spacing, euclid=per_mm)
         mask[box] = _cut(ratio, crop, inside[box], outside[box], spacing, lam, sigma)
     return (mask | inside) & ~outside
 
@@ -281,13 +275,6 @@ def _pairwise(
     difference = np.diff(image, axis=axis)
     capacity[tuple(ahead)] = scale * np.exp(-(difference**2) / (2 * sigma**2))
     return capacity
-
-
-def _denoised(image: NDArray[np.float32], widths: NDArray[np.float64]) -> NDArray[np.float32]:
-    """The standardised image after a Gaussian, whose noise would lengthen every path."""
-    if not widths.any():
-        return image
-    return _standardised(ndimage.gaussian_filter(image, widths, truncate=3.0))
 
 
 def _standardised(image: NDArray[np.floating]) -> NDArray[np.float32]:
