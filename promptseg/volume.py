@@ -51,6 +51,10 @@ class Volume:
         if self.modality not in ("CT", "MR", None):
             raise VolumeError(f"modality is {self.modality!r}: use 'CT', 'MR' or None")
 
+    def __repr__(self) -> str:
+        kind = self.modality or "unknown modality"
+        return f"Volume({_grid(self.data, self.affine)}, {self.data.dtype}, {kind})"
+
     @property
     def shape(self) -> tuple[int, int, int]:
         """(I, J, K) voxels."""
@@ -123,6 +127,14 @@ class Segmentation:
         object.__setattr__(self, "data", data)
         object.__setattr__(self, "affine", _checked_affine(self.affine))
 
+    def __repr__(self) -> str:
+        found = [
+            f"{self.labels.get(target, f'target {target}')} {self.volume_ml(target):.1f} ml"
+            + (f", score {self.score[target]:.2f}" if target in self.score else "")
+            for target in self.targets
+        ]
+        return f"Segmentation({_grid(self.data, self.affine)}: {'; '.join(found) or 'empty'})"
+
     @classmethod
     def from_volume(cls, volume: Volume, data: np.ndarray, **fields: Any) -> Segmentation:
         """Put (I, J, K) labels on the grid of `volume`; `fields` as in the constructor."""
@@ -155,6 +167,12 @@ class Segmentation:
         from promptseg.io import write
 
         write(self, path, format=format)
+
+
+def _grid(data: np.ndarray, affine: np.ndarray) -> str:
+    voxels = " x ".join(str(side) for side in data.shape)
+    sides = " x ".join(f"{side:.3g}" for side in spacing_of(affine))
+    return f"{voxels} voxels of {sides} mm"
 
 
 def spacing_of(affine: np.ndarray) -> np.ndarray:

@@ -183,3 +183,20 @@ class TestSegmentation:
             Segmentation.from_volume(
                 make(), np.zeros((4, 5, 6), np.uint8), uncertainty=np.zeros((1, 1, 1))
             )
+
+
+class TestRepr:
+    def test_says_what_matters_and_no_arrays(self) -> None:
+        volume = make(affine=np.diag([0.7031, 0.7031, 3, 1]), modality="CT")
+        expected = "Volume(4 x 5 x 6 voxels of 0.703 x 0.703 x 3 mm, int16, CT)"
+        assert repr(volume) == expected
+        data = np.zeros(volume.shape, np.uint8)
+        data[:2], data[2] = 1, 4
+        found = Segmentation.from_volume(
+            volume, data, score={1: 0.914, 2: 0.1}, labels={4: "liver"}
+        )
+        assert repr(found) == (
+            "Segmentation(4 x 5 x 6 voxels of 0.703 x 0.703 x 3 mm: "
+            "target 1 0.1 ml, score 0.91; target 2 0.0 ml, score 0.10; liver 0.0 ml)"
+        )
+        assert "empty" in repr(Segmentation.from_volume(volume, np.zeros(volume.shape, bool)))
