@@ -43,7 +43,7 @@ class Entry:
 
     Args:
         name: Name in the registry.
-        family: `promptseg`, `segment-anything`, `sam2` or `mobile_sam`.
+        family: `promptseg`, `segment-anything`, `sam2`, `mobile_sam` or `text`.
         architecture: Size or kind within the family.
         file: Name of the file.
         licence: Terms of the weights.

@@ -20,6 +20,7 @@ Attention = Literal["sdpa", "eager"]
 Library = Literal["segment-anything", "transformers"]
 
 UNWRAPPED = {
+    "text": "it understands words and segments nothing; words need no --model of their own",
     "mobile_sam": "MobileSAM has a TinyViT encoder, for which promptseg has no wrapper yet",
     "sam_hq": "original SAM-HQ checkpoints have no wrapper; give a transformers folder of SAM-HQ",
     "transformers": "these are weights of a transformers model; give the folder with config.json",
