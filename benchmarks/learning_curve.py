@@ -75,8 +75,8 @@ def recipe(chosen: argparse.Namespace, method: str, cases: int) -> FinetuneConfi
     """The shipped recipe with another number of cases and minutes."""
     return load_recipe(
         RECIPE,
-        images=str(chosen.data / "images"),
-        labels=str(chosen.data / "labels"),
+        images=str((chosen.data / "images").resolve()),
+        labels=str((chosen.data / "labels").resolve()),
         cases=f"1-{cases}",
         validation_cases=f"{FIRST}-{LAST}",
         minutes=chosen.minutes,
@@ -139,12 +139,9 @@ def trained(config: FinetuneConfig, folder: Path, processes: int) -> Adapter:
         )
     recipe = folder.with_name(f"{folder.name}.toml")
     config.save(recipe)
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes",
-               str(processes), "--num_machines", "1", "--mixed_precision", "no",
-               "--dynamo_backend", "no", *(["--cpu"] if config.device == "cpu" else []),
-               "-m", "promptseg", "finetune", str(recipe), "--images", config.images or "",
-               "--labels", config.labels or "", "-o", str(folder),
-               *(["--resume"] if resume else [])]  # fmt: skip
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone",
+               "--nproc-per-node", str(processes), "-m", "promptseg", "finetune", str(recipe),
+               "-o", str(folder), *(["--resume"] if resume else [])]  # fmt: skip
     subprocess.run(command, check=True)
     return read_adapter(folder)
 

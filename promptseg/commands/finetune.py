@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -138,11 +139,15 @@ def _say(adapter: Adapter, folder: Path, as_json: bool) -> None:
             print(f"{way} {info.labels[int(label)]}: Dice {shown}")
     if not info.scores:
         note("nothing was measured: no validation case, or final_slices is 0")
-    print(f"{folder} written: {info.steps} steps on {len(info.training_cases)} cases")
+    several = f" by {_processes()} processes" if _processes() > 1 else ""
+    print(f"{folder} written: {info.steps} steps on {len(info.training_cases)} cases{several}")
 
 
 def _first() -> bool:
-    """True in the process that speaks, of those that `accelerate launch` started."""
-    import os
-
+    """True in the process that speaks, of those that `accelerate launch` or `torchrun` started."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def _processes() -> int:
+    """How many they started."""
+    return int(os.environ.get("WORLD_SIZE", "1"))

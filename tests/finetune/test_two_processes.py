@@ -1,4 +1,8 @@
-"""`accelerate launch` with two processes on the CPU gives what one process gives."""
+"""Two processes on the CPU give what one process gives.
+
+They are started by `torchrun`, which `accelerate launch` starts too for several GPUs: with
+`--cpu` and no MPI it starts a single process, whatever its `--num_processes`.
+"""
 
 import os
 import subprocess
@@ -19,9 +23,7 @@ ROOT = Path(__file__).parents[2]
 
 def launch(out: Path, place: Path, count: int) -> None:
     recipe = place / "recipe.toml"
-    several = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", str(count),
-               "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",
-               "--main_process_port", "0"]  # fmt: skip
+    several = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
     command = [*(several if count > 1 else []), "-m", "promptseg", "finetune", str(recipe)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
@@ -30,6 +32,7 @@ def launch(out: Path, place: Path, count: int) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("written") == 1
+    assert (f"{count} processes" in done.stdout) == (count > 1)
 
 
 def test_same_adapter(tmp_path):
