@@ -6,8 +6,8 @@ Held-back cases of the training's data sets (ACDC 71-80, hippocampus 161-200) ar
 one jittered box on the largest slice, propagated, with every source of uncertainty. Of each
 target voxels are drawn from the box around all that any member marked. Platt scaling of the
 members' mean probability is fitted by least negative log likelihood, each target counting the
-same. The figures "after" are cross-validated over patients; the constants come from all. Prints
-a table by source and in all, and draws `reliability.png` in `--out`. `--check` measures the
+same. The figures "after" are cross-validated over patients; the constants come from all, and
+are 1 and 0 where the cross-validated log loss is not lower. Prints a table by source and in all, and draws `reliability.png` in `--out`. `--check` measures the
 constants on data that they were not fitted on, and changes nothing.
 
 Every target is a file in `--out`; a second call goes on with those that are missing. About three
@@ -170,6 +170,18 @@ def cross_validated(samples: Samples, folds: int = 5) -> np.ndarray:
     return calibrated
 
 
+def chosen_constants(samples: Samples, calibrated: np.ndarray) -> tuple[Calibration, bool]:
+    """Constants fitted on all, if cross-validation lowers the log loss; else none, and False."""
+    columns = samples.columns
+    before, after = (
+        likelihood(share, columns["truth"], samples.weight)
+        for share in (columns["mean"], calibrated)
+    )
+    if after >= before:
+        return Calibration(), False
+    return fit(columns["mean"], columns["truth"], samples.weight), True
+
+
 def likelihood(share: np.ndarray, truth: np.ndarray, weight: np.ndarray) -> float:
     """Weighted mean negative log likelihood."""
     odds = logit(np.asarray(share, np.float64))
@@ -287,8 +299,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"no case at {DATA}: set PROMPTSEG_DATA", file=sys.stderr)
         return 2
     samples = joined(found)
-    constants = fit(samples.columns["mean"], samples.columns["truth"], samples.weight)
     calibrated = cross_validated(samples)
+    constants, helps = chosen_constants(samples, calibrated)
     draw(samples, calibrated, folder / "reliability.png")
     before = reliability(samples.columns["mean"], samples.columns["truth"]).ece
     after = reliability(calibrated, samples.columns["truth"]).ece
@@ -297,10 +309,12 @@ def main(arguments: list[str] | None = None) -> int:
         "data": ", ".join(sorted({case.split("/")[0] for case, _ in found})),
         "targets": len(found),
         "ece_before": round(before, 4),
-        "ece_after": round(after, 4),
+        "ece_after": round(after if helps else before, 4),
     }
     write_calibration(chosen.write, digest, constants, about)
     print(table(samples, calibrated))
+    if not helps:
+        print("\nThe constants do not help on other patients: probabilities are left as they are.")
     print(f"\n{len(found)} targets; slope {constants.slope:.3f} (temperature "
           f"{1 / constants.slope:.3f}), offset {constants.offset:+.3f}; 'calibrated' is "
           f"cross-validated over patients.\n{chosen.write} written for model {digest[:12]}; "

@@ -405,6 +405,20 @@ class TestBenchmark:
         assert [file.stat().st_mtime_ns for file in samples] == stamps
         assert capsys.readouterr().out == shown
 
+    @pytest.mark.parametrize(("slope", "helps"), [(0.3, True), (1.0, False)])
+    def test_constants_are_kept_only_where_they_help_on_other_patients(self, slope, helps):
+        benchmark = load_benchmark("calibration")
+        rng = np.random.default_rng(2)
+        said = rng.uniform(0.01, 0.99, 4000)
+        truth = rng.random(4000) < Calibration(slope, 0.0)(said)
+        patient = rng.integers(0, 5, 4000)
+        columns = {"mean": said, "truth": truth}
+        samples = benchmark.Samples(columns, patient, np.ones(4000))
+        calibrated = benchmark.cross_validated(samples)
+        found, kept = benchmark.chosen_constants(samples, calibrated if helps else said)
+        assert kept is helps
+        assert (found == Calibration()) is not helps
+
     def test_wrong_voxels_are_found_by_rank(self):
         benchmark = load_benchmark("calibration")
         share = np.array([0.9, 0.6, 0.4, 0.1])
