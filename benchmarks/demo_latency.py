@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from demo_server import DemoServer, inside, write_ct
+from demo_server import DemoServer, connect, inside, write_ct
 from gradio_client import Client, handle_file
 
 AIM_MS, AIM_MB = 300.0, 1500.0
@@ -32,7 +32,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, DemoServer() as server:
         path = Path(folder) / "ct.nii.gz"
         labels = write_ct(path, (options.side, options.side, options.slices), seed=1)
-        client = Client(server.address, verbose=False, download_files=folder)
+        client = connect(server.address, Path(folder))
         print(f"server before any image: {server.memory_mb():.0f} MB")
         opened, _ = timed(lambda: client.predict(handle_file(str(path)), api_name="/open"))
         print(f"open {options.side} x {options.side} x {options.slices}: {opened:.2f} s")

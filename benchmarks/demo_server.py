@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from gradio_client import Client
 
 import promptseg as ps
 from promptseg.io import write
@@ -60,6 +61,12 @@ class DemoServer:
         if found is None:
             raise SystemExit("memory is read from /proc: run this on Linux")
         return int(found[1]) / 1024
+
+
+def connect(address: str, folder: Path) -> Client:
+    """A client with a session of its own, patient with a busy machine."""
+    slow = {"timeout": START_S}
+    return Client(address, verbose=False, download_files=str(folder), httpx_kwargs=slow)
 
 
 def write_ct(path: Path, shape: tuple[int, int, int], seed: int) -> np.ndarray:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from demo_server import DemoServer, inside, write_ct
+from demo_server import DemoServer, connect, inside, write_ct
 from gradio_client import Client, handle_file
 
 import promptseg as ps
@@ -43,7 +43,7 @@ class User:
     def work(self, address: str, until: float) -> None:
         """Repeat the script until a time."""
         try:
-            client = Client(address, verbose=False, download_files=self.path.parent / "files")
+            client = connect(address, self.path.parent / "files")
             while time.monotonic() < until and not self.wrong:
                 self.play(client)
                 self.rounds += 1

@@ -45,16 +45,17 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 import numpy as np
 
-from promptseg.demo import actions
+from promptseg.demo import actions, looking
 from promptseg.demo.display import plane_of
 from promptseg.demo.downloads import write_download
-from promptseg.demo.events import LONG, QUICK
 from promptseg.demo.python_code import SAMPLE, python_code
+from promptseg.demo.screen import LONG, QUICK
 from promptseg.demo.server import Server
 from promptseg.demo.showing import slice_jpeg
 from promptseg.demo.visit import Visit
@@ -74,27 +75,25 @@ def add_api(server: Server) -> None:
 
 
 def _add_opening(server: Server) -> None:
-    def open(file: gr.FileData, request: gr.Request) -> dict:
+    def open(file: dict, request: gr.Request) -> dict:
         """Open an uploaded image."""
-        from pathlib import Path
-
-        path = Path(file.path)
-        return _do(server, request, lambda visit: actions.open_volume(
+        path = Path(str(file["path"]))
+        return _do(server, request, lambda visit: looking.open_volume(
             visit, server.read([path]), path.name, server.visits))  # fmt: skip
 
     def open_sample(request: gr.Request) -> dict:
         """Open the synthetic CT."""
-        return _do(server, request, lambda visit: actions.open_volume(
+        return _do(server, request, lambda visit: looking.open_volume(
             visit, server.sample(), SAMPLE, server.visits))  # fmt: skip
 
     def choose_model(model: str, adapter: str, request: gr.Request) -> dict:
         """Use another model or adapter."""
-        return _do(server, request, lambda visit: actions.choose_model(
+        return _do(server, request, lambda visit: looking.choose_model(
             visit, server.models, model, adapter or None))  # fmt: skip
 
     def choose_window(window: str, request: gr.Request) -> dict:
         """Show the image, to you and to the model, in another window."""
-        return _do(server, request, lambda visit: actions.choose_preset(visit, window))
+        return _do(server, request, lambda visit: looking.choose_preset(visit, window))
 
     for work in (open, open_sample, choose_model, choose_window):
         _publish(work, QUICK)

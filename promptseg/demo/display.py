@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageColor, ImageDraw
+from PIL import Image, ImageChops, ImageColor, ImageDraw
+from PIL.ImageFilter import BoxBlur
 
 from promptseg.prompts import Box, Point, PromptSet, Scribble
 from promptseg.slicing import take_slice
@@ -17,6 +18,8 @@ from promptseg.volume import Volume, anatomical_axes
 LONGEST = 880
 DOUBT_COLOUR = (255, 176, 46)
 _LINE = 1.5
+_SMOOTH = 0.4
+_RIDGE = [min(255, round(3 * min(value, 255 - value))) for value in range(256)]
 _DOT = 9
 _LETTERS = (("R", "L"), ("A", "P"), ("S", "I"))
 
@@ -141,15 +144,12 @@ def _draw_mask(
 ) -> None:
     if not mask.any():
         return
-    field = _enlarged(mask.astype(np.uint8) * 255, plane)
-    per_pixel = 255.0 * max(plane.sides[n] / plane.size[n] for n in range(2))
-    fill = [round(255 * opacity) if value > 127 else 0 for value in range(256)]
-    edge = [
-        round(255 * max(0.0, min(1.0, 1.5 * _LINE - abs(value - 127.5) / per_pixel)))
-        for value in range(256)
-    ]
-    both = [max(inside, line) for inside, line in zip(fill, edge, strict=True)]
-    canvas.paste(tuple(colour), (0, 0), field.point(both))
+    pixels = min(plane.size[n] / plane.sides[n] for n in range(2))
+    smooth = _enlarged(mask.astype(np.uint8) * 255, plane).filter(BoxBlur(_SMOOTH * pixels))
+    inside = smooth.point([255 if value > 127 else 0 for value in range(256)])
+    outline = inside.filter(BoxBlur(_LINE)).point(_RIDGE)
+    weight = inside.point([round(value * opacity) for value in range(256)])
+    canvas.paste(tuple(colour), (0, 0), ImageChops.lighter(weight, outline))
 
 
 def _draw_prompt(canvas: Image.Image, prompt: object, plane: Plane, index: int) -> None:

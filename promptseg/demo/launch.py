@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hmac
 import os
-import tempfile
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -17,7 +16,7 @@ os.environ["HF_HUB_OFFLINE"] = os.environ.get("HF_HUB_OFFLINE", "1")
 import gradio as gr
 
 from promptseg.demo.api import add_api
-from promptseg.demo.events import Events
+from promptseg.demo.events import connect
 from promptseg.demo.page import build_page
 from promptseg.demo.server import Server
 from promptseg.errors import PromptsegError
@@ -35,7 +34,7 @@ def build(server: Server) -> gr.Blocks:
     ) as blocks:  # fmt: skip
         names = models.names()
         page = build_page(names, models.adapters(visits.model), visits.model, visits.adapter)
-        Events(page, server).connect(blocks)
+        connect(page, server, blocks)
         add_api(server)
     return blocks.queue(max_size=64)
 
@@ -81,7 +80,8 @@ def serve(
         raise PromptsegError(
             f"host is {host!r}, which others can reach: set --password or stay on 127.0.0.1"
         )
-    os.environ["GRADIO_TEMP_DIR"] = tempfile.mkdtemp(prefix="uploads-", dir=server.folder)
+    server.uploads.mkdir(parents=True, exist_ok=True)
+    os.environ["GRADIO_TEMP_DIR"] = str(server.uploads)
     server.visits.keep_sweeping()
     threading.Thread(target=_warm, args=(server,), daemon=True).start()
     blocks = build(server)
@@ -93,6 +93,7 @@ def serve(
             auth_message="promptseg",
             max_file_size=server.max_upload,
             share=False,
+            show_error=True,
             ssr_mode=False,
             quiet=True,
             prevent_thread_lock=True,

@@ -74,6 +74,9 @@ class Models:
             raise PromptsegError(f"model {model!r} is not offered here: {', '.join(known)}")
         if adapter is not None and adapter not in list_adapters():
             raise PromptsegError(f"adapter {adapter!r} is not offered here")
+        return self._open(model, adapter)
+
+    def _open(self, model: str, adapter: str | None) -> Segmenter:
         return Segmenter.from_pretrained(
             model, adapter=adapter, device=self.device, precision=self.precision
         )

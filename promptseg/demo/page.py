@@ -315,6 +315,7 @@ def _target_panel(page: Page) -> None:
                 label="colour",
             )
             page.add("add_target", _button("add_target"), value="add_target")
+        page.add("named", gr.Number(1, visible=False))
 
 
 def _tool_panel(page: Page) -> None:

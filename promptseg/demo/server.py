@@ -14,7 +14,7 @@ from promptseg.demo.python_code import SAMPLE
 from promptseg.demo.uploads import read_upload
 from promptseg.demo.visit import CancelledError, Visit
 from promptseg.demo.visits import Visits
-from promptseg.errors import PromptsegError
+from promptseg.errors import FormatError, PromptsegError
 from promptseg.volume import Volume
 
 logger = logging.getLogger(__name__)
@@ -36,8 +36,20 @@ class Server:
     max_upload: int = 1 << 30
     folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="promptseg-demo-")))
 
+    @property
+    def uploads(self) -> Path:
+        """Folder that uploads arrive in."""
+        return self.folder / "uploads"
+
     def read(self, paths: list[Path]) -> Volume:
-        """Read an upload and delete it; see `read_upload`."""
+        """Read an upload and delete it; see `read_upload`.
+
+        Raises:
+            PromptsegError: It cannot be read, or a path is of no upload but of the server.
+        """
+        arrived = self.uploads.resolve()
+        if not all(path.resolve().is_relative_to(arrived) for path in paths):
+            raise FormatError("the file was not sent: upload it, a path on the server is refused")
         try:
             return read_upload(paths, 2 * self.max_upload)
         finally:

@@ -7,7 +7,7 @@ from html import escape
 
 import numpy as np
 
-from promptseg.demo.actions import AXES, axis_name, slice_axis
+from promptseg.demo.corrections import AXES, axis_name, slice_axis
 from promptseg.demo.display import Plane, data_url, draw_slice, plane_of
 from promptseg.demo.visit import Visit
 from promptseg.slicing import take_slice

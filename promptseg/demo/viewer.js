@@ -7,7 +7,7 @@ const range = element.querySelector('.pv-range');
 const counter = element.querySelector('.pv-count');
 const hint = element.querySelector('.pv-hint');
 const TOOLS = ['plus', 'minus', 'box', 'brush', 'eraser'];
-let state = {}, corner = null, drag = null, cross = null, wanted = null, waiting = 0;
+let state = {}, corner = null, drag = null, cross = null, keyed = false, wanted = null, waiting = 0;
 
 function tool() {
   const chosen = document.querySelector('#ps-tool input:checked');
@@ -85,7 +85,7 @@ function send(prompt) {
 }
 
 function draw() {
-  const pen = canvas.getContext('2d');
+  const pen = canvas.getContext('2d', { willReadFrequently: true });
   pen.clearRect(0, 0, canvas.width, canvas.height);
   const put = ([x, y]) => [x * canvas.width, y * canvas.height];
   pen.lineWidth = 2 * (window.devicePixelRatio || 1);
@@ -104,7 +104,7 @@ function draw() {
     pen.stroke();
     pen.globalAlpha = 1;
   }
-  if (cross && cross.keys) {
+  if (cross && keyed) {
     const [x, y] = put(cross);
     pen.strokeStyle = state.colour || '#ffffff';
     pen.beginPath();
@@ -130,6 +130,7 @@ stage.addEventListener('pointerdown', (event) => {
   event.preventDefault();
   const place = at(event), name = tool(), right = event.button === 2;
   cross = place;
+  keyed = false;
   if (name === 'box' && !right) {
     if (corner) { endBox(place); return; }
     corner = place;
@@ -174,7 +175,7 @@ function moveCross(event) {
     ArrowDown: [0, step] }[event.key];
   const from = cross || [0.5, 0.5];
   cross = from.map((share, n) => Math.min(Math.max(share + by[n], 0), 1));
-  cross.keys = true;
+  keyed = true;
   draw();
 }
 
@@ -213,7 +214,7 @@ function onKey(event) {
   else if (event.key === 'Home') go(0);
   else if (event.key === 'End') go(state.count - 1);
   else if (event.key === 'Enter' && inside) enter(event);
-  else if (event.key === 'Escape') { corner = drag = cross = null; hint.textContent = state.hint; draw(); }
+  else if (event.key === 'Escape') { corner = drag = cross = null; keyed = false; hint.textContent = state.hint; draw(); }
   else if (event.key >= '1' && event.key <= '5') {
     const choice = document.querySelector('#ps-tool input[value="' + TOOLS[event.key - 1] + '"]');
     if (choice) choice.click();

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -93,6 +93,7 @@ class Visit:
         undone: For each undone step whether the labels stood for it.
         reserved: Bytes that were set aside for the image.
         message: Kind (`info` or `error`) and text.
+        told: Which text that is, and its values.
     """
 
     key: str
@@ -117,6 +118,7 @@ class Visit:
     undone: list[bool] = field(default_factory=list)
     reserved: int = 0
     message: tuple[str, str] = ("info", "")
+    told: tuple[str, dict[str, Any]] | None = None
     version: int = 0
     last_used: float = field(default_factory=monotonic)
     cancel: threading.Event = field(default_factory=threading.Event)
@@ -127,7 +129,7 @@ class Visit:
         if not self.targets:
             self.targets[1] = Target(self.say("target", number=1), COLOURS[0])
         if not self.message[1]:
-            self.message = ("info", self.say("welcome"))
+            self.tell("welcome")
 
     def say(self, key: str, **values: object) -> str:
         """A text in the visitor's language."""
@@ -135,7 +137,16 @@ class Visit:
 
     def tell(self, key: str, **values: object) -> None:
         """Put a text on the status line."""
-        self.message = ("info", self.say(key, **values))
+        self.message, self.told = ("info", self.say(key, **values)), (key, values)
+
+    def speak(self, language: Language) -> None:
+        """Go on in another language; what was named by a person keeps its name."""
+        for label, target in self.targets.items():
+            if target.name == self.say("target", number=label):
+                target.name = say(language, "target", number=label)
+        self.language = language
+        if self.told is not None and self.message[0] == "info":
+            self.tell(self.told[0], **self.told[1])
 
     @property
     def prompts(self) -> PromptSet:

@@ -10,7 +10,6 @@ from support import bright_volume, discs, segmenter
 
 from promptseg.demo.models import Models
 from promptseg.demo.server import Server
-from promptseg.embeddings import EmbeddingCache
 from promptseg.segmenter import Segmenter
 from promptseg.volume import Volume
 
@@ -24,8 +23,8 @@ class BrightModels(Models):
     def adapters(self, model: str) -> list[str]:
         return []
 
-    def segmenter(self, model: str, adapter: str | None) -> Segmenter:
-        return segmenter(cache=EmbeddingCache())
+    def _open(self, model: str, adapter: str | None) -> Segmenter:
+        return segmenter()
 
 
 @dataclass

@@ -3,7 +3,7 @@ import pytest
 from demo_kit import bright_server, masks_equal, tubes
 from support import segmenter
 
-from promptseg.demo import actions
+from promptseg.demo import actions, looking, pointing
 from promptseg.demo.downloads import answered_prompts, segmentation, write_download
 from promptseg.demo.python_code import python_code
 from promptseg.demo.visit import BusyError, CancelledError
@@ -25,7 +25,7 @@ def server(tmp_path):
 @pytest.fixture
 def visit(server):
     opened = server.visits.of("one")
-    actions.open_volume(opened, tubes(), "tubes.nii.gz", server.visits)
+    looking.open_volume(opened, tubes(), "tubes.nii.gz", server.visits)
     return opened
 
 
@@ -42,7 +42,7 @@ class TestOpening:
 
     def test_opening_again_forgets_the_masks(self, server, visit):
         actions.give(visit, server.models, INSIDE)
-        actions.open_volume(visit, tubes(), "again.nii.gz", server.visits)
+        looking.open_volume(visit, tubes(), "again.nii.gz", server.visits)
         assert (visit.labels, visit.session, len(visit.prompts)) == (None, None, 0)
 
 
@@ -76,9 +76,9 @@ class TestPrompting:
         assert visit.targets[2].colour != visit.targets[1].colour
 
     def test_clicks_on_the_picture_become_voxels(self, visit):
-        middle = actions.point(visit, (0.5, 0.5), 6, True)
+        middle = pointing.point(visit, (0.5, 0.5), 6, True)
         assert middle.at == (19.5, 23.5, 6.0)
-        drawn = actions.box(visit, (0.2, 0.3), (0.6, 0.7), 6)
+        drawn = pointing.box(visit, (0.2, 0.3), (0.6, 0.7), 6)
         assert drawn.hi[2] - drawn.lo[2] == 1
         assert all(a < b for a, b in zip(drawn.lo, drawn.hi, strict=True))
 
@@ -206,11 +206,11 @@ class TestDownloads:
 
 class TestTargets:
     def test_rename_and_paint(self, visit):
-        actions.rename_target(visit, " spleen ", "rgba(255, 0, 16, 1)")
+        looking.rename_target(visit, 1, " spleen ", "rgba(255, 0, 16, 1)")
         assert (visit.targets[1].name, visit.targets[1].colour) == ("spleen", "#ff0010")
-        actions.rename_target(visit, "", "javascript:alert(1)")
+        looking.rename_target(visit, 1, "", "javascript:alert(1)")
         assert (visit.targets[1].name, visit.targets[1].colour) == ("spleen", "#ff0010")
 
     def test_no_such_target(self, visit):
         with pytest.raises(PromptError, match="no target 7"):
-            actions.choose_target(visit, 7)
+            looking.choose_target(visit, 7)

@@ -18,6 +18,9 @@ from promptseg.io import read, write
 from promptseg.prompts import PromptSet
 
 
+SLOW_S = 120
+
+
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
     server = bright_server(tmp_path_factory.mktemp("served"), max_upload=2_000_000)
@@ -32,7 +35,8 @@ def client(served, tmp_path):
 
 
 def connect(address, folder, **options):
-    return Client(address, verbose=False, download_files=str(folder), **options)
+    slow = {"timeout": SLOW_S}
+    return Client(address, verbose=False, download_files=str(folder), httpx_kwargs=slow, **options)
 
 
 def call(client, name, *arguments):
@@ -119,6 +123,13 @@ class TestBadUploads:
         nib.save(nib.Nifti1Image(np.zeros((4, 4, 4, 3), np.int16), np.eye(4)), four)
         self.refused(client, four, "4D")
         assert call(client, "open_sample")["image"]["name"] == "sample.nii.gz"
+
+    def test_a_path_on_the_server_is_no_upload(self, client, tmp_path):
+        path = tmp_path / "other.nii.gz"
+        write(tubes(), path)
+        with pytest.raises(AppError, match="was not sent"):
+            call(client, "open", {"path": str(path)})
+        assert path.exists()
 
     def test_more_than_the_limit_is_not_taken(self, client, tmp_path):
         large = tmp_path / "large.nii"

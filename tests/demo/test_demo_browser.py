@@ -228,7 +228,7 @@ class TestBadUploads:
         with zipfile.ZipFile(evil, "w") as archive:
             archive.writestr("../evil.nii", b"x")
         for path, words in ((program, "not gzip data"), (evil, "leads outside")):
-            tab.page.set_input_files("#ps-open input[type=file], input#ps-open", str(path))
+            tab.page.set_input_files(".ps-group-image input[type=file]", str(path))
             tab.page.wait_for_function(
                 "words => document.querySelector('#ps-status').innerText.includes(words)", arg=words
             )

@@ -4,7 +4,7 @@ from time import monotonic
 import pytest
 from demo_kit import bright_server, tubes
 
-from promptseg.demo import actions
+from promptseg.demo import looking
 from promptseg.demo.texts import TEXTS, say
 from promptseg.demo.visits import Visits
 from promptseg.errors import VolumeError
@@ -12,7 +12,7 @@ from promptseg.errors import VolumeError
 
 def fill(visits, key):
     visit = visits.of(key)
-    actions.open_volume(visit, tubes(), f"{key}.nii.gz", visits)
+    looking.open_volume(visit, tubes(), f"{key}.nii.gz", visits)
     return visit
 
 

@@ -1,0 +1,116 @@
+"""Sessions of a visit, and what becomes of their answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from promptseg.demo.corrections import first_axis, preview_corrections
+from promptseg.demo.models import Models
+from promptseg.demo.visit import COLOURS, CancelledError, Target, Visit
+from promptseg.embeddings import Progress
+from promptseg.errors import PromptError, PromptsegError
+from promptseg.prompts import Mask, Prompt, Text
+from promptseg.session import Session
+from promptseg.volume import Segmentation
+
+
+def begun(visit: Visit) -> Session:
+    visit.opened()
+    if visit.session is None:
+        raise PromptError(visit.say("prompt_first"))
+    return visit.session
+
+
+def session_for(visit: Visit, models: Models, prompts: Sequence[Prompt] = ()) -> Session:
+    """The session; before the first prompt a new one along that prompt's slices."""
+    if visit.segmenter is None:
+        visit.segmenter = models.segmenter(visit.model, visit.adapter)
+    begun = len(visit.prompts) or visit.undone or visit.labels is not None
+    if visit.session is None or not begun:
+        placed = [prompt for prompt in prompts if not isinstance(prompt, Text)]
+        visit.session_axis = first_axis(visit, placed) if placed else "auto"
+        visit.session = new_session(visit)
+    return visit.session
+
+
+def new_session(visit: Visit) -> Session:
+    if visit.segmenter is None:
+        raise PromptsegError(visit.say("open_first"))
+    return visit.segmenter.session(visit.opened(), visit.session_axis, visit.view.preset)
+
+
+def rebuild(visit: Visit) -> None:
+    """The same prompts in a session with what was chosen since."""
+    given = visit.prompts
+    visit.session = None
+    visit.undone.clear()
+    visit.forget_answer()
+    if visit.volume is None or visit.segmenter is None or not len(given):
+        return
+    session = new_session(visit)
+    for prompt in given:
+        session.add(prompt)
+    visit.session = session
+    answer_slices(visit, session)
+
+
+def answer_slices(visit: Visit, session: Session) -> None:
+    if visit.propagated:
+        preview_corrections(visit, session)
+    else:
+        keep(visit, session.segment(), propagated=False)
+
+
+def take_over_unprompted(visit: Visit, session: Session) -> None:
+    """Make masks that no prompt asked for prompts themselves, so that clicks correct them."""
+    if len(session.prompts) or visit.labels is None or visit.undone:
+        return
+    masks = [Mask(visit.labels == label, int(label)) for label in np.unique(visit.labels) if label]
+    if masks:
+        session.add(*masks)
+        keep(visit, session.answer(True), propagated=True)
+
+
+def settle(visit: Visit, session: Session, answer: bool, progress: Progress | None = None) -> None:
+    """Bring the masks to what the prompts say after one was taken back or given again."""
+    if not len(session.prompts):
+        visit.forget_answer()
+    elif answer or not visit.propagated:
+        carried = visit.propagated
+        result = session.answer(carried, progress=stoppable(visit, progress))
+        keep(visit, result, carried)
+    else:
+        preview_corrections(visit, session)
+
+
+def keep(visit: Visit, result: Segmentation, propagated: bool) -> None:
+    visit.labels, visit.uncertainty = result.data, result.uncertainty
+    visit.used_axis = result.report.get("axis")
+    visit.scores = {int(t): float(s) for t, s in result.score.items()}
+    visit.answered, visit.propagated = len(visit.prompts), propagated
+    visit.preview = {}
+    name_targets(visit, result.targets, result.labels)
+
+
+def name_targets(
+    visit: Visit, labels: Sequence[int], names: Mapping[int, str] | None = None
+) -> None:
+    """Give those that have none a name and a colour."""
+    for label in labels:
+        if label not in visit.targets:
+            name = (names or {}).get(label) or visit.say("target", number=label)
+            visit.targets[label] = Target(name, COLOURS[(label - 1) % len(COLOURS)])
+
+
+def stoppable(visit: Visit, progress: Progress | None) -> Callable[[str, int, int], None]:
+    """`progress` that ends the computation once the visitor cancels or leaves."""
+
+    def report(stage: str, done: int, total: int) -> None:
+        if visit.cancel.is_set():
+            raise CancelledError(visit.say("cancelled"))
+        if progress is not None:
+            progress(stage, done, total)
+
+    return report
