@@ -177,11 +177,16 @@ class Engine:
         by_target: ByTarget,
         limits: dict[int, tuple[int, int]],
     ) -> dict[int, Guide]:
-        """What the other two axes say of each target, from its prompts before any correction."""
+        """What the other two axes say of each target, from its prompts before any correction.
+
+        Nothing of one whose extent the user gave: a 3D box, margin points in 3D.
+        """
         if not self.consistency.votes(propagator.spec, self.axis, self.spacing):
             return {}
         guides = {}
         for target, slices in by_target.items():
+            if limits[target] != (0, self.shape[self.axis]):
+                continue
             before = {i: p.without_corrections() or p for i, p in slices.items() if p.starts}
             first = {i: propagator.answer(i, p) for i, p in before.items()}
             guide = self._guide(propagator, target, first, limits)

@@ -265,13 +265,14 @@ class Session:
         propagated: bool,
     ) -> Painted:
         """The same after graph cut on the clicks that ask for it, and on margin points in 3D."""
-        clicks = PromptSet(p for p in resolved if isinstance(p, Point))
-        asking = {p.target for p in clicks if isinstance(p, Point) and p.role in (REFINE, BOTH)}
-        bounds = margin_bounds(clicks, engine.shape) if propagated else {}
+        roles = (REFINE, BOTH)
+        asking = {p.target for p in resolved if isinstance(p, Point) and p.role in roles}
+        bounds = margin_bounds(resolved, engine.shape) if propagated else {}
         if not asking and not bounds:
             return painted
-        from promptseg.refine.volume import refined_labels
+        from promptseg.refine.volume import certain_places, refined_labels
 
+        clicks = certain_places(resolved, painted.labels, engine.axis)
         shares = {t: probabilities(answered, engine.shape, t) for t in sorted({*asking, *bounds})}
         labels = refined_labels(
             painted.labels, shares, engine.encoder.data, clicks, engine.spacing, bounds=bounds

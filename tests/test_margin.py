@@ -9,10 +9,12 @@ from support import BrightRegion
 from test_session import ONE, SHAPE, TWO, session
 
 import promptseg as ps
+from promptseg.decoding import SliceMask
 from promptseg.embeddings import SliceEncoder
 from promptseg.engine import Engine
-from promptseg.prompts import Box, MarginPoints, Point, PromptSet
-from promptseg.refine.volume import margin_maps
+from promptseg.prompts import Box, MarginPoints, Point, PromptSet, Scribble
+from promptseg.propagation import StopRules, plan_walks, rules_where_told
+from promptseg.refine.volume import certain_places, click_voxels, margin_maps
 from promptseg.segmenter import Segmenter
 from promptseg.slice_prompts import margin_bounds, sort_prompts
 
@@ -162,3 +164,58 @@ class TestGeodesicMaps:
             if asked.scribbles is not None
         ]
         assert {0.0, 0.5} <= set(shown)
+
+
+class TestExtent:
+    def anchors(self):
+        return {1: {5: SliceMask(torch.ones(8, 8), 0.9)}}
+
+    @pytest.mark.parametrize(("limits", "told"), [((0, 20), False), ((2, 9), True)])
+    def test_walks_know_whether_the_user_gave_it(self, limits, told):
+        walks = plan_walks(self.anchors(), {1: limits}, 20)
+        assert [(w.stop, w.told) for w in walks] == [(limits[1], told), (limits[0] - 1, told)]
+
+    def test_only_a_target_that_is_plainly_absent_ends_a_walk_within_it(self):
+        carried = torch.ones(8, 8)
+        doubtful = SliceMask(torch.ones(8, 8), 0.2, 0.3, likeness=0.1)
+        absent = SliceMask(torch.ones(8, 8), 0.9, 0.1)
+        rules = StopRules()
+        assert rules.poor(doubtful, carried)
+        assert not rules_where_told(rules).poor(doubtful, carried)
+        assert rules_where_told(rules).poor(absent, carried)
+
+
+class TestCertainPlaces:
+    def test_a_box_stands_for_a_click_in_its_answer(self):
+        labels = (ONE * 1).astype(np.uint8)
+        given = PromptSet([Box((7, 15, 10), (18, 26, 11)), Point((3, 3, 3), positive=False)])
+        start, click = certain_places(given, labels, 2)
+        assert start == Point((12, 20, 10))
+        assert click == given[1]
+
+    def test_not_where_nothing_was_found_or_margin_points_say_more(self):
+        box = Box((7, 15, 10), (18, 26, 11))
+        assert not certain_places(PromptSet([box]), np.zeros(SHAPE, np.uint8), 2)
+        margin = PromptSet([box, Point((12, 20, 10), role="margin")])
+        assert list(certain_places(margin, (ONE * 1).astype(np.uint8), 2)) == [margin[1]]
+
+    def test_strokes_count_voxel_by_voxel_and_the_later_word_holds(self):
+        stroke = Scribble(np.array([(1, 1, 1), (2, 1, 1)]))
+        inside, outside = click_voxels(PromptSet([stroke, Point((2, 1, 1), positive=False)]))
+        assert inside.tolist() == [[1, 1, 1]]
+        assert outside.tolist() == [[2, 1, 1]]
+
+
+class TestAhead:
+    def test_is_prepared_once(self, monkeypatch):
+        from promptseg import ahead
+
+        started = []
+        monkeypatch.setattr(ahead, "_started", ahead.threading.Event())
+        monkeypatch.setattr(ahead, "_refine_once", lambda: started.append(1))
+        ahead.prepare_refinement()
+        ahead.prepare_refinement()
+        for thread in ahead.threading.enumerate():
+            if thread.name == "promptseg-ahead":
+                thread.join()
+        assert started == [1]

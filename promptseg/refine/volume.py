@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from scipy import ndimage
 
 from promptseg.prompt_checks import relaxed_box
-from promptseg.prompts import MARGIN, Point, PromptSet
+from promptseg.prompts import MARGIN, Box, Point, PromptSet, Scribble
 from promptseg.refine.geodesic import egd
 from promptseg.refine.graphcut import Region, graph_cut_refine, seed_mask
 
@@ -28,7 +29,8 @@ def refined_labels(
         labels: (I, J, K) integers before.
         probabilities: Foreground probability (I, J, K) of every target to be cut anew.
         image: (I, J, K) grey values in [0, 1].
-        clicks: Points in voxels; a foreground point of one target is background for no other.
+        clicks: Points and strokes in voxels; what is foreground of one target is background of
+            no other.
         spacing: (3,) mm.
         lam: Weight of the pairwise term.
         sigma: Intensity difference that a boundary may cost, in standard deviations.
@@ -92,11 +94,48 @@ def within(probability: np.ndarray, bound: Region) -> np.ndarray:
 
 
 def click_voxels(clicks: PromptSet) -> tuple[np.ndarray, np.ndarray]:
-    """(N, 3) whole voxels of foreground and of background; a later click on a voxel wins."""
+    """(N, 3) whole voxels of foreground and of background; a later click on a voxel wins.
+
+    Strokes count as the voxels that they pass.
+    """
     last: dict[tuple[int, ...], bool] = {}
-    for point in clicks:
-        if isinstance(point, Point):
-            last[tuple(int(np.floor(x + 0.5)) for x in point.at)] = point.positive
+    for prompt in clicks:
+        if isinstance(prompt, Point):
+            last[tuple(int(np.floor(x + 0.5)) for x in prompt.at)] = prompt.positive
+        elif isinstance(prompt, Scribble):
+            last.update(dict.fromkeys(map(tuple, prompt.voxels.tolist()), prompt.positive))
     inside = [voxel for voxel, positive in last.items() if positive]
     outside = [voxel for voxel, positive in last.items() if not positive]
     return (np.array(inside, np.int64).reshape(-1, 3), np.array(outside, np.int64).reshape(-1, 3))
+
+
+def certain_places(prompts: PromptSet, labels: np.ndarray, axis: int) -> PromptSet:
+    """Points and strokes, and before them the deepest place of the answer in every box.
+
+    The thesis's user starts with foreground points, so that a background click never stands
+    alone; one who starts with a box tells no less. On training cases this took the mean Dice
+    of five clicks from 0.832 to 0.849 (hippocampus) and from 0.820 to 0.821 (ACDC volumes), most
+    of it at the first click (`benchmarks/refine_choices.py`, `start`).
+
+    Args:
+        prompts: In voxels.
+        labels: (I, J, K) integers, the answer so far.
+        axis: Slice axis.
+    """
+    told = [p for p in prompts if isinstance(p, (Point, Scribble))]
+    margin = {p.target for p in told if isinstance(p, Point) and p.role == MARGIN}
+    boxes = (p for p in prompts if isinstance(p, Box) and p.target not in margin)
+    starts = [start_place(box, labels, axis) for box in boxes]
+    return PromptSet([*(start for start in starts if start is not None), *told])
+
+
+def start_place(box: Box, labels: np.ndarray, axis: int) -> Point | None:
+    """The deepest place of a box's target on the slice where the box is drawn."""
+    index = int(box.lo[axis] + box.hi[axis] - 1) // 2
+    plane = np.moveaxis(labels, axis, 0)[index] == box.target
+    if not plane.any():
+        return None
+    depth = ndimage.distance_transform_edt(np.pad(plane, 1))[1:-1, 1:-1]
+    at = [int(x) for x in np.unravel_index(int(depth.argmax()), plane.shape)]
+    at.insert(axis, index)
+    return Point((at[0], at[1], at[2]), target=box.target)
