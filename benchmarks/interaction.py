@@ -3,9 +3,10 @@
     OMP_NUM_THREADS=1 python benchmarks/interaction.py --out runs/interaction [--cases N]
 
 `clicks`: left atrium cases 57-68, one jittered box on the slice of the largest area, then five
-clicks by the rule of the CVPR 2025 interactive segmentation challenge on what IF-GC left wrong.
-The same clicks go to the network alone and to plain graph cut; and the default way of
-`Session.refine`, and every one of `--modes`, is also played with a user who sees its own answers.
+clicks by the rule of the CVPR 2025 interactive segmentation challenge on what `--way` left wrong:
+by default the network on the clicked slice and then IF-GC with every click, as `Session.refine`
+does. The same clicks go to the network alone and to plain graph cut; and every one of `--modes`
+is also played with a user who clicks on its own answers.
 `margin`: tumour core (labels 1, 3, 4) on T1c of the BraTS patients with at most six interior
 margin points; patient 5 is held back from training.
 
@@ -74,9 +75,9 @@ def clicked(segmenter: ps.Segmenter, case: Case, mode: str, against: tuple[str, 
     return play(segmenter, volume_task(case, 1, settings), settings)
 
 
-def corrections(segmenter: ps.Segmenter, case: Case, modes: list[str]) -> dict[str, Any]:
+def corrections(segmenter: ps.Segmenter, case: Case, way: str, modes: list[str]) -> dict[str, Any]:
     """All ways of correcting one left atrium."""
-    played = clicked(segmenter, case, "graph_cut", ("network", "graph_cut"))
+    played = clicked(segmenter, case, way, ("network", "graph_cut"))
     record: dict[str, Any] = {"case": case.name, "dice": {}, "nsd_2mm": {}, "seconds": {}}
     ways = {"IF-GC": played.masks, **{f"{k}, same clicks": v for k, v in played.against.items()}}
     record["seconds"]["IF-GC"] = played.seconds
@@ -169,7 +170,8 @@ def main() -> None:
     parser.add_argument("--only", choices=("clicks", "margin"))
     parser.add_argument("--cases", type=int, default=12, help="left atrium cases")
     parser.add_argument("--first", type=int, default=57, help="number of the first of them")
-    parser.add_argument("--modes", nargs="*", default=["network", "both"])
+    parser.add_argument("--modes", nargs="*", default=["network", "graph_cut"])
+    parser.add_argument("--way", default="both", choices=("both", "graph_cut"))
     parser.add_argument("--patients", nargs="*", help="BraTS patients, all by default")
     parser.add_argument("--users", type=int, default=3, help="simulated users of margin points")
     parser.add_argument("--model", default="default")
@@ -181,7 +183,7 @@ def main() -> None:
         numbers = range(chosen.first, min(68, chosen.first + chosen.cases - 1) + 1)
         records = []
         for n in numbers:
-            work = lambda n=n: corrections(segmenter, left_atrium(n), chosen.modes)  # noqa: E731
+            work = lambda n=n: corrections(segmenter, left_atrium(n), chosen.way, chosen.modes)  # noqa: E731
             records.append(kept(chosen.out, f"left_atrium_{n}", work))
             print(f"left atrium {n}: {records[-1]['dice']['IF-GC'][-1]:.3f}", flush=True)
         summary["clicks"] = show_clicks(records)

@@ -142,14 +142,15 @@ class Session:
         return self.answer(propagate=True, progress=progress)
 
     def refine(
-        self, mode: RefineMode = "graph_cut", progress: Progress | None = None
+        self, mode: RefineMode = "both", progress: Progress | None = None
     ) -> Segmentation:
         """Take up the clicks added since the last answer.
 
         Args:
             mode: `graph_cut` cuts the 3D mask anew around the clicks without the network
-                (information-fusion graph cut, METHODS A); `network` asks the network again and
-                propagates the corrected slices; `both` does one after the other.
+                (information-fusion graph cut, METHODS A), at once; `network` asks the network
+                again and propagates the corrected slices; `both` asks the network and then cuts,
+                which measures best (`benchmarks/interaction.py`).
             progress: Called with stage, done, total.
 
         Raises:

@@ -321,7 +321,7 @@ class TestRefine:
         running = self.noisy()
         before, asked = running.result.data, running.result.report["decoded_masks"]
         running.add(Point((12, 20, 21)))
-        after = running.refine().data
+        after = running.refine("graph_cut").data
         assert after[12, 20, 21] == 1
         assert running.result.report["decoded_masks"] == asked
         assert dice(after[:, :, :20] > 0, before[:, :, :20] > 0) > 0.9
@@ -330,7 +330,7 @@ class TestRefine:
         running = self.noisy()
         before = running.result.data
         running.add(Point((12, 20, 21)), Point((12, 14, 10), positive=False))
-        after = running.refine().data
+        after = running.refine("graph_cut").data
         again = running.segmenter.segment(running.volume, running.prompts, window="100,50")
         np.testing.assert_array_equal(again.data, after)
         running.undo()
