@@ -259,11 +259,11 @@ def table(found: list[dict]) -> str:
     """Markdown: one line a network, validation Dice at the times that all reached."""
     ends = [row["rows"][-1]["minutes"] for row in found]
     shared = [m for m in (1, 2, 4, 8, 12, 16, 24) if m <= min(ends) + 0.3]
-    marks = " | ".join(f"box / click after {m} min" for m in shared)
+    marks = "".join(f"box / click after {m} min | " for m in shared)
     lines = [
         f"| network | parameters | encode ms {SIZE} / {USED} | decode ms {SIZE} / {USED} "
-        f"| episodes seen | {marks} | at the end |",
-        "|---|" + "---|" * (5 + len(shared)),
+        f"| episodes seen | {marks}box / click at the end |",
+        "|---" * (6 + len(shared)) + "|",
     ]
     for item in found:
         times = [item["seconds"][str(size)] for size in (SIZE, USED)]
