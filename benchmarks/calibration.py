@@ -7,8 +7,9 @@ one jittered box on the largest slice, propagated, with every source of uncertai
 target voxels are drawn from the box around all that any member marked. Platt scaling of the
 members' mean probability is fitted by least negative log likelihood, each target counting the
 same. The figures "after" are cross-validated over patients; the constants come from all, and
-are 1 and 0 where the cross-validated log loss is not lower. Prints a table by source and in all, and draws `reliability.png` in `--out`. `--check` measures the
-constants on data that they were not fitted on, and changes nothing.
+are 1 and 0 where the cross-validated log loss is not lower. Prints a table by source and in all,
+and draws `reliability.png` in `--out`. `--check` measures the constants on data that they were
+not fitted on, and changes nothing.
 
 Every target is a file in `--out`; a second call goes on with those that are missing. About three
 minutes on two cores. Data are in ../shared/data or $PROMPTSEG_DATA.
