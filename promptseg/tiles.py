@@ -128,13 +128,14 @@ def draw_tile(
         prompts: In voxels; those that lie on this slice are drawn.
     """
     size = (view.size[0] * _SUPERSAMPLED, view.size[1] * _SUPERSAMPLED)
-    grey = Image.fromarray(np.uint8(255 * view.plane(shown, index)))
+    grey = Image.fromarray((255 * view.plane(shown, index)).astype(np.uint8))
     canvas = grey.resize(size, Image.Resampling.BICUBIC).convert("RGB")
     if reference is not None:
         _outline(canvas, _mask(view.plane(reference, index) != 0, size), KNOWN, 0)
-    for order, target in enumerate(() if segmentation is None else segmentation.targets):
-        mask = _mask(view.plane(segmentation.data, index) == target, size)  # type: ignore[union-attr]
-        _outline(canvas, mask, PALETTE[order % len(PALETTE)], _FILL)
+    if segmentation is not None:
+        labels = view.plane(segmentation.data, index)
+        for order, target in enumerate(segmentation.targets):
+            _outline(canvas, _mask(labels == target, size), PALETTE[order % len(PALETTE)], _FILL)
     for prompt in prompts:
         if slice_of(prompt, view.axis) == index:
             _draw_prompt(canvas, view, prompt)
@@ -152,7 +153,7 @@ def _extent(volume: Volume, marked: np.ndarray | None, axis: int) -> tuple[int, 
 
 
 def _mask(plane: np.ndarray, size: tuple[int, int]) -> Image.Image:
-    small = Image.fromarray(np.uint8(plane) * 255)
+    small = Image.fromarray(np.where(plane, 255, 0).astype(np.uint8))
     smooth = small.resize(size, Image.Resampling.BILINEAR)
     return smooth.point([255 if value > 127 else 0 for value in range(256)])
 
