@@ -16,6 +16,7 @@ from promptseg.demo.answers import (
     settle,
     stoppable,
     take_over_unprompted,
+    take_own_network,
 )
 from promptseg.demo.corrections import check_axis
 from promptseg.demo.looking import show_slice
@@ -57,13 +58,17 @@ def give_words(visit: Visit, models: Models, words: Text, progress: Progress | N
     """
     began = perf_counter()
     words.resolve(visit.opened())
-    session = session_for(visit, models, [words])
-    take_over_unprompted(visit, session)
-    session.add(words)
+    given, before = visit.prompts, (visit.segmenter, visit.session, visit.own_network)
+    take_own_network(visit, models)
     try:
+        session = session_for(visit, models, [words])
+        take_over_unprompted(visit, session)
+        session.add(words)
         result = session.answer(True, progress=stoppable(visit, progress))
-    except PromptsegError:
-        session.undo()
+    except Exception:
+        visit.segmenter, visit.session, visit.own_network = before
+        if visit.session is not None and len(visit.prompts) > len(given):
+            visit.session.undo()
         raise
     visit.undone.clear()
     keep(visit, result, propagated=True)

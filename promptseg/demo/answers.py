@@ -56,6 +56,21 @@ def rebuild(visit: Visit) -> None:
     answer_slices(visit, session)
 
 
+def take_own_network(visit: Visit, models: Models) -> None:
+    """Put the same prompts to a network that nobody else uses.
+
+    Words switch adapters on and off, which would change what others' clicks are answered with.
+    """
+    if visit.own_network:
+        return
+    visit.segmenter, visit.own_network = models.own(visit.model, visit.adapter), True
+    if visit.session is not None:
+        session = new_session(visit)
+        for prompt in visit.prompts:
+            session.add(prompt)
+        visit.session = session
+
+
 def answer_slices(visit: Visit, session: Session) -> None:
     if visit.propagated:
         preview_corrections(visit, session)

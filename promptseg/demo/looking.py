@@ -26,6 +26,7 @@ def open_volume(visit: Visit, volume: Volume, name: str, visits: Visits) -> None
     middles = [side // 2 for side in volume.shape]
     visit.view = View(axis, middles, "auto", window.low, window.high, visit.view.opacity)
     visit.volume, visit.name, visit.session, visit.segmenter = volume, name, None, None
+    visit.own_network = False
     visit.targets = {1: Target(visit.say("target", number=1), COLOURS[0])}
     visit.active = 1
     visit.undone.clear()
@@ -39,6 +40,7 @@ def choose_model(visit: Visit, models: Models, model: str, adapter: str | None) 
         adapter = None
     segmenter = models.segmenter(model, adapter)
     visit.model, visit.adapter, visit.segmenter = model, adapter, segmenter
+    visit.own_network = False
     rebuild(visit)
     visit.tell("chosen", model=model if adapter is None else f"{model} + {adapter}")
 

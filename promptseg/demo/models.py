@@ -18,7 +18,7 @@ CACHE_BYTES = 192 << 20
 
 
 class Models:
-    """Segmenters by model and adapter; the least recently used goes first.
+    """Segmenters by model; the least recently used goes first.
 
     Args:
         device: As in `Segmenter`.
@@ -30,7 +30,7 @@ class Models:
         self, device: str = "auto", precision: Precision = "auto", extra: tuple[str, ...] = ()
     ) -> None:
         self.device, self.precision, self.extra = device, precision, extra
-        self._held: OrderedDict[tuple[str, str | None], Segmenter] = OrderedDict()
+        self._held: OrderedDict[str, Segmenter] = OrderedDict()
         self._lock = threading.Lock()
 
     def names(self) -> list[str]:
@@ -50,21 +50,28 @@ class Models:
         return found
 
     def segmenter(self, model: str, adapter: str | None) -> Segmenter:
-        """A segmenter for one visit: the network is shared, its embeddings are not.
+        """A segmenter for one visit: without an adapter the network is shared, embeddings never.
 
         Raises:
             WeightsError: The model is not one that the page offers, or cannot be loaded.
             AdapterError: The adapter does not fit.
         """
+        if adapter is not None:
+            return self.own(model, adapter)
         with self._lock:
-            shared = self._held.get((model, adapter))
-            if shared is None:
-                shared = self._load(model, adapter)
-            self._held[model, adapter] = shared
-            self._held.move_to_end((model, adapter))
+            shared = self._held.get(model) or self._load(model, None)
+            self._held[model] = shared
+            self._held.move_to_end(model)
             while len(self._held) > MOST_LOADED:
                 self._held.popitem(last=False)
         mine = copy.copy(shared)
+        mine.cache = EmbeddingCache(CACHE_BYTES)
+        return mine
+
+    def own(self, model: str, adapter: str | None) -> Segmenter:
+        """A segmenter whose network nobody else uses, since adapters change it."""
+        with self._lock:
+            mine = self._load(model, adapter)
         mine.cache = EmbeddingCache(CACHE_BYTES)
         return mine
 

@@ -74,7 +74,7 @@ class Server:
         except CancelledError:
             visit.tell("cancelled")
         except PromptsegError as error:
-            visit.message = ("error", visit.say("refused", error=_sentence(str(error))))
+            visit.message = ("error", visit.say("refused", error=str(error)))
         except MemoryError:
             visit.message = ("error", visit.say("failed", error="out of memory"))
         except Exception as error:
@@ -90,15 +90,11 @@ class Server:
         try:
             work()
         except PromptsegError as error:
-            visit.message = ("error", visit.say("refused", error=_sentence(str(error))))
+            visit.message = ("error", visit.say("refused", error=str(error)))
 
     def close(self) -> None:
         """Remove the files made for downloads."""
         shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:]
 
 
 __all__ = ["SAMPLE", "Server"]

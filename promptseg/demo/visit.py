@@ -79,6 +79,7 @@ class Visit:
         name: What it is called.
         segmenter: The network, with embeddings of this visit alone.
         session: Prompts and answers; None before the first prompt.
+        own_network: True once the network is not shared with other visits.
         view: What is on the screen.
         targets: By label.
         active: Label that new prompts are for.
@@ -104,6 +105,7 @@ class Visit:
     name: str = ""
     segmenter: Segmenter | None = None
     session: Session | None = None
+    own_network: bool = False
     view: View = field(default_factory=View)
     targets: dict[int, Target] = field(default_factory=dict)
     active: int = 1

@@ -17,7 +17,6 @@ from promptseg.errors import PromptsegError
 from promptseg.io import read, write
 from promptseg.prompts import PromptSet
 
-
 SLOW_S = 120
 
 

@@ -7,7 +7,7 @@ from demo_kit import bright_server, tubes
 from promptseg.demo import looking
 from promptseg.demo.texts import TEXTS, say
 from promptseg.demo.visits import Visits
-from promptseg.errors import VolumeError
+from promptseg.errors import PromptsegError, VolumeError
 
 
 def fill(visits, key):
@@ -100,3 +100,22 @@ class TestTexts:
 
     def test_values_are_filled_in(self):
         assert say("zh", "target", number=3) == "目标 3"
+
+
+class TestModels:
+    def test_a_plain_network_is_shared_but_embeddings_never(self, tmp_path):
+        models = bright_server(tmp_path).models
+        one, two = models.segmenter("default", None), models.segmenter("default", None)
+        assert one.backbone is two.backbone
+        assert one.cache is not two.cache
+
+    def test_adapters_and_words_get_a_network_of_their_own(self, tmp_path):
+        models = bright_server(tmp_path).models
+        shared = models.segmenter("default", None)
+        assert models.own("default", None).backbone is not shared.backbone
+
+    def test_only_what_is_offered_is_loaded(self, tmp_path):
+        models = bright_server(tmp_path).models
+        for model, adapter in (("/etc/passwd", None), ("default", "../../evil")):
+            with pytest.raises(PromptsegError, match="not offered"):
+                models.segmenter(model, adapter)
