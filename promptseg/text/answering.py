@@ -252,7 +252,7 @@ class Spoken:
         if group.absent:
             answered.append(nowhere(engine, group.absent))
         timings.add("segment", began)
-        question = Question(pixels, propagate, group.alone)
+        question = Question(pixels, propagate, {**group.concepts, **group.alone})
         result = session.answered(engine, question, answered, timings)
         if uncertainty and (group.pixels or group.alone):
             doubt = session.uncertainty(progress=progress)

@@ -12,10 +12,9 @@ from torch import Tensor
 from promptseg.auto import consistent, decode_tokens
 from promptseg.backbones.base import PixelPrompts
 from promptseg.decoding import Request, SliceDecoder, SliceMask
-from promptseg.engine import Answered, Answers, Engine, answer_all
+from promptseg.engine import Answered, Answers, Engine, probabilities
 from promptseg.prompts import PromptSet
-from promptseg.propagation import Propagator, box_of, carried_by
-from promptseg.slice_prompts import sort_prompts, target_limits
+from promptseg.propagation import box_of, carried_by
 from promptseg.slicing import Frame
 from promptseg.uncertainty.views import View
 
@@ -29,12 +28,14 @@ class Question:
     Args:
         prompts: In voxels and checked.
         propagate: As in `Session.answer`.
-        tokens: (C,) token by target that was found without a prompt.
+        tokens: (C,) token by target; of targets without a prompt, or named beside it.
+        dense: (I, J, K) map in [0, 1] by target, as `Engine.run` takes it.
     """
 
     prompts: PromptSet
     propagate: bool = True
     tokens: Mapping[int, Tensor] = field(default_factory=dict)
+    dense: Mapping[int, np.ndarray] = field(default_factory=dict)
 
 
 def ask_again(
@@ -48,28 +49,23 @@ def ask_again(
         before: The session's answers.
         view: What the engine's volume is of the session's.
     """
-    axis, shape = engine.axis, engine.shape
-    prompts = view.prompts(question.prompts, axis, shape)
-    prompted = sort_prompts(prompts, axis, shape)
-    limits = target_limits(prompts, axis, shape[axis])
-    answered = []
-    for group in before:
-        frame = view.frame(group.frame)
-        chosen = {t: prompted[t] for t in group.answers if starts(prompted.get(t, {}))}
-        answers: Answers = {}
-        if chosen:
-            walker = Propagator(engine.decoder, frame, engine.rules)
-            answers.update(answer_all(walker, chosen, limits, question.propagate))
-        named = {t: question.tokens[t] for t in group.answers if t in question.tokens}
-        found = {t: token for t, token in named.items() if t not in chosen and group.answers[t]}
-        answers.update(answer_tokens(engine, frame, found, group))
-        answered.append(Answered(frame, answers))
+    axis = engine.axis
+    prompts = view.prompts(question.prompts, axis, engine.shape)
+    frames = [view.frame(group.frame) for group in before]
+    given = set(prompts.targets)
+    views = [
+        (frame.region, sorted(given & group.answers.keys()))
+        for frame, group in zip(frames, before, strict=True)
+    ]
+    asked = [(region, targets) for region, targets in views if targets]
+    named = {t: token for t, token in question.tokens.items() if t in given}
+    dense = {t: np.flip(m, view.axes(axis)) for t, m in question.dense.items()}
+    answered = engine.run(prompts, question.propagate, None, named, dense, asked) if asked else []
+    for frame, group in zip(frames, before, strict=True):
+        alone = group.answers.keys() - given
+        tokens = {t: question.tokens[t] for t in alone if t in question.tokens and group.answers[t]}
+        answered.append(Answered(frame, answer_tokens(engine, frame, tokens, group)))
     return answered
-
-
-def starts(prompted: Mapping[int, object]) -> bool:
-    """True if the prompts of one target by slice say where it is."""
-    return any(getattr(place, "starts", False) for place in prompted.values())
 
 
 def answer_tokens(
@@ -134,8 +130,6 @@ def shares(
     answered: Sequence[Answered], shape: tuple[int, int, int], target: int, view: View
 ) -> np.ndarray:
     """(I, J, K) float32 foreground probability of one target on the session's voxels."""
-    from promptseg.engine import probabilities
-
     groups = [group for group in answered if target in group.answers]
     if not groups:
         return np.zeros(shape, np.float32)

@@ -108,7 +108,10 @@ class Ensemble:
             own.batch_size,
             cache,
         )
-        return Engine(encoder, self.engine.axis, np.array(self.engine.spacing), self.engine.rules)
+        engine = self.engine
+        return Engine(
+            encoder, engine.axis, np.array(engine.spacing), engine.rules, engine.consistency
+        )
 
     def shares(
         self, question: Question, answered: Sequence[Answered], progress: Progress | None = None

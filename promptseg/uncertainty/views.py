@@ -61,10 +61,9 @@ def mirrored(prompt: Prompt, axes: tuple[int, ...], shape: tuple[int, int, int])
     if isinstance(prompt, Point):
         return replace(prompt, at=_turned(prompt.at, axes, shape, 1))
     if isinstance(prompt, Box):
-        lo, hi = _turned(prompt.lo, axes, shape, 0), _turned(prompt.hi, axes, shape, 0)
-        low = tuple(hi[a] if a in axes else lo[a] for a in range(3))
-        high = tuple(lo[a] if a in axes else hi[a] for a in range(3))
-        return replace(prompt, lo=low, hi=high)
+        ends = [_turned(end, axes, shape, 0) for end in (prompt.lo, prompt.hi)]
+        (i0, i1), (j0, j1), (k0, k1) = (sorted(side) for side in zip(*ends, strict=True))
+        return replace(prompt, lo=(i0, j0, k0), hi=(i1, j1, k1))
     if isinstance(prompt, Scribble):
         voxels = prompt.voxels.copy()
         for axis in axes:
@@ -72,7 +71,7 @@ def mirrored(prompt: Prompt, axes: tuple[int, ...], shape: tuple[int, int, int])
         return replace(prompt, voxels=voxels)
     if isinstance(prompt, Mask):
         kept = [a for a in range(3) if a != prompt.axis or prompt.index is None]
-        turned = [place for place, axis in enumerate(kept) if axis in axes]
+        turned = tuple(place for place, axis in enumerate(kept) if axis in axes)
         index = prompt.index
         if prompt.axis in axes and index is not None:
             index = shape[prompt.axis] - 1 - index
