@@ -19,7 +19,7 @@ from promptseg.slicing import in_plane
 Switch = Literal["auto", "none", "clean", "vote", "both"]
 SWITCHES = ("auto", "none", "clean", "vote", "both")
 THICKEST = 3.0
-SMOOTH_MM = 1.0
+SMOOTH_MM = 0.5
 STRAY_SHARE = 0.1
 HOLE_SHARE = 0.02
 EMPTY_LOGIT, FILLED_LOGIT = -8.0, 1.0

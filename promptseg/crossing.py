@@ -220,15 +220,19 @@ def m_axis(kept: int, axis: int) -> int:
 def line_prompts(other: int, axis: int, known: Known, index: int) -> SlicePrompts:
     """Strokes along the lines in which known slices cross slice `index` along `other`.
 
-    Inside the target they are positive, and beside it, as far as a tenth of its width, negative.
+    Inside the target they are positive, and beside it, as far as a tenth of its width, negative,
+    with a gap of one voxel.
     """
     rest = 3 - axis - other
     inside: list[np.ndarray] = []
     outside: list[np.ndarray] = []
     for place, mask in known.items():
         line = mask[index] if other == in_plane(axis)[0] else mask[:, index]
-        near = within_reach(mask.any(m_axis(rest, axis)))
-        for cells, strokes in ((line, inside), (~line & near, outside)):
+        near = within_reach(np.asarray(mask.any(m_axis(rest, axis))))
+        beside = line.copy()
+        beside[1:] |= line[:-1]
+        beside[:-1] |= line[1:]
+        for cells, strokes in ((line, inside), (~beside & near, outside)):
             at = np.flatnonzero(cells)
             if len(at):
                 voxels = np.zeros((len(at), 3), int)
@@ -252,7 +256,7 @@ def within_reach(extent: np.ndarray) -> np.ndarray:
 def reaches_end(view: CrossView, axis: int) -> bool:
     """True if the target reaches an end of the view along `axis` where the image goes on."""
     found = view.logits > 0
-    lines = found.any((0, 2)) if view._rows(axis) else found.any((0, 1))
+    lines = np.asarray(found.any((0, 2) if view._rows(axis) else (0, 1)))
     low, high = view._bounds(axis)
     count = view.frame.shape[axis]
     first, last = max(0, -low), min(high, count) - low - 1

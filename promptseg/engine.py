@@ -7,8 +7,8 @@ mask again; what earlier calls computed is reused, never recomputed and never mi
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 
 import numpy as np
@@ -29,7 +29,7 @@ from promptseg.slicing import Frame, Region, in_plane, take_slice
 
 GROWTH = 1.5
 CROSSINGS = 8
-PASSES = 2
+SURE, MISSED_SHARE = 0.97, 0.25
 CERTAIN_LOGIT = 60.0
 Answers = dict[int, dict[int, SliceMask]]
 ByTarget = dict[int, dict[int, SlicePrompts]]
@@ -95,6 +95,7 @@ class Engine:
         progress: Progress | None = None,
         concepts: Mapping[int, Tensor] | None = None,
         dense: Mapping[int, np.ndarray] | None = None,
+        views: Sequence[tuple[Region, list[int]]] | None = None,
     ) -> list[Answered]:
         """Answer resolved prompts.
 
@@ -104,6 +105,7 @@ class Engine:
             progress: Called with stage, done, total.
             concepts: (C,) token by target, of targets that are named as well.
             dense: (I, J, K) map in [0, 1] by target, drawn where its prompts are.
+            views: Where each group of targets is looked for; found from the prompts if None.
 
         Raises:
             PromptError: If a target has nothing that says where it is.
@@ -117,9 +119,11 @@ class Engine:
                 place.dense = take_slice(volume, self.axis, index)
         check_starts(prompts, by_target)
         limits = target_limits(prompts, self.axis, self.shape[self.axis])
-        regions = {target: self._region(slices) for target, slices in by_target.items()}
+        if views is None:
+            regions = {target: self._region(slices) for target, slices in by_target.items()}
+            views = group_regions(regions)
         answered = []
-        for region, targets in group_regions(regions):
+        for region, targets in views:
             chosen = {target: by_target[target] for target in targets}
             answered.append(self._answer_group(region, chosen, limits, propagate, progress))
         return answered
@@ -187,8 +191,7 @@ class Engine:
         for target, slices in by_target.items():
             if limits[target] != (0, self.shape[self.axis]):
                 continue
-            before = {i: p.without_corrections() or p for i, p in slices.items() if p.starts}
-            first = {i: propagator.answer(i, p) for i, p in before.items()}
+            first = answer_starts(propagator, {target: slices})[target]
             guide = self._guide(propagator, target, first, limits)
             if guide is not None:
                 guides[target] = guide
@@ -201,24 +204,46 @@ class Engine:
         first: dict[int, SliceMask],
         limits: dict[int, tuple[int, int]],
     ) -> Guide | None:
-        """The other axes are asked twice, the second time with what came of the first."""
         frame, side = propagator.frame, propagator.spec.mask_size
         known = {i: whole_mask(frame, mask, self.shape) for i, mask in first.items()}
-        name = f"{known_digest(known)} {frame.region}"
+        name = f"{known_digest(known)} {frame.region} {limits[target]}"
         if name not in self._crossings:
-            made = cross(self.decoder, self.axis, self.spacing, known, name)
-            for n in range(PASSES - 1):
-                if made is None:
-                    break
-                propagator.guides = {target: Guide(made, frame, side)}
-                found = propagator.propagate({target: first}, limits)
-                earlier = logit_volume(frame, found[target], self.shape)
-                made = cross(self.decoder, self.axis, self.spacing, known, f"{name} {n}", earlier)
             while len(self._crossings) >= CROSSINGS:
                 self._crossings.pop(next(iter(self._crossings)))
-            self._crossings[name] = made
+            self._crossings[name] = self._cross(propagator, target, first, limits, known, name)
         crossing = self._crossings[name]
         return None if crossing is None else Guide(crossing, frame, side)
+
+    def _cross(
+        self,
+        propagator: Propagator,
+        target: int,
+        first: dict[int, SliceMask],
+        limits: dict[int, tuple[int, int]],
+        known: dict[int, np.ndarray],
+        name: str,
+    ) -> Crossing | None:
+        """The other axes are asked twice, the second time with what came of the first.
+
+        They are not heard where they miss slices that a walk alone is sure of: a target much
+        longer than wide, which a network that knows organs cuts short.
+        """
+        frame, side = propagator.frame, propagator.spec.mask_size
+        made = cross(self.decoder, self.axis, self.spacing, known, name)
+        if made is None:
+            return None
+        alone = Propagator(self.decoder, frame, self.rules)
+        alone.rules = replace(alone.rules, likeness=SURE, trusted=1.01, patience=0)
+        sure = alone.propagate({target: first}, limits)[target].keys() - first.keys()
+        guide = Guide(made, frame, side)
+        seen = [index for index in sure if guide.at(index) is not None]
+        missed = [index for index in seen if guide.sees_nothing(index, self.rules.least_area)]
+        if len(missed) > MISSED_SHARE * len(seen):
+            return None
+        propagator.guides = {target: guide}
+        found = propagator.propagate({target: first}, limits)
+        earlier = logit_volume(frame, found[target], self.shape)
+        return cross(self.decoder, self.axis, self.spacing, known, f"{name} again", earlier)
 
     def _propagator(self, region: Region, progress: Progress | None) -> Propagator:
         frame = frame_of(self.encoder, self.axis, region, self.spacing)
@@ -273,7 +298,11 @@ def check_starts(prompts: PromptSet, by_target: ByTarget) -> None:
 def answer_starts(propagator: Propagator, by_target: ByTarget) -> Answers:
     """Answers of the slices that say where a target is."""
     return {
-        target: {i: propagator.answer(i, p) for i, p in slices.items() if p.starts}
+        target: {
+            i: propagator.answer(i, p.without_corrections() or p)
+            for i, p in slices.items()
+            if p.starts
+        }
         for target, slices in by_target.items()
     }
 
@@ -284,16 +313,23 @@ def answer_all(
     limits: dict[int, tuple[int, int]],
     propagate: bool,
 ) -> Answers:
-    """Answer the starting slices, propagate, then take up the corrections in their order."""
+    """Answer the starting slices, propagate, then take up the corrections in their order.
+
+    A correction changes the answers around it only, as far as its walks differ from them.
+    """
     anchors = answer_starts(propagator, by_target)
     answers = propagator.propagate(anchors, limits) if propagate else anchors
-    late = [(t, i, p) for t, s in by_target.items() for i, p in s.items() if not p.starts]
-    for target, index, prompts in late:
-        prior = answers[target].get(index)
-        if prior is None and not any(prompts.labels):
-            continue
-        anchors[target][index] = propagator.answer(index, prompts, prior)
-        answers = propagator.propagate(anchors, limits) if propagate else anchors
+    for target, slices in by_target.items():
+        for index, prompts in slices.items():
+            if prompts.starts and prompts.without_corrections() is None:
+                continue
+            prior = None if prompts.starts else answers[target].get(index)
+            if prior is None and not prompts.includes:
+                continue
+            anchors[target][index] = propagator.answer(index, prompts, prior)
+            if propagate:
+                own = propagator.correct(answers[target], anchors[target], target, index, limits)
+                answers = {**answers, target: own}
     return answers
 
 

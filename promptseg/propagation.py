@@ -7,7 +7,7 @@ lost. Between two anchors the two walks meet, weighted by distance.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -18,6 +18,7 @@ from promptseg.backbones.base import BackboneSpec, PixelPrompts
 from promptseg.decoding import Request, SliceDecoder, SliceMask
 from promptseg.embeddings import Progress
 from promptseg.guiding import Guide, absent
+from promptseg.keeping import Kept
 from promptseg.slice_prompts import GIVEN_MASK_LOGIT, SlicePrompts
 from promptseg.slicing import Frame, take_slice
 
@@ -27,6 +28,8 @@ CARRIED_MM = 3.0
 CARRIED_MOST = 5
 GREY_BINS = 16
 THICK_SLICES = 0.7
+AGREEING, AGREED_DICE = 2, 0.97
+WALK_BYTES, ANSWER_BYTES = 256 << 20, 64 << 20
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,10 @@ class WalkState:
         pending: Poor slices that become part of the answer if the target comes back.
         known_at: Slice whose answer settled that of each slice: itself, or the end of a gap.
         origin: (m, m) logits of the anchor, by default those carried at the start.
+        given: True if the anchor's mask is the user's own.
+        before: Answers that a correction may change; the walk ends where it agrees with them.
+        agreed: Slices in a row on which it did.
+        settled: True once it has ended that way.
     """
 
     walk: Walk
@@ -110,6 +117,10 @@ class WalkState:
     pending: dict[int, SliceMask] = field(default_factory=dict)
     known_at: dict[int, int] = field(default_factory=dict)
     origin: Tensor | None = None
+    given: bool = False
+    before: Mapping[int, SliceMask] | None = None
+    agreed: int = 0
+    settled: bool = False
 
     def __post_init__(self) -> None:
         if self.origin is None:
@@ -125,7 +136,7 @@ class WalkState:
     @property
     def active(self) -> bool:
         """True while there are slices left and the target is not lost."""
-        return self.index != self.walk.stop and not self.lost
+        return self.index != self.walk.stop and not self.lost and not self.settled
 
     @property
     def reach(self) -> int:
@@ -149,6 +160,22 @@ class WalkState:
             mean = (self.carried + answer.logits) / 2
             self.answers[index], self.known_at[index] = replace(answer, logits=mean), self.index
         self.pending, self.misses = {}, 0
+
+
+def mask_bytes(mask: SliceMask) -> int:
+    """Memory that an answer holds."""
+    given = 0 if mask.given is None else mask.given.nbytes
+    return mask.logits.numel() * mask.logits.element_size() + given
+
+
+def masks_bytes(masks: dict[int, SliceMask]) -> int:
+    """Memory that answers by slice hold."""
+    return sum(mask_bytes(mask) for mask in masks.values())
+
+
+def walk_bytes(state: WalkState) -> int:
+    """Memory that a walk holds."""
+    return masks_bytes(state.answers) + masks_bytes(state.pending)
 
 
 def carried_by(spec: BackboneSpec) -> Carried:
@@ -216,8 +243,9 @@ class Propagator:
         self.told = rules_where_told(self.rules)
         self.guides: dict[int, Guide] = {}
         self._greys: dict[int, Tensor] = {}
-        self._walked: dict[tuple[int | str, ...], WalkState] = {}
-        self._answered: dict[tuple[int, str, int], SliceMask] = {}
+        self._walked: Kept[tuple[int | str, ...], WalkState] = Kept(WALK_BYTES, walk_bytes)
+        self._corrected: Kept[Hashable, dict[int, SliceMask]] = Kept(WALK_BYTES, masks_bytes)
+        self._answered: Kept[tuple[int, str, int], SliceMask] = Kept(ANSWER_BYTES, mask_bytes)
 
     def answer(
         self, index: int, prompts: SlicePrompts, prior: SliceMask | None = None
@@ -232,12 +260,14 @@ class Propagator:
             prior: An earlier answer on this slice.
         """
         key = (index, prompts.signature(), tensor_key(prior))
-        if key not in self._answered:
+        answered = self._answered.get(key)
+        if answered is None:
             first = prompts.without_corrections()
             if prior is None and first is not None:
                 prior = self.answer(index, first)
-            self._answered[key] = self._decode(index, prompts, prior)
-        return self._answered[key]
+            answered = self._decode(index, prompts, prior)
+            self._answered.put(key, answered)
+        return answered
 
     def _decode(self, index: int, prompts: SlicePrompts, prior: SliceMask | None) -> SliceMask:
         if prompts.verbatim and prompts.mask is not None:
@@ -289,7 +319,7 @@ class Propagator:
         for key, state in zip(keys, states, strict=True):
             known = self._walked.get(key)
             if known is None or known.reach <= state.reach:
-                self._walked[key] = state
+                self._walked.put(key, state, keys)
         return self._voted(merge_walks(states, anchors), anchors)
 
     def _guided_by(self, target: int) -> str:
@@ -306,14 +336,85 @@ class Propagator:
                 merged[target][index] = guide.vote(index, away, merged[target][index])
         return merged
 
+    def correct(
+        self,
+        answers: dict[int, SliceMask],
+        anchors: dict[int, SliceMask],
+        target: int,
+        index: int,
+        limits: dict[int, tuple[int, int]],
+    ) -> dict[int, SliceMask]:
+        """Answers of one target after one of its slices was corrected.
+
+        Walks leave the corrected slice, and end where they agree with the answers there were.
+        Beyond, and on the far side of the next prompted slice, those stay.
+
+        Args:
+            answers: By slice, before.
+            anchors: Prompted slices, the corrected one among them.
+            target: The target.
+            index: The corrected slice.
+            limits: Half-open slice range by target.
+        """
+        key = (
+            target, index, limits[target], self._guided_by(target), tensor_key(anchors[index]),
+            *((i, tensor_key(held[i])) for held in (anchors, answers) for i in sorted(held)),
+        )  # fmt: skip
+        known = self._corrected.get(key)
+        if known is None:
+            known = self._correct(answers, anchors, target, index, limits)
+            self._corrected.put(key, known)
+        return dict(known)
+
+    def _correct(
+        self,
+        answers: dict[int, SliceMask],
+        anchors: dict[int, SliceMask],
+        target: int,
+        index: int,
+        limits: dict[int, tuple[int, int]],
+    ) -> dict[int, SliceMask]:
+        count = self.frame.shape[self.frame.axis]
+        planned = plan_walks({target: anchors}, {target: limits[target]}, count)
+        walks = [walk for walk in planned if walk.start == index]
+        states = [
+            WalkState(w, index + w.step, anchors[index].logits, before=answers) for w in walks
+        ]
+        self._advance(states)
+        found = {**answers, index: anchors[index]}
+        if not walks:
+            return without_ends(found, anchors, index)
+        for state in states:
+            self._take_over(found, state, anchors)
+        return found
+
+    def _take_over(
+        self, found: dict[int, SliceMask], state: WalkState, anchors: dict[int, SliceMask]
+    ) -> None:
+        """Put the answers of a walk from a corrected slice into `found`, as far as it differs."""
+        walk, guide = state.walk, self.guides.get(state.walk.target)
+        end = state.index if state.settled else walk.stop
+        for index in range(walk.start + walk.step, end, walk.step):
+            own, before = state.answers.get(index), found.get(index)
+            if own is not None and guide is not None:
+                own = guide.vote(index, abs(index - walk.start), own)
+            if walk.stop in anchors:
+                share = 1 - abs(index - walk.start) / abs(walk.stop - walk.start)
+                own = between(own, before, share)
+            if own is None:
+                found.pop(index, None)
+            else:
+                found[index] = own
+
     def _resume(
         self, walk: Walk, key: tuple[int | str, ...], anchors: dict[int, dict[int, SliceMask]]
     ) -> WalkState:
         """The same walk made before, cut or continued; else a new one."""
         known = self._walked.get(key)
         if known is None:
-            logits = anchors[walk.target][walk.start].logits
-            return WalkState(walk, walk.start + walk.step, logits)
+            anchor = anchors[walk.target][walk.start]
+            given = anchor.given is not None
+            return WalkState(walk, walk.start + walk.step, anchor.logits, given=given)
         wanted = abs(walk.stop - walk.start)
         if known.reach <= wanted:
             return replace(
@@ -338,9 +439,22 @@ class Propagator:
             for state, answer in zip(active, answers, strict=True):
                 rules = self.told if state.walk.told else self.rules
                 state.take(self._judged(state, answer, rules), rules)
+                self._settle(state)
             done += len(active)
             if self.progress is not None:
                 self.progress("propagate", done, total)
+
+    def _settle(self, state: WalkState) -> None:
+        """End a walk of a correction that has come to what was known before."""
+        if state.before is None:
+            return
+        index = state.index - state.walk.step
+        own, before = state.answers.get(index), state.before.get(index)
+        guide = self.guides.get(state.walk.target)
+        if own is not None and guide is not None:
+            own = guide.vote(index, abs(index - state.walk.start), own)
+        state.agreed = state.agreed + 1 if agree(own, before) else 0
+        state.settled = state.agreed >= AGREEING
 
     def _lead(self, state: WalkState) -> Tensor:
         """The mask to be handed to the next slice."""
@@ -367,13 +481,25 @@ class Propagator:
         """Bhattacharyya coefficient of the grey levels inside this mask and the anchor's.
 
         Raised for a mask that has shrunk: partial volume changes its grey levels, and it is
-        about to end anyway. One that has kept its size must look like the anchor.
+        about to end anyway. One that has kept its size must look like the anchor. A mask that the
+        user gave may lie well inside its organ, or beyond it: there the first answer of the walk,
+        which is next to it, says as well how the organ looks.
         """
         origin = state.carried if state.origin is None else state.origin
-        there = grey_levels(self._grey(state.walk.start), origin)
+        known = [(state.walk.start, origin)]
+        if state.given:
+            place = state.walk.start + state.walk.step
+            first = state.answers.get(place)
+            if first is None:
+                return 1.0
+            known.append((place, first.logits))
         here = grey_levels(self._grey(state.index), answer.logits)
+        alike = max(
+            float((grey_levels(self._grey(place), logits) * here).sqrt().sum())
+            for place, logits in known
+        )
         shrunk = answer.area / max(int((origin > 0).sum()), 1)
-        return min(1.0, float((there * here).sqrt().sum()) / max(min(shrunk, 1.0), 0.01) ** 0.25)
+        return min(1.0, alike / max(min(shrunk, 1.0), 0.01) ** 0.25)
 
     def _grey(self, index: int) -> Tensor:
         """(m, m) grey values of a slice in the frame, in [0, 1]."""
@@ -406,6 +532,39 @@ def grey_levels(grey: Tensor, logits: Tensor) -> Tensor:
 def tensor_key(answer: SliceMask | None) -> int:
     """Number that differs where the logits differ; 0 for none."""
     return 0 if answer is None else hash(answer.logits.numpy().tobytes())
+
+
+def agree(one: SliceMask | None, other: SliceMask | None) -> bool:
+    """True if two answers, of which None is an empty one, are nearly the same."""
+    inside = [m.logits > 0 for m in (one, other) if m is not None and m.area]
+    if len(inside) < 2:
+        return not inside
+    both, total = int((inside[0] & inside[1]).sum()), int(inside[0].sum() + inside[1].sum())
+    return 2 * both >= AGREED_DICE * total
+
+
+def between(one: SliceMask | None, other: SliceMask | None, share: float) -> SliceMask | None:
+    """Weighted mean of two answers of which None is an empty one; None if both are."""
+    held = one if one is not None else other
+    if held is None:
+        return None
+    lost = SliceMask(torch.full_like(held.logits, ABSENT_LOGIT), 0.0, 0.0)
+    first, second = lost if one is None else one, lost if other is None else other
+    return SliceMask(
+        share * first.logits + (1 - share) * second.logits,
+        share * first.quality + (1 - share) * second.quality,
+        share * first.presence + (1 - share) * second.presence,
+    )
+
+
+def without_ends(
+    answers: dict[int, SliceMask], anchors: Mapping[int, SliceMask], index: int
+) -> dict[int, SliceMask]:
+    """Answers without those on a side of an emptied slice where no prompt sees the target."""
+    filled = [i for i, mask in anchors.items() if mask.area]
+    low = any(i < index for i in filled)
+    high = any(i > index for i in filled)
+    return {i: m for i, m in answers.items() if i == index or (low if i < index else high)}
 
 
 def plan_walks(

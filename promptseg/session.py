@@ -15,7 +15,8 @@ from promptseg.embeddings import Progress, SliceEncoder
 from promptseg.engine import Answered, Engine, Painted, Timings, paint, probabilities
 from promptseg.errors import PromptError
 from promptseg.intensity import choose_window, normalise
-from promptseg.prompts import Point, Prompt, PromptSet, Text
+from promptseg.prompts import Point, Prompt, PromptSet, Scribble, Text
+from promptseg.propagation import StopRules
 from promptseg.slice_prompts import BOTH, CORRECTION, REFINE, margin_bounds, sort_prompts
 from promptseg.slicing import choose_axis, resolve_axis
 from promptseg.uncertainty import Asked, Question, Sources, Suggestion, suggest
@@ -33,8 +34,8 @@ class Session:
     """Prompts on one volume and what they gave.
 
     The result depends on the ordered prompts alone: `session.prompts.save(...)` and
-    `Segmenter.segment` on the loaded file give the same mask. A click added after an answer is a
-    correction of it.
+    `Segmenter.segment` on the loaded file give the same mask. A click or a scribble added after an
+    answer is a correction of it.
 
     Args:
         segmenter: Network, device and precision.
@@ -42,6 +43,10 @@ class Session:
         axis: Slice axis or `auto`, decided by the first prompts.
         window: As in `Segmenter.segment`.
         consistency: As in `Segmenter.segment`.
+
+    Attributes:
+        rules: When a propagation stops, None for the rules that measured best; to be set before
+            the first answer.
     """
 
     def __init__(
@@ -60,6 +65,7 @@ class Session:
         self.window = choose_window(volume, window)
         self._axis = axis if axis == "auto" else resolve_axis(axis, volume.affine)
         self._consistency = Consistency.named(consistency)
+        self.rules: StopRules | None = None
         self._engine: Engine | None = None
         self._adapter = ""
         self._given: list[Prompt] = []
@@ -99,14 +105,14 @@ class Session:
         self._undone.clear()
 
     def _marked(self, prompt: Prompt) -> Prompt:
-        """A plain click on a target that was answered before becomes a correction."""
+        """A plain click or stroke on a target that was answered before becomes a correction."""
         if self._corrects(prompt):
             return replace(prompt, role=prompt.role or CORRECTION)
         return prompt
 
-    def _corrects(self, prompt: Prompt) -> TypeGuard[Point]:
+    def _corrects(self, prompt: Prompt) -> TypeGuard[Point | Scribble]:
         answered = {p.target for p in self._given[: self._pending]}
-        return isinstance(prompt, Point) and prompt.target in answered
+        return isinstance(prompt, (Point, Scribble)) and prompt.target in answered
 
     def undo(self) -> None:
         """Take back the latest `add`; the next answer is exactly the earlier one.
@@ -162,7 +168,10 @@ class Session:
         fresh = given[self._pending :]
         if not any(self._corrects(prompt) for prompt in fresh):
             raise PromptError("nothing to refine: add a point where the mask is wrong")
-        clicks = [replace(p, role=role) if self._corrects(p) else p for p in fresh]
+        clicks = [
+            replace(p, role=role) if isinstance(p, Point) and self._corrects(p) else p
+            for p in fresh
+        ]
         self._given = [*given[: self._pending], *clicks]
         try:
             return self.answer(propagate=True, progress=progress)
@@ -193,7 +202,8 @@ class Session:
         engine = self.prepared(resolved, self._axis)
         timings.add("prepare", began)
         began = perf_counter()
-        answered = engine.run(resolved, propagate, progress, dense=self._dense(resolved, engine))
+        dense = self._dense(resolved, engine)
+        answered = engine.run(resolved, propagate, progress, dense=dense)
         timings.add("segment", began)
         began = perf_counter()
         plain = paint(answered, engine.shape)
@@ -202,7 +212,7 @@ class Session:
         painted = self._refined(plain, answered, resolved, engine, propagate)
         timings.add("refine", began)
         self._pending = len(self._given)
-        question = Question(resolved, propagate)
+        question = Question(resolved, propagate, dense=dense)
         self._remember(engine, question, answered, plain.labels, painted.labels)
         result = self._keep(painted, engine, timings, propagate)
         return self._doubted(progress)[0] if uncertainty else result
@@ -243,9 +253,7 @@ class Session:
         began = perf_counter()
         plain = paint(answers, engine.shape)
         timings.add("paint", began)
-        painted = self._refined(
-            plain, answers, question.prompts, engine, question.propagate
-        )
+        painted = self._refined(plain, answers, question.prompts, engine, question.propagate)
         self._remember(engine, question, answers, plain.labels, painted.labels)
         return self._keep(painted, engine, timings, question.propagate)
 
@@ -403,9 +411,7 @@ class Session:
         if self._engine is None or self._engine.axis != axis or self._adapter != adapter:
             held = self._engine if self._adapter == adapter else None
             encoder = self._encoder(adapter) if held is None else held.encoder
-            self._engine = Engine(
-                encoder, axis, self.volume.spacing, consistency=self._consistency
-            )
+            self._engine = Engine(encoder, axis, self.volume.spacing, self.rules, self._consistency)
             self._adapter = adapter
         return self._engine
 

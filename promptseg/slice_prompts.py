@@ -227,7 +227,8 @@ def check_only_box(
     if other not in (None, (box.lo, box.hi)):
         raise PromptError(
             f"target {box.target} has two boxes on slice {index}: {other[0]} to {other[1]}, and "  # type: ignore[index]
-            f"{box.lo} to {box.hi}; give one box around both, or a target of its own to each"
+            f"{box.lo} to {box.hi}; give one box around both, a target of its own to each, or take "
+            "the first one back"
         )
 
 

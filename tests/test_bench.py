@@ -39,6 +39,20 @@ class TestCompare:
         assert results[0].dice == 1.0
         assert results[1].dice > 0.99
 
+    def test_equal_precision_is_float32_whatever_is_timed(self, contenders, scene):
+        exact, runs = contenders
+        coarse = Segmenter(exact.backbone, "cpu", "bf16")
+        found = bench.at_equal_precision(
+            coarse, {"predictor": runs["predictor"]}, scene[0], scene[1][1:3]
+        )
+        assert found["predictor"] > 0.99
+        exactly = bench.at_equal_precision(
+            coarse, {"exact": runs["promptseg"]}, scene[0], scene[1][1:3]
+        )
+        two = [k for k in range(4) if k not in (1, 2)]
+        assert exactly == {"exact": 1.0}
+        assert not runs["promptseg"](scene[0], scene[1][1:3])[:, :, two].any()
+
     def test_only_boxes_are_taken(self, contenders, scene):
         with pytest.raises(TypeError, match="Point"):
             contenders[1]["predictor"](scene[0], PromptSet([Point((1, 1, 1))]))

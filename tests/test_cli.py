@@ -457,7 +457,8 @@ class TestSegment:
         manifest = json.loads((done / "run.json").read_text())
         assert manifest["input"]["path"] == str(image)
         assert manifest["model"]["name"] == model
-        assert manifest["settings"] == {"axis": 2, "window": "soft_tissue", "propagate": True}
+        assert manifest["settings"] == {
+            "axis": 2, "window": "soft_tissue", "propagate": True, "consistency": "auto"}  # fmt: skip
         assert {"read", "load_model", "total"} <= set(manifest["timings_s"])
         assert set(manifest["outputs"]) == {"mask", "uncertainty"}
         assert len(manifest["prompts"]["prompts"]) == 2

@@ -42,6 +42,7 @@ def flat_box(mask, axis, index, target=1):
 def answer(image, *prompts, axis="auto", backbone=None, **options):
     """(I, J, K) labels of an image that is a bool mask."""
     volume = bright_volume(image)
+    options.setdefault("consistency", "none")
     return segmenter(backbone).segment(volume, prompts, axis=axis, **options).data
 
 
@@ -263,6 +264,13 @@ class TestRegionOfInterest:
         blob = discs(shape, 2, {n: (12 + 4.5 * n, 30, 8) for n in range(20)})
         found = answer(blob, flat_box(blob, 2, 10)) > 0
         assert dice(found, blob) > 0.97
+
+    def test_follows_a_target_that_goes_far(self):
+        shape = (320, 40, 40)
+        blob = discs(shape, 2, {n: (12 + 7.5 * n, 20, 9) for n in range(40)})
+        found = answer(blob, flat_box(blob, 2, 2)) > 0
+        assert filled(found, 2) == list(range(40))
+        assert dice(found, blob) > 0.9
 
     def test_the_border_of_the_image_is_no_reason_to_grow(self):
         blob = discs((60, 60, 8), 2, dict.fromkeys(range(8), (0, 59, 9)))

@@ -199,6 +199,17 @@ class TestLikeness:
         assert self.compared(0.72) < 0.97
         assert self.compared(0.3) < 0.05
 
+    def test_a_given_mask_well_inside_its_organ_does_not_end_the_walk(self):
+        backbone = BrightRegion()
+        encoder = bright_encoder(TUBE, backbone)
+        rows, _, _ = np.indices(SHAPE)
+        encoder.data = np.where(TUBE, 0.7 + 0.02 * (rows - 15), 0.0).astype(np.float32)
+        walker = Propagator(SliceDecoder(encoder), FRAME)
+        plane = np.zeros((32, 32), bool)
+        plane[17:20, 13:18] = True
+        found = reached(walker, {6: SlicePrompts(mask=plane)})
+        assert sorted(found) == list(ALONG)
+
     def test_a_mask_that_shrinks_is_forgiven(self):
         assert self.compared(0.7, radius=2) > self.compared(0.7) + 0.1
 

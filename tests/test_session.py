@@ -18,7 +18,7 @@ WRONG = Point((29, 20, 14), positive=False)
 
 
 def session(image=ONE, backbone=None, **options):
-    return segmenter(backbone, **options).session(bright_volume(image))
+    return segmenter(backbone, **options).session(bright_volume(image), consistency="none")
 
 
 def noise_volume(shape=(40, 36, 14)):
@@ -200,7 +200,8 @@ class TestReplay:
         assert again.score == pytest.approx(running.result.score)
 
     def test_answers_on_the_way_do_not_matter(self):
-        steps = ([BOTH], [WRONG], [Point((12, 20, 6), role=CORRECTION)], [BOX])
+        steps = ([BOTH], [WRONG], [Point((12, 20, 6), role=CORRECTION)],
+                 [Box((7, 15, 17), (18, 26, 18))])  # fmt: skip
         eager, lazy = session(ONE | TWO), session(ONE | TWO)
         for step in steps:
             marked = [p if p is not WRONG else WRONG for p in step]
@@ -272,6 +273,47 @@ class TestCorrections:
         again = running.result.report["decoded_masks"] - first
         assert again <= 1 + (17 - 10) + (20 - 17) + 2
 
+    def test_a_scribble_after_an_answer_is_a_correction(self):
+        running, before = self.corrected()
+        line = np.array([(29, j, 14) for j in range(18, 23)])
+        running.add(Scribble(line, positive=False))
+        assert running.prompts[-1].role == CORRECTION
+        after = running.propagate().data
+        np.testing.assert_array_equal(after[:, :, 14] > 0, ONE[:, :, 14])
+        np.testing.assert_array_equal(after[:, :, :11], before[:, :, :11])
+        again = segmenter().session(bright_volume(ONE | TWO), consistency="none")
+        again.add(*PromptSet.from_json(running.prompts.to_dict()))
+        np.testing.assert_array_equal(again.propagate().data, after)
+
+    def test_it_ends_where_it_agrees_with_what_was_there(self):
+        running = session(ONE)
+        running.add(BOX)
+        first = running.propagate().report["decoded_masks"]
+        running.add(Point((12, 20, 14)))
+        assert running.propagate().report["decoded_masks"] - first <= 1 + 2 * 2
+        np.testing.assert_array_equal(running.result.data > 0, ONE)
+
+    def test_undo_is_exact_even_if_the_walks_were_forgotten(self, monkeypatch):
+        monkeypatch.setattr("promptseg.propagation.WALK_BYTES", 1)
+        running, before = self.corrected()
+        running.add(WRONG)
+        after = running.propagate().data
+        running.undo()
+        np.testing.assert_array_equal(running.propagate().data, before)
+        running.redo()
+        np.testing.assert_array_equal(running.propagate().data, after)
+
+    @pytest.mark.parametrize("consistency", ["auto", "clean", "vote", "both"])
+    def test_undo_is_exact_with_every_consistency(self, consistency):
+        running = segmenter().session(bright_volume(ONE | TWO), consistency=consistency)
+        running.add(BOTH)
+        before = running.propagate()
+        running.add(WRONG)
+        changed = running.propagate()
+        assert changed.report["encoded_slices"] == before.report["encoded_slices"]
+        running.undo()
+        np.testing.assert_array_equal(running.propagate().data, before.data)
+
     def test_clicks_after_an_answer_are_corrections_and_before_are_not(self):
         running = session(ONE | TWO)
         running.add(Point((12, 20, 10)))
@@ -312,7 +354,7 @@ class TestRefine:
         rng = np.random.default_rng(0)
         image = ONE * 90.0 + rng.normal(10, 4, SHAPE)
         volume = ps.Volume(np.clip(image, 0, 100).astype(np.float32), np.eye(4))
-        running = segmenter().session(volume, window="100,50")
+        running = segmenter().session(volume, window="100,50", consistency="none")
         running.add(BOX)
         running.propagate()
         return running

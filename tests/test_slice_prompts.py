@@ -86,6 +86,31 @@ class TestSorting:
         with pytest.raises(PromptError, match=r"flat along axis 0.*axis 2.*use axis 0"):
             sort(Box((2, 3, 4), (3, 9, 9)))
 
+    def test_a_second_box_on_a_slice_is_refused_and_the_same_again_is_not(self):
+        one, other = Box((2, 3, 4), (8, 9, 5)), Box((5, 3, 4), (9, 9, 5))
+        with pytest.raises(PromptError, match="target 1 has two boxes on slice 4"):
+            sort(one, other)
+        assert sort(one, one)[1][4].box == (one.lo, one.hi)
+        assert list(sort(one, Box((5, 3, 4), (9, 9, 5), target=2))) == [1, 2]
+
+    def test_several_masks_of_a_slice_add_up(self):
+        first, second = (np.zeros(SHAPE[:2], bool) for _ in range(2))
+        first[2:5, 2:5], second[4:8, 4:8] = True, True
+        found = sort(Mask(first, axis=2, index=4), Mask(second, axis=2, index=4))[1]
+        np.testing.assert_array_equal(found[4].mask, first | second)
+
+    def test_strokes_marked_as_corrections_are_kept_apart(self):
+        stroke = np.array([(1, 1, 3), (1, 2, 3)])
+        late = Scribble(stroke + [4, 4, 0], role="correction")
+        place = sort(Scribble(stroke), late)[1][3]
+        assert [len(side) for side in (*place.strokes, *place.late)] == [1, 0, 1, 0]
+        first = place.without_corrections()
+        assert (first.starts, first.late) == (True, ([], []))
+        assert place.signature() != first.signature()
+        alone = sort(Point((1, 1, 1)), late)[1][3]
+        assert not alone.starts
+        assert alone.includes
+
     def test_words_point_at_no_slice(self):
         assert list(sort(Point((1, 1, 1)), Text("left atrium", target=2))) == [1]
 

@@ -33,6 +33,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--slices", type=int, default=32, help="slices of 512 x 512 (32)")
     parser.add_argument("--rounds", type=int, default=1, help="turns of every contender (1)")
     parser.add_argument("--batch", type=int, default=1, help="slices we encode at once (1)")
+    parser.add_argument(
+        "--check", metavar="N", type=int, default=2,
+        help="slices on which masks are also compared in float32, ours as the others' (2)",
+    )  # fmt: skip
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16", "fp16"))
     add_json(parser)
@@ -48,18 +52,25 @@ def run(arguments: argparse.Namespace) -> int:
     sam = _sam(arguments.model)
     segmenter = _segmenter(sam, arguments)
     volume, mask = bench.ball_volume((512, 512, arguments.slices))
-    contenders = {"promptseg": bench.ours(segmenter)} | _others(sam, segmenter, arguments.against)
+    others = _others(sam, segmenter, arguments.against)
+    prompts = bench.slice_boxes(mask, everywhere=True)
     results = bench.compare(
-        contenders, volume, bench.slice_boxes(mask, everywhere=True), arguments.rounds
+        {"promptseg": bench.ours(segmenter)} | others, volume, prompts, arguments.rounds
     )
+    middle = max(0, (len(prompts) - arguments.check) // 2)
+    checked = prompts[middle : middle + arguments.check]
+    equal = bench.at_equal_precision(segmenter, others, volume, checked) if checked else {}
     limit = bench.encoder_limit(segmenter)
-    record = bench.as_record(results, limit, _about(arguments, segmenter))
+    about = _about(arguments, segmenter) | {"dice_in_float32": equal}
+    record = bench.as_record(results, limit, about)
     with atomic_path(arguments.output) as path:
         path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     if arguments.json:
         print_json(record)
     else:
         print(bench.table(results))
+        for name, dice in equal.items():
+            print(f"both in float32, {len(checked)} slices: Dice {dice:.4f} with {name}")
         print(f"encoder: {limit.share:.0%} of {limit.peak / 1e9:.0f} GFLOP/s measured")
     return 0
 

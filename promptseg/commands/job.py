@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from promptseg.volume import Segmentation, Volume
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+CONSISTENCY = ("auto", "none", "clean", "vote", "both")
 AXES = ("auto", "0", "1", "2", "axial", "coronal", "sagittal")
 
 
@@ -37,6 +38,7 @@ class Choices:
         uncertainty: Compute the uncertainty too.
         sha256: Digest that the model's weights must have, None for any.
         text_model: Folder or hub name of an image-text model for words that no adapter knows.
+        consistency: One of `CONSISTENCY`.
     """
 
     model: str = "default"
@@ -49,6 +51,7 @@ class Choices:
     uncertainty: bool = False
     sha256: str | None = None
     text_model: str | None = None
+    consistency: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,7 @@ class Run:
                 "axis": report["axis"],
                 "window": report["window"]["name"],
                 "propagate": self.choices.propagate,
+                "consistency": self.choices.consistency,
                 **({"text_model": self.choices.text_model} if self.choices.text_model else {}),
             },
             timings=self.timings,
@@ -142,6 +146,11 @@ def add_image_options(parser: argparse.ArgumentParser) -> None:
         "--no-propagate", action="store_true", help="segment the prompted slices only"
     )
     group.add_argument(
+        "--consistency", choices=CONSISTENCY, default="auto",
+        help="vote: ask the other two axes where the target ends; clean: drop stray parts, fill "
+        "small holes, smooth across thin slices; both; none; auto, what measures best (default)",
+    )  # fmt: skip
+    group.add_argument(
         "--window",
         default="auto",
         metavar="NAME|WIDTH,LEVEL",
@@ -161,6 +170,7 @@ def choices_of(arguments: argparse.Namespace) -> Choices:
         precision=arguments.precision,
         uncertainty=arguments.uncertainty is not None,
         text_model=arguments.text_model,
+        consistency=arguments.consistency,
     )
 
 
@@ -196,6 +206,7 @@ def run_job(volume: Volume, prompts: PromptSet, choices: Choices) -> Run:
             window=choices.window,
             uncertainty=choices.uncertainty,
             progress=bars,
+            consistency=choices.consistency,
         )
     timings = {"load_model": loaded - started, "total": time.perf_counter() - started}
     return Run(segmenter, volume, prompts, result, choices, timings)

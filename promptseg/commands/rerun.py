@@ -78,6 +78,7 @@ def _choices(manifest: dict[str, Any]) -> Choices:
             axis=str(settings["axis"]),
             window=settings["window"],
             propagate=settings["propagate"],
+            consistency=settings.get("consistency", "none"),
             device=manifest["device"],
             precision=manifest["precision"],
             sha256=manifest["model"].get("sha256"),
