@@ -5,7 +5,8 @@
 A true mask is degraded (its boundary wanders, a bite is taken out of it and a blob is added),
 and a simulated user clicks five times by the rule of the interactive segmentation challenge.
 One number is varied at a time; `start 1` counts the deepest place on the slice of the largest
-area as a first foreground click, as the first prompt of a volume would tell it. ACDC patients
+area as a first foreground click, `start 2` also the frame of a box there as background, as the
+first prompt of a volume would tell it. ACDC patients
 1-70 (left ventricle, slices and volumes), hippocampus cases 1-160 (whole, volumes) and left
 atrium cases 1-56 (volumes).
 """
@@ -32,7 +33,7 @@ VARIED = {
     "euclid": (0.03, 0.1, 0.3),
     "lam": (1.0, 2.5, 10.0),
     "sigma": (0.05, 0.2, 0.4),
-    "start": (1.0,),
+    "start": (1.0, 2.0),
 }
 SETS = {
     "acdc_2d": ("acdc", 3, 140),
@@ -100,14 +101,31 @@ def deepest_start(mask: np.ndarray) -> list[tuple[int, ...]]:
     return [(*np.unravel_index(depth.argmax(), depth.shape), k)]
 
 
+def frame_around(truth: np.ndarray) -> list[tuple[int, ...]]:
+    """The frame of a box around the target on the slice of the largest area, grown by a tenth."""
+    k = int(truth.sum((0, 1)).argmax()) if truth.ndim == 3 else 0
+    plane = truth[..., k] if truth.ndim == 3 else truth
+    found = np.argwhere(plane)
+    grow = 2 + np.ceil(0.1 * np.ptp(found, axis=0)).astype(int)
+    low = np.maximum(found.min(0) - grow, 0)
+    high = np.minimum(found.max(0) + 1 + grow, plane.shape)
+    frame = np.zeros(plane.shape, bool)
+    frame[low[0] : high[0], low[1] : high[1]] = True
+    frame[low[0] + 1 : high[0] - 1, low[1] + 1 : high[1] - 1] = False
+    places = np.argwhere(frame & ~plane)
+    return [(*map(int, at), k)[: truth.ndim] for at in places]
+
+
 def played(scene: Scene, probability: np.ndarray, settings: dict[str, float]) -> list[float]:
     """Dice before and after each of five clicks."""
     settings = dict(settings)
     image, truth, spacing = scene
     cut = graph_cut_refine if "euclid" in settings else plain_graph_cut
     rng, mask = np.random.default_rng(0), probability > 0.5
-    start = deepest_start(mask) if settings.pop("start", 0) else []
-    clicks: dict[bool, list[tuple[int, ...]]] = {True: start, False: []}
+    told = settings.pop("start", 0)
+    start = deepest_start(mask) if told else []
+    frame = frame_around(truth) if told > 1 else []
+    clicks: dict[bool, list[tuple[int, ...]]] = {True: start, False: frame}
     scores = [dice(mask, truth)]
     for _ in range(CLICKS):
         click = corrective_click(mask, truth, spacing, rng)

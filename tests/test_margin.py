@@ -186,16 +186,22 @@ class TestExtent:
 
 
 class TestCertainPlaces:
-    def test_a_box_stands_for_a_click_in_its_answer(self):
+    def test_a_box_tells_a_place_inside_and_the_frame_outside(self):
         labels = (ONE * 1).astype(np.uint8)
         given = PromptSet([Box((7, 15, 10), (18, 26, 11)), Point((3, 3, 3), positive=False)])
-        start, click = certain_places(given, labels, 2)
+        frame, start, click = certain_places(given, labels, 2)
         assert start == Point((12, 20, 10))
         assert click == given[1]
+        assert isinstance(frame, Scribble)
+        assert not frame.positive
+        assert frame.voxels.min(0).tolist() == [3, 11, 10]
+        assert frame.voxels.max(0).tolist() == [21, 29, 10]
+        assert len(frame.voxels) == 4 * 18
 
     def test_not_where_nothing_was_found_or_margin_points_say_more(self):
         box = Box((7, 15, 10), (18, 26, 11))
-        assert not certain_places(PromptSet([box]), np.zeros(SHAPE, np.uint8), 2)
+        (frame,) = certain_places(PromptSet([box]), np.zeros(SHAPE, np.uint8), 2)
+        assert isinstance(frame, Scribble)
         margin = PromptSet([box, Point((12, 20, 10), role="margin")])
         assert list(certain_places(margin, (ONE * 1).astype(np.uint8), 2)) == [margin[1]]
 
