@@ -43,7 +43,6 @@ State: `image` (name, shape, spacing), `model`, `adapter`, `prompts` and `pendin
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -185,8 +184,7 @@ def _add_looking(server: Server) -> None:
 def _add_download(server: Server, kind: str) -> None:
     def download(request: gr.Request) -> gr.FileData:
         visit = server.visits.of(request.session_hash)
-        folder = server.folder / secrets.token_hex(16)
-        folder.mkdir(parents=True)
+        folder = server.new_folder(visit)
         with _refusing(visit), visit.exclusive():
             path = write_download(visit, kind, folder)
         return gr.FileData(path=str(path), orig_name=path.name)

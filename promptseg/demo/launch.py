@@ -94,6 +94,8 @@ def serve(
             max_file_size=server.max_upload,
             share=False,
             show_error=True,
+            run_history=False,
+            enable_monitoring=False,
             ssr_mode=False,
             quiet=True,
             prevent_thread_lock=True,

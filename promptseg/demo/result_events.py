@@ -48,7 +48,7 @@ def connect_results(screen: Screen) -> None:
 
         def work() -> None:
             colours = {label: target.colour for label, target in visit.targets.items()}
-            path = screen.new_folder() / "surface.glb"
+            path = server.new_folder(visit) / "surface.glb"
             if write_surfaces(segmentation(visit), colours, path):
                 made.append(str(path))
 
@@ -88,7 +88,7 @@ def connect_download(screen: Screen, kind: str) -> None:
     def make(request: gr.Request) -> Updates:
         visit = screen.visit(request)
         made: list[str] = []
-        folder = screen.new_folder()
+        folder = server.new_folder(visit)
         server.attempt(visit, lambda: made.append(str(write_download(visit, kind, folder))))
         if not made:
             raise gr.Error(visit.message[1], print_exception=False)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -114,12 +112,6 @@ class Screen:
     def visit(self, request: gr.Request) -> Visit:
         """Whose request it is."""
         return self.server.visits.of(request.session_hash)
-
-    def new_folder(self) -> Path:
-        """A folder for one file, under a name that nobody can guess."""
-        folder = self.server.folder / secrets.token_hex(16)
-        folder.mkdir(parents=True)
-        return folder
 
 
 def reporting(visit: Visit, progress: gr.Progress) -> Callable[[str, int, int], None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import secrets
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -16,6 +17,8 @@ from promptseg.demo.visit import CancelledError, Visit
 from promptseg.demo.visits import Visits
 from promptseg.errors import FormatError, PromptsegError
 from promptseg.volume import Volume
+
+MOST_FOLDERS = 12
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +58,15 @@ class Server:
         finally:
             for path in paths:
                 path.unlink(missing_ok=True)
+
+    def new_folder(self, visit: Visit) -> Path:
+        """A folder for one file of a visitor, under a name that nobody can guess."""
+        folder = self.folder / secrets.token_hex(16)
+        folder.mkdir(parents=True)
+        visit.folders.append(folder)
+        while len(visit.folders) > MOST_FOLDERS:
+            shutil.rmtree(visit.folders.pop(0), ignore_errors=True)
+        return folder
 
     def sample(self) -> Volume:
         """The synthetic CT, made anew for every visitor who asks."""

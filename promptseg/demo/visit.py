@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -92,6 +93,7 @@ class Visit:
         preview: By slice along that axis the number of corrections that are not taken up yet,
             and the (rows, columns) labels that they would give.
         undone: For each undone step whether the labels stood for it.
+        folders: Files made for download, oldest first; removed with the visit.
         reserved: Bytes that were set aside for the image.
         message: Kind (`info` or `error`) and text.
         told: Which text that is, and its values.
@@ -118,6 +120,7 @@ class Visit:
     used_axis: int | None = None
     preview: dict[int, tuple[int, np.ndarray]] = field(default_factory=dict)
     undone: list[bool] = field(default_factory=list)
+    folders: list[Path] = field(default_factory=list)
     reserved: int = 0
     message: tuple[str, str] = ("info", "")
     told: tuple[str, dict[str, Any]] | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import logging
+import shutil
 import threading
 from collections import OrderedDict
 from contextlib import suppress
@@ -123,6 +124,8 @@ class Visits:
     def _end(self, dropped: list[Visit]) -> None:
         for visit in dropped:
             visit.cancel.set()
+            for folder in visit.folders:
+                shutil.rmtree(folder, ignore_errors=True)
             logger.info("visit ended; %d are left", len(self))
         if dropped:
             dropped.clear()

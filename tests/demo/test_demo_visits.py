@@ -119,3 +119,14 @@ class TestModels:
         for model, adapter in (("/etc/passwd", None), ("default", "../../evil")):
             with pytest.raises(PromptsegError, match="not offered"):
                 models.segmenter(model, adapter)
+
+
+class TestFiles:
+    def test_they_go_with_the_visit_and_do_not_pile_up(self, tmp_path):
+        server = bright_server(tmp_path)
+        visit = server.visits.of("one")
+        made = [server.new_folder(visit) for _ in range(20)]
+        assert made[-1].is_dir()
+        assert len(list(tmp_path.iterdir())) == 12
+        server.visits.drop("one")
+        assert list(tmp_path.iterdir()) == []
