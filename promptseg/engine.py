@@ -28,6 +28,7 @@ from promptseg.slice_prompts import SlicePrompts, sort_prompts, target_limits
 from promptseg.slicing import Frame, Region, in_plane, take_slice
 
 GROWTH = 1.5
+GROWTHS = 3
 CROSSINGS = 8
 SURE, MISSED_SHARE = 0.97, 0.25
 CERTAIN_LOGIT = 60.0
@@ -80,6 +81,7 @@ class Engine:
         self.consistency = Consistency() if consistency is None else consistency
         self._propagators: dict[Frame, Propagator] = {}
         self._crossings: dict[str, Crossing | None] = {}
+        self.cut: list[int] = []
         self._regions: dict[tuple[str, ...], Region] = {}
 
     @property
@@ -110,6 +112,7 @@ class Engine:
         Raises:
             PromptError: If a target has nothing that says where it is.
         """
+        self.cut = []
         by_target = sort_prompts(prompts, self.axis, self.shape)
         for target, token in (concepts or {}).items():
             for place in by_target.get(target, {}).values():
@@ -149,31 +152,36 @@ class Engine:
     ) -> Answered:
         """Answer in a view that is widened while a target reaches its edge.
 
-        The prompted slices are fitted first, and then the whole walk: a target that drifts is
-        followed, at worst in a view of the whole slice.
+        The prompted slices are fitted first, and then the walk. A view that was widened often
+        enough shows small targets badly: what still reaches its edge is named in `cut`.
         """
-        propagator = self._propagator(region, progress)
-        while propagate and self._cut(propagator.frame, answer_starts(propagator, by_target)):
-            region = region.grow(factor=GROWTH)
+        propagator, grown = self._propagator(region, progress), 0
+        while grown < GROWTHS and self._cut(propagator.frame, answer_starts(propagator, by_target)):
+            region, grown = region.grow(factor=GROWTH), grown + 1
             propagator = self._propagator(region, progress)
         while True:
             propagator.guides = self._guides(propagator, by_target, limits) if propagate else {}
             answers = answer_all(propagator, by_target, limits, propagate)
-            if not self._cut(propagator.frame, answers):
+            cut = self._cut(propagator.frame, answers)
+            if not cut or grown == GROWTHS:
                 break
-            region = region.grow(factor=GROWTH)
+            region, grown = region.grow(factor=GROWTH), grown + 1
             propagator = self._propagator(region, progress)
+        self.cut = sorted({*self.cut, *cut})
         if propagate and self.consistency.clean:
             apart = self.spacing[self.axis]
             answers = {t: cleaned(a, by_target.get(t, {}), apart) for t, a in answers.items()}
         return Answered(propagator.frame, answers)
 
-    def _cut(self, frame: Frame, answers: Answers) -> bool:
-        """True if a target reaches an edge of a view that could be wider."""
+    def _cut(self, frame: Frame, answers: Answers) -> list[int]:
+        """Targets that reach an edge of a view that could be wider."""
         if frame.region.contains(whole_slice(self.encoder, self.axis)):
-            return False
-        masks = (mask for slices in answers.values() for mask in slices.values())
-        return any(touches_edge(mask, frame) for mask in masks)
+            return []
+        return [
+            target
+            for target, slices in answers.items()
+            if any(touches_edge(mask, frame) for mask in slices.values())
+        ]
 
     def _guides(
         self,

@@ -474,6 +474,9 @@ class Propagator:
             return replace(answer, likeness=self._likeness(state, answer))
         if guide.sees_nothing(state.index, rules.least_area):
             return answer if state.walk.told else absent(answer, ABSENT_LOGIT)
+        likeness = self._likeness(state, answer)
+        if likeness < rules.likeness and answer.quality < rules.trusted:
+            return replace(answer, likeness=likeness)
         stand_in = guide.bridge(state.index, answer, rules.least_area)
         return stand_in if stand_in is not None and rules.poor(answer, seen) else answer
 

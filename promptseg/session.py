@@ -457,6 +457,7 @@ class Session:
             "device": str(self.segmenter.device),
             "encoded_slices": engine.encoder.encoded,
             "decoded_masks": engine.decoder.decoded,
+            "cut_by_view": list(engine.cut),
             "timings": dict(timings.seconds),
         }
 

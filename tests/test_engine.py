@@ -265,12 +265,14 @@ class TestRegionOfInterest:
         found = answer(blob, flat_box(blob, 2, 10)) > 0
         assert dice(found, blob) > 0.97
 
-    def test_follows_a_target_that_goes_far(self):
-        shape = (320, 40, 40)
-        blob = discs(shape, 2, {n: (12 + 7.5 * n, 20, 9) for n in range(40)})
-        found = answer(blob, flat_box(blob, 2, 2)) > 0
-        assert filled(found, 2) == list(range(40))
-        assert dice(found, blob) > 0.9
+    def test_says_so_where_a_target_goes_further_than_views_grow(self):
+        shape = (400, 40, 60)
+        far = discs(shape, 2, {n: (60 + 5 * n, 20, 9) for n in range(60)})
+        near = discs(shape, 2, dict.fromkeys(range(60), (60, 20, 9)))
+        for blob, cut in ((far, [1]), (near, [])):
+            prompts = [flat_box(blob, 2, 2)]
+            result = segmenter().segment(bright_volume(blob), prompts, consistency="none")
+            assert result.report["cut_by_view"] == cut
 
     def test_the_border_of_the_image_is_no_reason_to_grow(self):
         blob = discs((60, 60, 8), 2, dict.fromkeys(range(8), (0, 59, 9)))

@@ -202,11 +202,12 @@ class TestLikeness:
     def test_a_given_mask_well_inside_its_organ_does_not_end_the_walk(self):
         backbone = BrightRegion()
         encoder = bright_encoder(TUBE, backbone)
-        rows, _, _ = np.indices(SHAPE)
-        encoder.data = np.where(TUBE, 0.7 + 0.02 * (rows - 15), 0.0).astype(np.float32)
+        rows, columns, _ = np.indices(SHAPE)
+        away = np.hypot(rows - 15, columns - 15)
+        encoder.data = np.where(TUBE, 0.55 + 0.06 * away, 0.0).astype(np.float32)
         walker = Propagator(SliceDecoder(encoder), FRAME)
         plane = np.zeros((32, 32), bool)
-        plane[17:20, 13:18] = True
+        plane[away[:, :, 6] <= 4.6] = True
         found = reached(walker, {6: SlicePrompts(mask=plane)})
         assert sorted(found) == list(ALONG)
 
