@@ -106,7 +106,7 @@ def keep(visit: Visit, result: Segmentation, propagated: bool) -> None:
     visit.scores = {int(t): float(s) for t, s in result.score.items()}
     visit.answered, visit.propagated = len(visit.prompts), propagated
     visit.preview = {}
-    name_targets(visit, result.targets, result.labels)
+    name_targets(visit, sorted({*result.score, *result.labels}), result.labels)
 
 
 def name_targets(
