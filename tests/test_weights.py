@@ -91,10 +91,11 @@ class TestRegistry:
             "sam2.1_small",
             "sam2.1_base_plus",
             "sam2.1_large",
+            "text",
         }
         for entry in entries.values():
             assert entry.sha256 is None or len(entry.sha256) == 64
-            if entry.name != "default":
+            if entry.url is not None:
                 assert entry.licence == "Apache-2.0"
                 assert entry.url.endswith(f"/{entry.file}")
         assert entries["sam_vit_b"].size == 375042383

@@ -38,7 +38,18 @@ _NOUNS = {adjective: noun for noun, adjective in ADJECTIVES.items()}
 _CHINESE = re.compile("|".join(sorted(CHINESE_NEUTRAL, key=len, reverse=True)))
 
 
-def plain_key(words: Folded) -> tuple[str, ...]:
-    """Key of the words that count, adjectives as their nouns; empty if none does."""
+def plain_words(words: Folded) -> list[str]:
+    """The words that count, adjectives as their nouns."""
     kept = fold(_CHINESE.sub("", words.text)).words
-    return tuple(sorted(_NOUNS.get(word, word) for word in kept if word not in NEUTRAL))
+    return [_NOUNS.get(word, word) for word in kept if word not in NEUTRAL]
+
+
+def plain_key(words: Folded) -> tuple[str, ...]:
+    """Key of the words that count; empty if none does."""
+    return tuple(sorted(plain_words(words)))
+
+
+def pieces(words: Folded) -> list[str]:
+    """English words and Chinese characters that count."""
+    plain = plain_words(words)
+    return [piece for word in plain for piece in ([word] if word.isascii() else word)]

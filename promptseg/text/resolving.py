@@ -8,10 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from promptseg.text.folding import Folded, fold
+from promptseg.text.plain import pieces
 from promptseg.text.tower import TextTower
 from promptseg.text.vocabulary import Concept, Vocabulary
 
 NEAREST = 3
+COVERED = 0.5
 
 
 @dataclass(frozen=True)
@@ -21,8 +23,7 @@ class Resolved:
     Args:
         words: As they were given.
         concept: None where they mean nothing that is known.
-        likeness: 1 for a listed name, else the cosine to the concept's vector; of refused words
-            that to the nearest concept.
+        likeness: 1 for a listed name, else less; of refused words that to the nearest concept.
         nearest: Names of the nearest concepts, best first.
     """
 
@@ -41,7 +42,8 @@ class Resolver:
     """Finds the concept that words mean.
 
     Listed names are looked up, also with words such as `region` around them. Other words go
-    through the tower to the concept with the nearest vector, among those of the same side and the
+    through the tower: the concept is that with the greatest mean of cosine and, weighing half as
+    much, the share of the words that stand in its names, among those of the same side and the
     same numbers: no likeness of two organs makes up for left and right.
 
     Args:
@@ -53,7 +55,11 @@ class Resolver:
         self.tower, self.known = tower, known
         self.names = [name for name in known.concepts if name in tower.concepts]
         self._vectors = np.stack([tower.concepts[name] for name in self.names])
-        self._folded = [fold(name) for name in self.names]
+        self._numbers = [fold(name).numbers for name in self.names]
+        folded = [[fold(words) for words in known[name].wordings] for name in self.names]
+        # The heart muscle is that of the left ventricle, but has a name without a side.
+        self._sides = [{f[0].side} | {other.side for other in f if other.side} for f in folded]
+        self._pieces = [{piece for one in f for piece in pieces(one)} for f in folded]
 
     def resolve(self, words: str) -> Resolved:
         """The concept, or none with the nearest ones."""
@@ -72,12 +78,19 @@ class Resolver:
         if not folded.words:
             return []
         likeness = self.likeness(words)
-        order = [n for n in np.argsort(-likeness) if _agree(folded, self._folded[n])]
+        order = [n for n in np.argsort(-likeness) if self._agrees(int(n), folded)]
         return [(self.names[n], float(likeness[n])) for n in order[:count]]
 
     def likeness(self, words: str) -> np.ndarray:
-        """(C,) cosines of words and concepts."""
-        return self._vectors @ self.tower.embed([words])[0]
+        """(C,) likeness of words and concepts, at most 1."""
+        said = pieces(fold(words))
+        covered = [sum(piece in held for piece in said) for held in self._pieces]
+        shares = np.array(covered) / max(1, len(said))
+        cosines = self._vectors @ self.tower.embed([words])[0]
+        return (cosines + COVERED * shares) / (1 + COVERED)
+
+    def _agrees(self, place: int, words: Folded) -> bool:
+        return words.side in self._sides[place] and words.numbers == self._numbers[place]
 
     def ranked(self, words: str, among: Sequence[str], count: int = NEAREST) -> tuple[str, ...]:
         """The nearest of some concepts, whatever their side."""
@@ -86,7 +99,3 @@ class Resolver:
         held = [name for name in among if name in places]
         held.sort(key=lambda name: -float(likeness[places[name]]))
         return tuple([*held, *(name for name in among if name not in places)][:count])
-
-
-def _agree(words: Folded, concept: Folded) -> bool:
-    return words.side == concept.side and words.numbers == concept.numbers
