@@ -41,12 +41,14 @@ class User:
     wrong: list[str] = field(default_factory=list)
 
     def work(self, address: str, until: float) -> None:
-        """Repeat the script until a time."""
+        """Repeat the script until a time, once at least."""
         try:
             client = connect(address, self.path.parent / "files")
-            while time.monotonic() < until and not self.wrong:
+            while not self.wrong:
                 self.play(client)
                 self.rounds += 1
+                if time.monotonic() > until:
+                    break
             client.close()
         except Exception as error:
             self.wrong.append(f"{type(error).__name__}: {error}")
