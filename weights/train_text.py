@@ -49,7 +49,7 @@ else:
 LISTS = Path(__file__).with_name("text_calibration.toml")
 COMMON_TOKENS = 6000
 SCALE, MARGIN, GAP = 20.0, 0.45, 0.1
-FALSE_ACCEPTANCE = 0.05
+FALSE_ACCEPTANCE = 0.08
 SHORT = 0.75
 AGAIN = 10**6
 

@@ -14,10 +14,10 @@ NEUTRAL = frozenset((
     "person", "please", "segment", "find", "show", "delineate", "annotate", "extract", "highlight",
     "mark", "draw", "give", "get", "me", "us", "you", "is", "are", "where", "what", "which", "part",
     "portion", "side", "sided", "hand", "located", "lying", "inside", "within", "interior", "inner",
-    "itself", "only", "gland", "every", "voxel", "seen", "visible", "shown",
+    "itself", "only", "gland", "every", "voxel", "seen", "visible", "shown", "vessel", "sac",
 ))  # fmt: skip
 CHINESE_NEUTRAL = (
-    "位于", "里面", "内部", "区域", "器官", "轮廓", "组织", "结构", "部位", "部分", "整个",
+    "血管", "位于", "里面", "内部", "区域", "器官", "轮廓", "组织", "结构", "部位", "部分", "整个",
     "整体", "全部", "患者", "病人", "人体", "影像", "图像", "范围", "边界", "体积", "分割",
     "勾画", "标注", "提取", "显示", "找出", "正常", "本身", "这个", "那个", "实质", "空腔",
     "腔体", "内腔", "腺体", "请", "里", "内", "腔", "中的", "方", "在",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from promptseg.text.folding import Folded, fold
+from promptseg.text.heads import head_of
 from promptseg.text.plain import pieces
 from promptseg.text.tower import TextTower
 from promptseg.text.vocabulary import Concept, Vocabulary
@@ -38,13 +39,19 @@ class Resolved:
         return self.concept is not None and self.likeness == 1.0
 
 
+def listed_concept(words: str, known: Vocabulary) -> Concept | None:
+    """The concept that words name by a listed name, alone or as what a phrase is about."""
+    return known.find(words) or known.find_plain(words) or head_of(words, known)
+
+
 class Resolver:
     """Finds the concept that words mean.
 
-    Listed names are looked up, also with words such as `region` around them. Other words go
-    through the tower: the concept is that with the greatest mean of cosine and, weighing half as
-    much, the share of the words that stand in its names, among those of the same side and the
-    same numbers: no likeness of two organs makes up for left and right.
+    Listed names are looked up, also with words such as `region` around them and with what
+    describes them (`the spleen in the upper abdomen`). Other words go through the tower: the
+    concept is that with the greatest mean of cosine and, weighing half as much, the share of the
+    words that stand in its names, among those of the same side and the same numbers: no likeness
+    of two organs makes up for left and right.
 
     Args:
         tower: With a vector for each concept, and the threshold.
@@ -63,7 +70,7 @@ class Resolver:
 
     def resolve(self, words: str) -> Resolved:
         """The concept, or none with the nearest ones."""
-        listed = self.known.find(words) or self.known.find_plain(words)
+        listed = listed_concept(words, self.known)
         if listed is not None:
             return Resolved(words, listed, 1.0)
         near = self.nearest(words)

@@ -14,7 +14,7 @@ from promptseg.adapters.files import INFO
 from promptseg.adapters.info import read_info
 from promptseg.errors import AdapterError, PromptError
 from promptseg.text.folding import fold
-from promptseg.text.resolving import Resolved, Resolver
+from promptseg.text.resolving import Resolved, Resolver, listed_concept
 from promptseg.text.tower import TextTower, load_tower
 from promptseg.text.vocabulary import Concept, vocabulary
 
@@ -125,7 +125,7 @@ class Selector:
         return adapter.projection is not None and adapter.info.text_sha256 == self.tower.digest
 
     def _resolved(self, words: str) -> Resolved:
-        listed = vocabulary().find(words) or vocabulary().find_plain(words)
+        listed = listed_concept(words, vocabulary())
         if listed is not None:
             return Resolved(words, listed, 1.0)
         return Resolver(self.tower, vocabulary()).resolve(words)

@@ -53,13 +53,20 @@ class Vocabulary:
         for concept in self.concepts.values():
             for words in concept.names:
                 self._by_key.setdefault(fold(words).key, concept.name)
-        self._by_plain_key: dict[tuple[str, ...], str] = {}
-        for concept in self.concepts.values():
-            self._by_plain_key.setdefault(plain_key(fold(concept.name)), concept.name)
-        for concept in self.concepts.values():
-            for words in concept.names:
-                self._by_plain_key.setdefault(plain_key(fold(words)), concept.name)
-        self._by_plain_key.pop((), None)
+        self._by_plain_key = self._plain_keys()
+
+    def _plain_keys(self) -> dict[tuple[str, ...], str]:
+        """Name of a concept by the words of a wording that count.
+
+        Wordings that have nothing else come first: `liver` before `hepatic vessel`.
+        """
+        wordings = [(w, c.name) for c in self.concepts.values() for w in c.wordings]
+        keys = [(plain_key(fold(words)), fold(words).key, name) for words, name in wordings]
+        found: dict[tuple[str, ...], str] = {}
+        for key, _, name in sorted(keys, key=lambda row: row[0] != row[1]):
+            if key:
+                found.setdefault(key, name)
+        return found
 
     def __len__(self) -> int:
         return len(self.concepts)
