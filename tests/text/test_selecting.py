@@ -91,7 +91,7 @@ class TestChoice:
         selector._tower = None
         assert selector.choose("LV").labels == (3,)
         with pytest.raises(WeightsError, match="nowhere"):
-            selector.choose("chamber of the left ventricle")
+            selector.choose("whatever pumps the blood")
 
 
 class TestInstalled:

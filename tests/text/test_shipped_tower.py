@@ -43,14 +43,14 @@ class TestUnseen:
         monkeypatch.syspath_prepend(str(SCRIPTS))
         from text_wordings import CHINESE_TEMPLATES, TEMPLATES
 
-        wanted = {fold(words).key: words for words in PARAPHRASES}
+        wanted = {fold(words).text: words for words in PARAPHRASES}
         for template in (*TEMPLATES, *CHINESE_TEMPLATES):
             chinese = not template.isascii()
             for name in set(PARAPHRASES.values()):
                 for words in vocabulary()[name].wordings:
                     if words.isascii() == chinese and template != "{}":
                         continue
-                    assert fold(template.format(words)).key not in wanted, (template, words)
+                    assert fold(template.format(words)).text not in wanted, (template, words)
 
     def test_no_foreign_word_is_drawn(self, monkeypatch):
         monkeypatch.syspath_prepend(str(SCRIPTS))
