@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeGuard
 import numpy as np
 
 from promptseg.ahead import prepare_refinement
+from promptseg.candidates import Candidate, candidates
 from promptseg.consistency import Consistency
 from promptseg.embeddings import Progress, SliceEncoder
 from promptseg.engine import Answered, Engine, Painted, Timings, paint, probabilities
@@ -147,9 +148,7 @@ class Session:
         prepare_refinement()
         return self.answer(propagate=True, progress=progress)
 
-    def refine(
-        self, mode: RefineMode = "both", progress: Progress | None = None
-    ) -> Segmentation:
+    def refine(self, mode: RefineMode = "both", progress: Progress | None = None) -> Segmentation:
         """Take up the clicks added since the last answer.
 
         Args:
@@ -356,6 +355,18 @@ class Session:
         asked, _ = self._latest()
         targets = None if target is None else (target,)
         return suggest(asked.answered, asked.question.prompts, targets)
+
+    def candidates(self, target: int = 1) -> list[Candidate]:
+        """Every mask that the prompts on a target's first slice could mean, most trusted first.
+
+        Raises:
+            PromptError: If nothing was answered yet, or the target has no prompt that points.
+        """
+        if self._spoke:
+            with self._words().latest() as session:
+                return session.candidates(target)
+        asked, _ = self._latest()
+        return candidates(asked.engine, asked.question.prompts, asked.answered, target)
 
     def probability(self, target: int = 1) -> np.ndarray:
         """(I, J, K) float32 probability of a target as the network gave it in the latest answer.

@@ -33,6 +33,7 @@ class Played:
         masks: Answers in the view, one after the first prompts and one after each click.
         seconds: One for each answer.
         against: The same for every baseline; None where it cannot answer.
+        candidates: All masks that one click on a slice could mean; else empty.
     """
 
     task: Task
@@ -40,6 +41,7 @@ class Played:
     masks: list[Mask]
     seconds: list[float]
     against: dict[str, list[Mask | None]] = field(default_factory=dict)
+    candidates: list[Mask] = field(default_factory=list)
 
 
 def play(segmenter: Segmenter, task: Task, settings: Settings) -> Played:
@@ -67,6 +69,8 @@ def play(segmenter: Segmenter, task: Task, settings: Settings) -> Played:
         played.masks.append(mask)
         played.seconds.append(seconds)
     played.prompts = [prompt for step in steps for prompt in step]
+    if settings.protocol == "point" and task.index is not None:
+        played.candidates = [task.view(c.mask).copy() for c in player.session.candidates()]
     for name in settings.against:
         played.against[name] = replay(name, segmenter, task, steps, player.probability)
     return played

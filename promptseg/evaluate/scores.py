@@ -41,6 +41,8 @@ def trial_scores(played: Played, settings: Settings) -> Scores:
     scores["seconds_per_click"] = float(np.mean(later))
     scores["prompts"] = len(played.prompts)
     scores |= click_scores(played.masks, played, settings)
+    if played.candidates:
+        scores["best_candidate"] = max(metrics.dice(m, task.target) for m in played.candidates)
     for name, masks in played.against.items():
         scores |= {f"{name}_{key}": value for key, value in _rival(masks, played, settings).items()}
     return scores

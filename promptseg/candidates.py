@@ -1,0 +1,66 @@
+"""What an ambiguous prompt could mean: every candidate mask of the network, not only the first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from promptseg.decoding import Request, SliceMask
+from promptseg.engine import Answered, Engine, probabilities
+from promptseg.errors import PromptError
+from promptseg.prompts import PromptSet
+from promptseg.slice_prompts import sort_prompts
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """One mask that the prompts of a slice could mean.
+
+    Args:
+        mask: (I, J, K) bool, empty but for the prompted slice.
+        quality: Predicted IoU in [0, 1].
+    """
+
+    mask: np.ndarray
+    quality: float
+
+
+def candidates(
+    engine: Engine, prompts: PromptSet, answered: Sequence[Answered], target: int
+) -> list[Candidate]:
+    """Candidates of a target on its first prompted slice, the most trusted first.
+
+    Args:
+        engine: What answered.
+        prompts: In voxels and checked.
+        answered: Its answers to them; candidates are seen in the same view.
+        target: Which target.
+
+    Raises:
+        PromptError: Nothing says where the target is on any slice.
+    """
+    slices = sort_prompts(prompts, engine.axis, engine.shape).get(target, {})
+    places = [(index, place) for index, place in slices.items() if place.starts]
+    group = next((g for g in answered if target in g.answers), None)
+    if not places or group is None:
+        raise PromptError(f"target {target} has no prompt that says where it is")
+    index, place = places[0]
+    pixels = place.to_pixels(group.frame, index, engine.encoder.backbone.spec.mask_size)
+    found = engine.decoder.candidates(group.frame, [Request(index, pixels, True, place.concept)])
+    ordered = found.quality[0].argsort(descending=True).tolist()
+    return [
+        Candidate(
+            _painted(group, index, found.logits[0, n], engine.shape), float(found.quality[0, n])
+        )
+        for n in ordered
+    ]
+
+
+def _painted(
+    group: Answered, index: int, logits: Tensor, shape: tuple[int, int, int]
+) -> np.ndarray:
+    alone = Answered(group.frame, {1: {index: SliceMask(logits, 1.0, 1.0)}})
+    return probabilities([alone], shape, 1) > 0.5
