@@ -6,7 +6,6 @@ from support import bright_volume, discs, segmenter, tiny_default
 
 import promptseg as ps
 
-
 SHAPE = (24, 28, 10)
 ONE = discs(SHAPE, 2, dict.fromkeys(range(2, 8), (13, 15, 5)))
 

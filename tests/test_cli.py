@@ -458,7 +458,11 @@ class TestSegment:
         assert manifest["input"]["path"] == str(image)
         assert manifest["model"]["name"] == model
         assert manifest["settings"] == {
-            "axis": 2, "window": "soft_tissue", "propagate": True, "consistency": "auto"}  # fmt: skip
+            "axis": 2,
+            "window": "soft_tissue",
+            "propagate": True,
+            "consistency": "auto",
+        }
         assert {"read", "load_model", "total"} <= set(manifest["timings_s"])
         assert set(manifest["outputs"]) == {"mask", "uncertainty"}
         assert len(manifest["prompts"]["prompts"]) == 2

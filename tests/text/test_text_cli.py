@@ -6,7 +6,7 @@ import json
 import pytest
 from adapter_kit import write_cohort
 from support import tiny_network
-from text_kit import tiny_tower, words_for, worded_adapter
+from text_kit import tiny_tower, worded_adapter, words_for
 
 from promptseg.adapters import write_adapter
 from promptseg.backbones import load_backbone
