@@ -91,7 +91,8 @@ class TestOwnGrid:
 class TestResult:
     def test_report_says_what_was_done(self):
         volume = bright_volume(BLOB, SPACING, "CT")
-        report = segmenter().segment(volume, [BOX], window="100,50").report
+        asked = segmenter().segment(volume, [BOX], window="100,50", consistency="none")
+        report = asked.report
         assert report["axis"] == 2
         assert report["propagated"] is True
         assert (report["device"], report["precision"]) == ("cpu", "fp32")
@@ -131,7 +132,7 @@ class TestResult:
         volume = bright_volume(BLOB)
         once = segmenter().segment(volume, (p for p in [BOX])).data
         np.testing.assert_array_equal(once, segmenter().segment(volume, ps.PromptSet([BOX])).data)
-        np.testing.assert_array_equal(once > 0, BLOB)
+        assert dice(once > 0, BLOB) > 0.99
 
 
 class TestWindow:
@@ -142,7 +143,7 @@ class TestWindow:
         bone = segmenter().segment(volume, [BOX], window="bone")
         assert (soft.report["window"]["name"], bone.report["window"]["name"]) == (
             "soft_tissue", "bone")  # fmt: skip
-        np.testing.assert_array_equal(soft.data > 0, BLOB)
+        assert dice(soft.data > 0, BLOB) > 0.99
         assert not bone.data.any()
 
     def test_unknown_is_refused_before_anything_is_encoded(self):
@@ -192,7 +193,8 @@ class TestRefusals:
 class TestOutOfMemory:
     def test_the_answer_is_the_same_in_smaller_batches(self):
         backbone = BrightRegion(fits=2)
-        found = segmenter(backbone, batch_size=8).segment(bright_volume(BLOB), [BOX])
+        owner = segmenter(backbone, batch_size=8)
+        found = owner.segment(bright_volume(BLOB), [BOX], consistency="none")
         assert max(backbone.batches) == 2
         np.testing.assert_array_equal(found.data > 0, BLOB)
 

@@ -118,7 +118,7 @@ def choose_target(
         whole = case.wholes[int(rng.integers(len(case.wholes)))]
         chosen = tuple(label for label in whole if label in extents) or chosen
     elif not case.instances and rng.random() < 0.06:
-        chosen += (labels[int(rng.integers(len(labels)))],)
+        chosen = tuple({*chosen, labels[int(rng.integers(len(labels)))]})
     slices = np.unique(np.concatenate([extents[label] for label in chosen]))
     return int(rng.choice(slices)), chosen
 

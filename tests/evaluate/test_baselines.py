@@ -163,7 +163,8 @@ class TestAgainst:
         image = two_discs() == 1
         image[10:14, 10:14, 3] = False
         (row,) = run(segmenter(), [case_of(two_discs(), image=image)], settings).rows
-        assert row["network_dice_click_0"] == row["dice_click_0"] == row["graph_cut_dice_click_0"]
+        assert row["network_dice_click_0"] == row["dice_click_0"]
+        assert row["graph_cut_dice_click_0"] == pytest.approx(row["dice_click_0"], abs=0.02)
         assert row["dice"] >= row["dice_click_0"]
 
     def test_a_single_click_leaves_the_ellipse_out(self):

@@ -100,8 +100,9 @@ class TestShippedRecipes:
 
     @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.parent.name)
     def test_loads(self, path, monkeypatch, tmp_path):
-        monkeypatch.setenv("PROMPTSEG_DATA", str(tmp_path))
+        for name in ("PROMPTSEG_DATA", "PROMPTSEG_ANATOMY"):
+            monkeypatch.setenv(name, str(tmp_path))
         config = load_recipe(path)
         assert config.label_names
-        assert config.images.startswith("$PROMPTSEG_DATA/")
+        assert config.images.startswith("$PROMPTSEG_")
         assert all(folder.startswith(str(tmp_path)) for folder in config.folders)
