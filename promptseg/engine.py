@@ -248,10 +248,29 @@ class Engine:
         missed = [index for index in seen if guide.sees_nothing(index, self.rules.least_area)]
         if len(missed) > MISSED_SHARE * len(seen):
             return None
+        found = self._led(propagator, target, first, limits, guide, sure)
+        if found is None:
+            return None
+        earlier = logit_volume(frame, found, self.shape)
+        again = cross(self.decoder, self.axis, self.spacing, known, f"{name} again", earlier)
+        if again is None:
+            return None
+        guide = Guide(again, frame, side)
+        return None if self._led(propagator, target, first, limits, guide, sure) is None else again
+
+    @staticmethod
+    def _led(
+        propagator: Propagator,
+        target: int,
+        first: dict[int, SliceMask],
+        limits: dict[int, tuple[int, int]],
+        guide: Guide,
+        sure: set[int],
+    ) -> dict[int, SliceMask] | None:
+        """A walk that the other axes lead; None if it misses what a walk alone is sure of."""
         propagator.guides = {target: guide}
-        found = propagator.propagate({target: first}, limits)
-        earlier = logit_volume(frame, found[target], self.shape)
-        return cross(self.decoder, self.axis, self.spacing, known, f"{name} again", earlier)
+        found = propagator.propagate({target: first}, limits)[target]
+        return None if len(sure - found.keys()) > MISSED_SHARE * len(sure) else found
 
     def _propagator(self, region: Region, progress: Progress | None) -> Propagator:
         frame = frame_of(self.encoder, self.axis, region, self.spacing)

@@ -382,3 +382,25 @@ class TestPainting:
         found = probabilities([self.answered(t1=2, t2=-2)], self.SHAPE, 2)
         assert found[3, 3, 1] == pytest.approx(1 / (1 + np.exp(2)), abs=1e-6)
         assert not found[:, :, 0].any()
+
+
+class TestOtherAxesCutShort:
+    def walks(self, indices):
+        """A propagator whose led walk finds the target on some slices."""
+
+        class Walks:
+            guides: dict = {}  # noqa: RUF012
+
+            def propagate(self, anchors, limits):
+                return {1: dict.fromkeys(indices)}
+
+        return Walks()
+
+    def led(self, found, sure):
+        return Engine._led(self.walks(found), 1, {}, {}, None, set(sure))
+
+    def test_not_heard_where_they_miss_what_the_walk_is_sure_of(self):
+        assert self.led(range(38, 46), range(20, 52)) is None
+
+    def test_heard_where_only_the_ends_go(self):
+        assert set(self.led(range(22, 50), range(20, 52))) == set(range(22, 50))
