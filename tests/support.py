@@ -7,6 +7,7 @@ a propagation has one right answer. `tiny_default` is the default network with r
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -15,9 +16,9 @@ from torch import Tensor
 
 from promptseg.backbones.base import BackboneSpec, Decoded, Embedding, PixelPrompts, PromptBatch
 from promptseg.backbones.default import DefaultBackbone
-from promptseg.backbones.layout import SamShape
 from promptseg.backbones.network import PromptsegConfig, PromptsegModel
 from promptseg.backbones.segment_anything import SegmentAnything, build_sam
+from promptseg.backbones.standins import SMALL_SAM
 from promptseg.embeddings import SliceEncoder
 from promptseg.segmenter import Segmenter
 from promptseg.volume import Volume
@@ -197,23 +198,17 @@ def filled(mask: np.ndarray, axis: int) -> list[int]:
 def tiny_sam(seed: int = 0) -> SegmentAnything:
     """A SAM of two blocks with random weights."""
     torch.manual_seed(seed)
-    shape = SamShape(
+    shape = replace(
+        SMALL_SAM,
         image_size=SIZE,
         patch_size=8,
         width=32,
         depth=2,
-        heads=4,
         hidden=64,
-        qkv_bias=True,
         window=3,
         global_blocks=(1,),
         channels=32,
-        mask_channels=16,
-        decoder_depth=2,
         decoder_hidden=64,
-        decoder_downsample=2,
-        masks=3,
-        quality_depth=3,
         quality_hidden=32,
     )
     return SegmentAnything(build_sam(shape, SIZE).state_dict(), name=f"sam{seed}")

@@ -38,6 +38,8 @@ from promptseg.backbones.prompt_maps import prompt_maps
 
 Answer = tuple[Tensor, Tensor, Tensor]
 MASKS, CHANNELS = 4, 128
+DECODER = {"hidden_size": CHANNELS, "num_attention_heads": 4, "mlp_dim": 512,
+           "num_multimask_outputs": MASKS, "iou_head_hidden_dim": CHANNELS}  # fmt: skip
 BOX_CORNERS = (2, 3)
 TABLES = ("pos_embed", "point_embed", "iou_token", "score_token", "mask_tokens")
 
@@ -140,13 +142,7 @@ class PlainVit(Rival):
         prompt = SamPromptEncoderConfig(
             hidden_size=CHANNELS, image_size=size, patch_size=self.PATCH
         )
-        decoder = SamMaskDecoderConfig(
-            hidden_size=CHANNELS,
-            num_attention_heads=4,
-            mlp_dim=512,
-            num_multimask_outputs=MASKS,
-            iou_head_hidden_dim=CHANNELS,
-        )
+        decoder = SamMaskDecoderConfig(**DECODER)
         config = SamConfig(
             vision_config=vision, prompt_encoder_config=prompt, mask_decoder_config=decoder
         )
@@ -194,13 +190,7 @@ class Hierarchical(Rival):
             fpn_hidden_size=CHANNELS,
         )
         prompt = Sam2PromptEncoderConfig(hidden_size=CHANNELS, image_size=size)
-        decoder = Sam2MaskDecoderConfig(
-            hidden_size=CHANNELS,
-            num_attention_heads=4,
-            mlp_dim=512,
-            num_multimask_outputs=MASKS,
-            iou_head_hidden_dim=CHANNELS,
-        )
+        decoder = Sam2MaskDecoderConfig(**DECODER)
         config = Sam2Config(
             vision_config=vision.to_dict(),
             prompt_encoder_config=prompt.to_dict(),

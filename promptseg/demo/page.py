@@ -162,21 +162,26 @@ def _model_panel(
         )
 
 
+def _segments(page: Page, name: str, choices: tuple[str, ...], value: str) -> None:
+    """A row of buttons of which one is pressed."""
+    page.choices[name] = choices
+    page.add(
+        name,
+        gr.Radio(
+            [(_text(choice), choice) for choice in choices],
+            value=value,
+            label=_text(name),
+            interactive=True,
+            elem_id=f"ps-{name}",
+            elem_classes="ps-segments",
+        ),
+        label=name,
+    )
+
+
 def _view_panel(page: Page) -> None:
     with _group("view"):
-        page.choices["axis"] = AXES
-        page.add(
-            "axis",
-            gr.Radio(
-                [(_text(name), name) for name in AXES],
-                value="axial",
-                label=_text("axis"),
-                interactive=True,
-                elem_id="ps-axis",
-                elem_classes="ps-segments",
-            ),
-            label="axis",
-        )
+        _segments(page, "axis", AXES, "axial")
         page.add(
             "preset",
             gr.Dropdown(
@@ -320,19 +325,7 @@ def _target_panel(page: Page) -> None:
 
 def _tool_panel(page: Page) -> None:
     with _group("tools"):
-        page.choices["tool"] = TOOLS
-        page.add(
-            "tool",
-            gr.Radio(
-                [(_text(name), name) for name in TOOLS],
-                value="plus",
-                label=_text("tool"),
-                interactive=True,
-                elem_id="ps-tool",
-                elem_classes="ps-segments",
-            ),
-            label="tool",
-        )
+        _segments(page, "tool", TOOLS, "plus")
         with gr.Row(elem_classes="ps-pair"):
             page.add(
                 "words",

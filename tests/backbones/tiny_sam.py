@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,27 +13,21 @@ from segment_anything.modeling import Sam
 from torch import nn
 
 from promptseg.backbones.base import PixelPrompts, PromptBatch
-from promptseg.backbones.layout import SamShape
 from promptseg.backbones.segment_anything import build_sam
+from promptseg.backbones.standins import SMALL_SAM
 
 SIZE, MASK = 64, 32
-SHAPE = SamShape(
+SHAPE = replace(
+    SMALL_SAM,
     image_size=SIZE,
     patch_size=8,
     width=32,
     depth=2,
-    heads=4,
     hidden=128,
-    qkv_bias=True,
     window=3,
     global_blocks=(1,),
     channels=32,
-    mask_channels=16,
-    decoder_depth=2,
     decoder_hidden=64,
-    decoder_downsample=2,
-    masks=3,
-    quality_depth=3,
     quality_hidden=32,
 )
 COMBINATIONS = list(itertools.product([False, True], repeat=3))
