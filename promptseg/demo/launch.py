@@ -17,6 +17,7 @@ import gradio as gr
 
 from promptseg.demo.api import add_api
 from promptseg.demo.events import connect
+from promptseg.demo.heap import bound_heaps
 from promptseg.demo.page import build_page
 from promptseg.demo.server import Server
 from promptseg.errors import PromptsegError
@@ -80,6 +81,7 @@ def serve(
         raise PromptsegError(
             f"host is {host!r}, which others can reach: set --password or stay on 127.0.0.1"
         )
+    bound_heaps()
     server.uploads.mkdir(parents=True, exist_ok=True)
     os.environ["GRADIO_TEMP_DIR"] = str(server.uploads)
     server.visits.keep_sweeping()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import logging
 import shutil
 import threading
@@ -11,6 +9,7 @@ from collections import OrderedDict
 from contextlib import suppress
 from time import monotonic
 
+from promptseg.demo.heap import give_back_memory
 from promptseg.demo.visit import Visit
 from promptseg.errors import VolumeError
 
@@ -40,6 +39,7 @@ class Visits:
         self.model, self.adapter = model, adapter
         self._held: OrderedDict[str, Visit] = OrderedDict()
         self._lock = threading.Lock()
+        self._ended = False
 
     def __len__(self) -> int:
         return len(self._held)
@@ -76,25 +76,30 @@ class Visits:
                 f"{self.max_bytes / 1e9:.1f} GB for all: crop it"
             )
         with self._lock:
-            held = sum(one.nbytes for one in self._held.values() if one is not visit)
-            going = []
-            for key, other in self._held.items():
-                if held + nbytes <= self.max_bytes:
-                    break
-                if other is not visit and other.volume is not None and not other.long_running:
-                    going.append(key)
-                    held -= other.nbytes
-            if held + nbytes > self.max_bytes:
-                raise VolumeError("the server is full and others are computing: try again soon")
+            going = self._making_room(visit, nbytes)
             visit.reserved = nbytes
             dropped = [self._held.pop(key) for key in going]
         self._end(dropped)
 
+    def _making_room(self, visit: Visit, nbytes: int) -> list[str]:
+        """Keys of the visits that have to end."""
+        held = sum(one.nbytes for one in self._held.values() if one is not visit)
+        going = []
+        for key, other in self._held.items():
+            if held + nbytes <= self.max_bytes:
+                break
+            if other is not visit and other.volume is not None and not other.long_running:
+                going.append(key)
+                held -= other.nbytes
+        if held + nbytes > self.max_bytes:
+            raise VolumeError("the server is full and others are computing: try again soon")
+        return going
+
     def drop(self, key: str | None) -> None:
         """End a visit, as when the tab is closed."""
         with self._lock:
-            visit = self._held.pop(key or "", None)
-        self._end([] if visit is None else [visit])
+            dropped = [self._held.pop(known) for known in (key or "",) if known in self._held]
+        self._end(dropped)
 
     def sweep(self) -> None:
         """End visits that nobody used for `idle_seconds`."""
@@ -109,31 +114,36 @@ class Visits:
         self._end(dropped)
 
     def keep_sweeping(self, every: float = 30.0) -> threading.Thread:
-        """Sweep from a thread that ends with the process."""
+        """Sweep from a thread that ends with the process.
+
+        After visits have ended memory is given back once more: a request may still have held some.
+        """
 
         def loop() -> None:
             while True:
                 threading.Event().wait(every)
                 with suppress(Exception):
                     self.sweep()
+                if self._ended:
+                    self._ended = False
+                    give_back_memory()
 
         thread = threading.Thread(target=loop, name="promptseg-demo-sweep", daemon=True)
         thread.start()
         return thread
 
     def _end(self, dropped: list[Visit]) -> None:
-        for visit in dropped:
-            visit.cancel.set()
-            for folder in visit.folders:
-                shutil.rmtree(folder, ignore_errors=True)
+        """End visits that are held no more; `dropped` is emptied, so that nothing holds them."""
+        if not dropped:
+            return
+        while dropped:
+            _close(dropped.pop())
             logger.info("visit ended; %d are left", len(self))
-        if dropped:
-            dropped.clear()
-            give_back_memory()
+        give_back_memory()
+        self._ended = True
 
 
-def give_back_memory() -> None:
-    """Return freed memory to the system, where the C library can."""
-    gc.collect()
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
+def _close(visit: Visit) -> None:
+    visit.cancel.set()
+    for folder in visit.folders:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,10 +1,14 @@
+import sys
 import threading
+import weakref
 from time import monotonic
 
 import pytest
 from demo_kit import bright_server, tubes
 
 from promptseg.demo import looking
+from promptseg.demo import visits as visits_module
+from promptseg.demo.heap import bound_heaps
 from promptseg.demo.texts import TEXTS, say
 from promptseg.demo.visits import Visits
 from promptseg.errors import PromptsegError, VolumeError
@@ -130,3 +134,33 @@ class TestFiles:
         assert len(list(tmp_path.iterdir())) == 12
         server.visits.drop("one")
         assert list(tmp_path.iterdir()) == []
+
+
+class TestMemory:
+    @pytest.mark.parametrize("end", ["drop", "sweep", "most"])
+    def test_an_ended_visit_is_gone_before_memory_is_given_back(self, end, monkeypatch):
+        visits = Visits(most=1)
+        image = weakref.ref(fill(visits, "one").volume)
+        held = []
+        monkeypatch.setattr(visits_module, "give_back_memory", lambda: held.append(image()))
+        if end == "drop":
+            visits.drop("one")
+        elif end == "sweep":
+            visits.idle_seconds = -1.0
+            visits.sweep()
+        else:
+            visits.of("two")
+        assert held == [None]
+
+    def test_the_sweeper_gives_back_what_a_late_request_held(self, monkeypatch):
+        visits, again = Visits(), threading.Event()
+        fill(visits, "one")
+        monkeypatch.setattr(visits_module, "give_back_memory", lambda: None)
+        visits.drop("one")
+        monkeypatch.setattr(visits_module, "give_back_memory", again.set)
+        visits.keep_sweeping(every=0.01)
+        assert again.wait(5)
+
+    @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="settings of glibc")
+    def test_heaps_are_bounded_where_the_library_can(self):
+        assert bound_heaps()
