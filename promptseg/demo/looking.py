@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from promptseg.demo.answers import rebuild
+from promptseg.demo.heap import give_back_memory
 from promptseg.demo.models import Models
 from promptseg.demo.visit import COLOURS, Target, View, Visit
 from promptseg.demo.visits import Visits
@@ -21,6 +22,7 @@ def open_volume(visit: Visit, volume: Volume, name: str, visits: Visits) -> None
     """Start afresh on an image; the view is the middle slice of the axis that `auto` takes."""
     needed = Visit("", volume=volume).nbytes
     visits.make_room(visit, needed)
+    before = visit.volume is not None
     window = choose_window(volume)
     axis = choose_axis(volume, PromptSet())
     middles = [side // 2 for side in volume.shape]
@@ -31,6 +33,8 @@ def open_volume(visit: Visit, volume: Volume, name: str, visits: Visits) -> None
     visit.active = 1
     visit.undone.clear()
     visit.forget_answer()
+    if before:
+        give_back_memory()
     visit.tell("opened", name=name)
 
 

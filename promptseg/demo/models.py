@@ -14,7 +14,7 @@ from promptseg.segmenter import Segmenter
 from promptseg.weights import locate, registry
 
 MOST_LOADED = 3
-CACHE_BYTES = 192 << 20
+CACHE_BYTES = 128 << 20
 
 
 class Models:
