@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import cached_property
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Literal, TypeGuard
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from promptseg.ahead import prepare_refinement
-from promptseg.candidates import Candidate, candidates
+from promptseg.answering import Answerer, ask, bounding_box, with_margin_maps
+from promptseg.candidates import Candidate
 from promptseg.consistency import Consistency
-from promptseg.embeddings import Progress, SliceEncoder
-from promptseg.engine import Answered, Engine, Painted, Timings, paint, probabilities
+from promptseg.embeddings import Progress
+from promptseg.engine import Answered, Engine, Timings
 from promptseg.errors import PromptError
-from promptseg.intensity import choose_window, normalise
-from promptseg.prompts import Point, Prompt, PromptSet, Scribble, Text
+from promptseg.history import History
+from promptseg.intensity import choose_window
+from promptseg.prompts import Prompt, PromptSet, Text
 from promptseg.propagation import StopRules
-from promptseg.slice_prompts import BOTH, CORRECTION, REFINE, margin_bounds, sort_prompts
+from promptseg.slice_prompts import BOTH, CORRECTION, REFINE, sort_prompts
 from promptseg.slicing import choose_axis, resolve_axis
-from promptseg.uncertainty import Asked, Question, Sources, Suggestion, suggest
+from promptseg.uncertainty import Asked, Question, Sources, Suggestion
 from promptseg.volume import Segmentation, Volume
 
 if TYPE_CHECKING:
@@ -48,6 +52,19 @@ class Session:
     Attributes:
         rules: When a propagation stops, None for the rules that measured best; to be set before
             the first answer.
+        changed: Box around the voxels that the latest answer changed; None if it changed none.
+
+    Raises:
+        VolumeError: If the window is unknown.
+        PromptError: If the axis is unknown.
+
+    Example:
+        >>> session = segmenter.session(volume)                        # doctest: +SKIP
+        >>> session.add(Box((60, 72, 44), (95, 110, 45)))              # doctest: +SKIP
+        >>> session.propagate()                                        # doctest: +SKIP
+        >>> session.add(Point((90, 80, 46), positive=False))           # doctest: +SKIP
+        >>> session.refine().save("mask.nii.gz")                       # doctest: +SKIP
+        >>> session.undo()                                             # doctest: +SKIP
     """
 
     def __init__(
@@ -64,24 +81,18 @@ class Session:
         if active is not None:
             window = active.info.window if window in ("auto", None) else window
         self.window = choose_window(volume, window)
-        self._axis = axis if axis == "auto" else resolve_axis(axis, volume.affine)
-        self._consistency = Consistency.named(consistency)
         self.rules: StopRules | None = None
-        self._engine: Engine | None = None
-        self._adapter = ""
-        self._given: list[Prompt] = []
-        self._undone: list[list[Prompt]] = []
-        self._steps: list[int] = []
-        self._pending = 0
-        self._result: Segmentation | None = None
-        self._asked: Asked | None = None
-        self._spoken: Spoken | None = None
         self.changed: tuple[slice, slice, slice] | None = None
+        self._axis = axis if axis == "auto" else resolve_axis(axis, volume.affine)
+        self._history = History()
+        self._answerer = Answerer(segmenter, volume, self.window, Consistency.named(consistency))
+        self._asked: Asked | None = None
+        self._result: Segmentation | None = None
 
     @property
     def prompts(self) -> PromptSet:
         """All prompts so far, replayable."""
-        return PromptSet(self._given)
+        return self._history.prompts
 
     @property
     def result(self) -> Segmentation | None:
@@ -95,25 +106,13 @@ class Session:
             PromptError: If a prompt cannot be used on this volume.
         """
         PromptSet(prompts).validate(self.volume)
-        marked = [self._marked(prompt) for prompt in prompts]
-        resolved = PromptSet([*self._given, *marked]).to_voxel(self.volume)
+        marked = self._history.marked(prompts)
+        resolved = PromptSet([*self.prompts, *marked]).to_voxel(self.volume)
         axis = choose_axis(self.volume, resolved, self._axis)
         sort_prompts(resolved, axis, self.volume.shape)
         if any(isinstance(prompt, Text) for prompt in marked):
-            self._words().check(marked)
-        self._steps.append(len(self._given))
-        self._given.extend(marked)
-        self._undone.clear()
-
-    def _marked(self, prompt: Prompt) -> Prompt:
-        """A plain click or stroke on a target that was answered before becomes a correction."""
-        if self._corrects(prompt):
-            return replace(prompt, role=prompt.role or CORRECTION)
-        return prompt
-
-    def _corrects(self, prompt: Prompt) -> TypeGuard[Point | Scribble]:
-        answered = {p.target for p in self._given[: self._pending]}
-        return isinstance(prompt, (Point, Scribble)) and prompt.target in answered
+            self._spoken.check(marked)
+        self._history.add(marked)
 
     def undo(self) -> None:
         """Take back the latest `add`; the next answer is exactly the earlier one.
@@ -121,12 +120,7 @@ class Session:
         Raises:
             PromptError: If there is nothing to undo.
         """
-        if not self._steps:
-            raise PromptError("nothing to undo: no prompt was added")
-        start = self._steps.pop()
-        self._pending = min(self._pending, start)
-        self._undone.append(self._given[start:])
-        del self._given[start:]
+        self._history.undo()
 
     def redo(self) -> None:
         """Add again what was undone last.
@@ -134,17 +128,14 @@ class Session:
         Raises:
             PromptError: If nothing was undone.
         """
-        if not self._undone:
-            raise PromptError("nothing to redo")
-        self._steps.append(len(self._given))
-        self._given.extend(self._undone.pop())
+        self._history.redo()
 
     def segment(self, progress: Progress | None = None) -> Segmentation:
-        """Masks on the prompted slices only."""
+        """Masks on the prompted slices only; raises as `answer` does."""
         return self.answer(propagate=False, progress=progress)
 
     def propagate(self, progress: Progress | None = None) -> Segmentation:
-        """Masks through the volume."""
+        """Masks through the volume; raises as `answer` does."""
         prepare_refinement()
         return self.answer(propagate=True, progress=progress)
 
@@ -163,20 +154,8 @@ class Session:
         """
         if mode not in REFINE_ROLES:
             raise PromptError(f"refine mode {mode!r} is unknown: use {', '.join(REFINE_ROLES)}")
-        given, role = self._given, REFINE_ROLES[mode]
-        fresh = given[self._pending :]
-        if not any(self._corrects(prompt) for prompt in fresh):
-            raise PromptError("nothing to refine: add a point where the mask is wrong")
-        clicks = [
-            replace(p, role=role) if isinstance(p, Point) and self._corrects(p) else p
-            for p in fresh
-        ]
-        self._given = [*given[: self._pending], *clicks]
-        try:
+        with self._history.refining(REFINE_ROLES[mode]):
             return self.answer(propagate=True, progress=progress)
-        except Exception:
-            self._given = given
-            raise
 
     def answer(
         self, propagate: bool, uncertainty: bool = False, progress: Progress | None = None
@@ -192,122 +171,37 @@ class Session:
             PromptError: If there is no prompt, or none that says where a target is. With an
                 adapter that has tokens, no prompt asks for all of its labels.
         """
-        if not self._given:
-            return self._unprompted(uncertainty, progress)
-        if any(isinstance(prompt, Text) for prompt in self._given):
+        if self._history.worded:
             return self._worded(propagate, uncertainty, progress)
         timings, began = Timings(), perf_counter()
-        resolved = self.prompts.to_voxel(self.volume)
-        engine = self.prepared(resolved, self._axis)
+        question, axis, labels = self._question(propagate)
+        engine = self.prepared(question.prompts, axis)
         timings.add("prepare", began)
         began = perf_counter()
-        dense = self._dense(resolved, engine)
-        answered = engine.run(resolved, propagate, progress, dense=dense)
+        question = with_margin_maps(question, engine)
+        answers = ask(engine, question, progress)
         timings.add("segment", began)
-        began = perf_counter()
-        plain = paint(answered, engine.shape)
-        timings.add("paint", began)
-        began = perf_counter()
-        painted = self._refined(plain, answered, resolved, engine, propagate)
-        timings.add("refine", began)
-        self._pending = len(self._given)
-        question = Question(resolved, propagate, dense=dense)
-        self._remember(engine, question, answered, plain.labels, painted.labels)
-        result = self._keep(painted, engine, timings, propagate)
-        return self._doubted(progress)[0] if uncertainty else result
+        self.answered(engine, question, answers, timings, labels)
+        self._history.answered()
+        if uncertainty:
+            self.uncertainty(progress=progress)
+        return self._latest()
 
-    @property
-    def _spoke(self) -> bool:
-        """True if the latest answer was to words."""
-        return self._asked is None and self._result is not None
-
-    def _words(self) -> Spoken:
-        from promptseg.text.answering import Spoken
-
-        self._spoken = Spoken(self) if self._spoken is None else self._spoken
-        return self._spoken
-
-    def _worded(
-        self, propagate: bool, uncertainty: bool, progress: Progress | None
-    ) -> Segmentation:
-        """What words name, each target by the adapter that knows it."""
-        resolved = self.prompts.to_voxel(self.volume)
-        result = self._words().answer(resolved, propagate, uncertainty, progress)
-        previous = np.zeros_like(result.data) if self._result is None else self._result.data
-        self.changed = bounding_box(previous != result.data)
-        self._pending, self._result, self._asked = len(self._given), result, None
-        return result
+    def prepared(self, resolved: PromptSet, wanted: int | str) -> Engine:
+        """The engine for some prompts along an axis; embeddings are kept where they can be."""
+        return self._answerer.prepared(resolved, wanted, self.rules)
 
     def answered(
-        self, engine: Engine, question: Question, answers: list[Answered], timings: Timings
-    ) -> Segmentation:
-        """Paint, correct and keep answers to a question that was asked elsewhere.
-
-        Args:
-            engine: Of `prepared`.
-            question: What was asked.
-            answers: Of the engine.
-            timings: So far.
-        """
-        began = perf_counter()
-        plain = paint(answers, engine.shape)
-        timings.add("paint", began)
-        painted = self._refined(plain, answers, question.prompts, engine, question.propagate)
-        self._remember(engine, question, answers, plain.labels, painted.labels)
-        return self._keep(painted, engine, timings, question.propagate)
-
-    def _dense(self, resolved: PromptSet, engine: Engine) -> dict[int, np.ndarray]:
-        """Geodesic maps of margin points, for a network that was trained with them."""
-        if not self.segmenter.backbone.spec.geodesic:
-            return {}
-        from promptseg.refine.volume import margin_maps
-
-        return margin_maps(resolved, engine.encoder.data, engine.spacing)
-
-    def _refined(
         self,
-        painted: Painted,
-        answered: list[Answered],
-        resolved: PromptSet,
         engine: Engine,
-        propagated: bool,
-    ) -> Painted:
-        """The same after graph cut on the clicks that ask for it, and on margin points in 3D."""
-        roles = (REFINE, BOTH)
-        asking = {p.target for p in resolved if isinstance(p, Point) and p.role in roles}
-        bounds = margin_bounds(resolved, engine.shape) if propagated else {}
-        if not asking and not bounds:
-            return painted
-        from promptseg.refine.volume import certain_places, refined_labels
-
-        clicks = certain_places(resolved, painted.labels, engine.axis)
-        shares = {t: probabilities(answered, engine.shape, t) for t in sorted({*asking, *bounds})}
-        labels = refined_labels(
-            painted.labels, shares, engine.encoder.data, clicks, engine.spacing, bounds=bounds
-        )
-        return replace(painted, labels=labels)
-
-    def _unprompted(self, uncertainty: bool, progress: Progress | None) -> Segmentation:
-        """All labels of the active adapter, found by its tokens."""
-        from promptseg.auto import segment_unprompted
-
-        active = self.segmenter.adapters.active
-        if active is None or not active.tokens:
-            raise PromptError("there is no prompt: give a point, a box, a scribble or a mask")
-        timings, began = Timings(), perf_counter()
-        axis = active.info.axis if self._axis == "auto" else self._axis
-        engine = self.prepared(PromptSet(), axis)
-        timings.add("prepare", began)
-        began = perf_counter()
-        answered = segment_unprompted(engine, active.tokens, progress)
-        timings.add("segment", began)
-        began = perf_counter()
-        painted = paint(answered, engine.shape)
-        timings.add("paint", began)
-        question = Question(PromptSet(), True, active.tokens)
-        self._remember(engine, question, answered, painted.labels, painted.labels)
-        result = self._keep(painted, engine, timings, True, active.info.labels)
-        return self._doubted(progress)[0] if uncertainty else result
+        question: Question,
+        answers: list[Answered],
+        timings: Timings,
+        labels: Mapping[int, str] | None = None,
+    ) -> Segmentation:
+        """Take what an engine of `prepared` answered for the latest answer of the session."""
+        result, asked = self._answerer.answered(engine, question, answers, timings, labels or {})
+        return self._keep(result, asked.following(self._asked))
 
     def uncertainty(
         self, sources: Sources | None = None, progress: Progress | None = None
@@ -330,12 +224,17 @@ class Session:
         Raises:
             PromptError: If nothing was answered yet, or the adapter was switched since.
         """
-        if self._spoke and self._result is not None:
-            with self._words().latest() as session:
-                doubt = session.uncertainty(sources, progress)
-            self._result = replace(self._result, uncertainty=doubt)
-            return doubt
-        return self._doubted(progress, sources)[1]
+        began = perf_counter()
+        with self._looking_back() as (session, asked):
+            if asked.adapter != self.segmenter.adapters.signature:
+                raise PromptError("the adapter was switched since the latest answer: answer again")
+            session._asked = ready = asked.ready(sources)
+            doubt = ready.uncertainty(progress)
+        result = self._latest()
+        timings = {**result.report["timings"], "uncertainty": perf_counter() - began}
+        report = {**result.report, "timings": timings}
+        self._result = replace(result, uncertainty=doubt, report=report)
+        return doubt
 
     def suggest(self, target: int | None = None) -> Suggestion | None:
         """The slice most worth correcting next, found without asking the network.
@@ -349,12 +248,8 @@ class Session:
         Raises:
             PromptError: If nothing was answered yet.
         """
-        if self._spoke:
-            with self._words().latest() as session:
-                return session.suggest(target)
-        asked, _ = self._latest()
-        targets = None if target is None else (target,)
-        return suggest(asked.answered, asked.question.prompts, targets)
+        with self._looking_back() as (_, asked):
+            return asked.suggest(target)
 
     def candidates(self, target: int = 1) -> list[Candidate]:
         """Every mask that the prompts on a target's first slice could mean, most trusted first.
@@ -362,11 +257,8 @@ class Session:
         Raises:
             PromptError: If nothing was answered yet, or the target has no prompt that points.
         """
-        if self._spoke:
-            with self._words().latest() as session:
-                return session.candidates(target)
-        asked, _ = self._latest()
-        return candidates(asked.engine, asked.question.prompts, asked.answered, target)
+        with self._looking_back() as (_, asked):
+            return asked.candidates(target)
 
     def probability(self, target: int = 1) -> np.ndarray:
         """(I, J, K) float32 probability of a target as the network gave it in the latest answer.
@@ -374,111 +266,51 @@ class Session:
         Raises:
             PromptError: If nothing was answered yet.
         """
-        if self._spoke:
-            with self._words().latest() as session:
-                return session.probability(target)
-        asked, _ = self._latest()
-        groups = [group for group in asked.answered if target in group.answers]
-        if not groups:
-            return np.zeros(self.volume.shape, np.float32)
-        return probabilities(groups, asked.engine.shape, target)
+        with self._looking_back() as (_, asked):
+            return asked.probability(target)
 
-    def _latest(self) -> tuple[Asked, Segmentation]:
-        if self._asked is None or self._result is None:
-            raise PromptError("nothing was answered yet: call segment or propagate first")
-        return self._asked, self._result
+    def _question(self, propagate: bool) -> tuple[Question, int | str, Mapping[int, str]]:
+        """What the prompts ask, along which axis, and the names of the targets."""
+        if self.prompts:
+            return Question(self.prompts.to_voxel(self.volume), propagate), self._axis, {}
+        active = self.segmenter.adapters.active
+        if active is None or not active.tokens:
+            raise PromptError("there is no prompt: give a point, a box, a scribble or a mask")
+        axis = active.info.axis if self._axis == "auto" else self._axis
+        return Question(PromptSet(), True, active.tokens), axis, active.info.labels
 
-    def _remember(
-        self,
-        engine: Engine,
-        question: Question,
-        answered: list[Answered],
-        before: np.ndarray,
-        after: np.ndarray,
-    ) -> None:
-        asked = Asked(engine, self._adapter, question, answered, before, after)
-        self._asked = asked.following(self._asked)
+    @cached_property
+    def _spoken(self) -> Spoken:
+        from promptseg.text.answering import Spoken
 
-    def _doubted(
-        self, progress: Progress | None = None, sources: Sources | None = None
-    ) -> tuple[Segmentation, np.ndarray]:
-        """The latest result with its uncertainty, and that."""
-        asked, result = self._latest()
-        if asked.adapter != self.segmenter.adapters.signature:
-            raise PromptError("the adapter was switched since the latest answer: answer again")
-        began = perf_counter()
-        self._asked = asked.ready(sources)
-        doubt = self._asked.uncertainty(progress)
-        timings = dict(result.report["timings"])
-        timings["uncertainty"] = perf_counter() - began
-        report = {**result.report, "timings": timings}
-        self._result = replace(result, uncertainty=doubt, report=report)
-        return self._result, doubt
+        return Spoken(self)
 
-    def prepared(self, resolved: PromptSet, wanted: int | str) -> Engine:
-        """The engine for some prompts along an axis; embeddings are kept where they can be."""
-        axis = choose_axis(self.volume, resolved, wanted)
-        adapter = self.segmenter.adapters.signature
-        if self._engine is None or self._engine.axis != axis or self._adapter != adapter:
-            held = self._engine if self._adapter == adapter else None
-            encoder = self._encoder(adapter) if held is None else held.encoder
-            self._engine = Engine(encoder, axis, self.volume.spacing, self.rules, self._consistency)
-            self._adapter = adapter
-        return self._engine
-
-    def _encoder(self, adapter: str) -> SliceEncoder:
-        owner = self.segmenter
-        return SliceEncoder(
-            owner.backbone,
-            normalise(self.volume.data, self.window),
-            f"{self.volume.sha256} {self.window}",
-            owner.device,
-            owner.precision,
-            owner.batch_size,
-            owner.cache,
-            adapter,
-        )
-
-    def _keep(
-        self,
-        painted: Painted,
-        engine: Engine,
-        timings: Timings,
-        propagate: bool,
-        labels: Mapping[int, str] | None = None,
+    def _worded(
+        self, propagate: bool, uncertainty: bool, progress: Progress | None
     ) -> Segmentation:
-        previous = self._result.data if self._result is not None else np.zeros_like(painted.labels)
-        self.changed = bounding_box(previous != painted.labels)
-        self._result = Segmentation.from_volume(
-            self.volume,
-            painted.labels,
-            score=painted.scores,
-            uncertainty=painted.uncertainty,
-            report=self._report(engine, timings, propagate),
-            labels={} if labels is None else labels,
-        )
+        """What words name, each target by the adapter that knows it."""
+        resolved = self.prompts.to_voxel(self.volume)
+        result = self._spoken.answer(resolved, propagate, uncertainty, progress)
+        self._history.answered()
+        return self._keep(result, None)
+
+    def _keep(self, result: Segmentation, asked: Asked | None) -> Segmentation:
+        before = np.zeros_like(result.data) if self._result is None else self._result.data
+        self.changed = bounding_box(before != result.data)
+        self._result, self._asked = result, asked
+        return result
+
+    def _latest(self) -> Segmentation:
+        if self._result is None:
+            raise PromptError("nothing was answered yet: call segment or propagate first")
         return self._result
 
-    def _report(self, engine: Engine, timings: Timings, propagate: bool) -> dict[str, Any]:
-        return {
-            "axis": engine.axis,
-            "window": self.window.to_dict(),
-            "propagated": propagate,
-            "precision": self.segmenter.precision,
-            "device": str(self.segmenter.device),
-            "encoded_slices": engine.encoder.encoded,
-            "decoded_masks": engine.decoder.decoded,
-            "cut_by_view": list(engine.cut),
-            "timings": dict(timings.seconds),
-        }
-
-
-def bounding_box(mask: np.ndarray) -> tuple[slice, slice, slice] | None:
-    """Slices around the true voxels of an (I, J, K) mask; None if there are none."""
-    if not mask.any():
-        return None
-    sides = []
-    for axis in range(3):
-        filled = np.flatnonzero(mask.any(tuple(a for a in range(3) if a != axis)))
-        sides.append(slice(int(filled[0]), int(filled[-1]) + 1))
-    return sides[0], sides[1], sides[2]
+    @contextmanager
+    def _looking_back(self) -> Iterator[tuple[Session, Asked]]:
+        """The latest question and the session that answered it: after words one of an adapter."""
+        self._latest()
+        if self._asked is not None:
+            yield self, self._asked
+            return
+        with self._spoken.latest() as session, session._looking_back() as found:
+            yield found

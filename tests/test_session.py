@@ -3,10 +3,10 @@ import pytest
 from support import BrightRegion, bright_volume, dice, discs, filled, segmenter, tiny_default
 
 import promptseg as ps
+from promptseg.answering import bounding_box
 from promptseg.embeddings import EmbeddingCache
 from promptseg.errors import PromptError, VolumeError
 from promptseg.prompts import Box, Mask, Point, PromptSet, Scribble, Text
-from promptseg.session import bounding_box
 from promptseg.slice_prompts import CORRECTION
 
 SHAPE = (40, 44, 24)

@@ -146,9 +146,10 @@ class TestSession:
     def test_nothing_is_asked_of_the_network(self):
         running = self.session()
         running.propagate()
-        before = running._engine.decoder.decoded, running._engine.encoder.encoded
+        engine = running._answerer.engine
+        before = engine.decoder.decoded, engine.encoder.encoded
         running.suggest()
-        assert (running._engine.decoder.decoded, running._engine.encoder.encoded) == before
+        assert (engine.decoder.decoded, engine.encoder.encoded) == before
 
     def test_following_suggestions_visits_other_slices(self):
         running, seen = self.session(), []

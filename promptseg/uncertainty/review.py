@@ -6,11 +6,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from promptseg.candidates import Candidate, candidates
 from promptseg.embeddings import Progress
-from promptseg.engine import Answered, Engine
+from promptseg.engine import Answered, Engine, probabilities
 from promptseg.uncertainty.asking import Question
 from promptseg.uncertainty.calibration import calibration_of
 from promptseg.uncertainty.maps import Ensemble, Sources, overruled, uncertainty_map
+from promptseg.uncertainty.suggestion import Suggestion, suggest
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,3 +56,19 @@ class Asked:
         shares = ensemble.shares(self.question, self.answered, progress)
         calibration = calibration_of(self.engine.encoder.backbone.spec.sha256)
         return uncertainty_map(self.after, overruled(shares, self.before, self.after), calibration)
+
+    def suggest(self, target: int | None = None) -> Suggestion | None:
+        """The slice most worth correcting next, of one target or of all; None without a mask."""
+        targets = None if target is None else (target,)
+        return suggest(self.answered, self.question.prompts, targets)
+
+    def candidates(self, target: int) -> list[Candidate]:
+        """Every mask that the prompts on a target's first slice could mean, see `candidates`."""
+        return candidates(self.engine, self.question.prompts, self.answered, target)
+
+    def probability(self, target: int) -> np.ndarray:
+        """(I, J, K) float32 probability of a target as the network gave it."""
+        groups = [group for group in self.answered if target in group.answers]
+        if not groups:
+            return np.zeros(self.engine.shape, np.float32)
+        return probabilities(groups, self.engine.shape, target)
