@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from promptseg.errors import FormatError, VolumeError
 from promptseg.intensity import choose_window, normalise
 from promptseg.io.atomic import atomic_path
+from promptseg.planes import Plane, marked_slices, plane_of
 from promptseg.prompts import Prompt, PromptSet
 from promptseg.slicing import in_plane, resolve_axis
 from promptseg.tiles import (
@@ -23,11 +24,8 @@ from promptseg.tiles import (
     PALETTE,
     PROMPT,
     Colour,
-    View,
     draw_tile,
-    marked_slices,
     slice_of,
-    view_of,
 )
 from promptseg.volume import Segmentation, Volume, anatomical_axes, spacing_of
 
@@ -133,11 +131,11 @@ def overlay(
     marked = _marked(segmentation, reference)
     axis = _axis(volume, axis, [segmentation])
     given = PromptSet(prompts).to_voxel(volume)
-    view = view_of(volume, marked, axis, tile)
+    plane = plane_of(volume, axis, tile, marked)
     shown = normalise(volume.data, choose_window(volume, window))
     tiles = [
         _captioned(
-            draw_tile(view, index, shown, segmentation, reference, given),
+            draw_tile(plane, index, shown, segmentation, reference, given),
             f"{_AXIS_LETTERS[axis]} = {index}",
         )
         for index in _indices(marked, given, axis, count)
@@ -191,10 +189,11 @@ def side_by_side(
     given = {key: PromptSet(some).to_voxel(volume) for key, some in (prompts or {}).items()}
     drawn = [prompt for some in given.values() for prompt in some]
     place = _index(volume, axis, index, drawn, masks, reference)
-    view = view_of(volume, None if around is None else np.asarray(around) != 0, axis, tile)
+    marked = None if around is None else np.asarray(around) != 0
+    plane = plane_of(volume, axis, tile, marked)
     shown = normalise(volume.data, choose_window(volume, window))
     tiles = [
-        _captioned(draw_tile(view, place, shown, answer, reference, given.get(key, ())), key, _INK)
+        _captioned(draw_tile(plane, place, shown, answer, reference, given.get(key, ())), key, _INK)
         for key, answer in answers.items()
     ]
     named = [mask for mask in masks if len(mask.targets) > 1 or mask.labels][:1]
@@ -231,14 +230,14 @@ def three_views(
     shown = normalise(volume.data, choose_window(volume, window))
     found = segmentation.data != 0
     order = [anatomical_axes(volume.affine)[world] for world in (2, 1, 0)]
-    longest = max(_longest(view_of(volume, marked, axis, tile), volume) for axis in order)
+    longest = max(_longest(plane_of(volume, axis, tile, marked), volume) for axis in order)
     tiles, captions = [], []
     for axis, name in zip(order, reversed(_DIRECTIONS), strict=True):
         wanted = _middle(found if found.any() else marked, axis) if at is None else at[axis]
         place = _index(volume, axis, wanted, [], [], None)
-        share = _longest(view_of(volume, marked, axis, tile), volume) / longest
-        view = view_of(volume, marked, axis, max(1, round(tile * share)))
-        tiles.append(draw_tile(view, place, shown, segmentation, reference))
+        share = _longest(plane_of(volume, axis, tile, marked), volume) / longest
+        plane = plane_of(volume, axis, max(1, round(tile * share)), marked)
+        tiles.append(draw_tile(plane, place, shown, segmentation, reference))
         captions.append(f"{name}, {_AXIS_LETTERS[axis]} = {place}")
     height = max(picture.height for picture in tiles)
     tiles = [
@@ -291,10 +290,9 @@ def _index(
     return int(np.argmax(areas)) if areas.any() else volume.shape[axis] // 2
 
 
-def _longest(view: View, volume: Volume) -> float:
-    """Millimetres along the longer side of a view."""
-    sides = np.subtract(view.high, view.low) * volume.spacing[[view.across, view.down]]
-    return float(sides.max())
+def _longest(plane: Plane, volume: Volume) -> float:
+    """Millimetres along the longer side of a picture."""
+    return float(np.multiply(plane.sides, volume.spacing[[plane.across, plane.down]]).max())
 
 
 def _centred(image: Image.Image, height: int) -> Image.Image:

@@ -1,19 +1,20 @@
-"""Slices as pictures: anterior or superior up, the patient's right on the left."""
+"""Slices as pictures for the page: grey image, masks, doubt, prompts."""
 
 from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 import numpy as np
 from PIL import Image, ImageChops, ImageColor, ImageDraw
 from PIL.ImageFilter import BoxBlur
 
+from promptseg import planes
+from promptseg.planes import Plane
 from promptseg.prompts import Box, Point, PromptSet, Scribble
 from promptseg.slicing import take_slice
-from promptseg.volume import Volume, anatomical_axes
+from promptseg.volume import Volume
 
 LONGEST = 880
 DOUBT_COLOUR = (255, 176, 46)
@@ -21,69 +22,11 @@ _LINE = 1.5
 _SMOOTH = 0.4
 _RIDGE = [min(255, round(3 * min(value, 255 - value))) for value in range(256)]
 _DOT = 9
-_LETTERS = (("R", "L"), ("A", "P"), ("S", "I"))
-
-
-@dataclass(frozen=True)
-class Plane:
-    """How the slices along one voxel axis are laid out.
-
-    Args:
-        axis: Voxel axis of the slices.
-        across: Voxel axis shown from left to right.
-        down: Voxel axis shown from top to bottom.
-        flips: True where `across` and `down` run against the voxel index.
-        sides: Voxels along `across` and `down`.
-        size: Width and height of the picture in pixels, in the proportions of the body.
-        letters: Directions at the left, right, top and bottom edge.
-    """
-
-    axis: int
-    across: int
-    down: int
-    flips: tuple[bool, bool]
-    sides: tuple[int, int]
-    size: tuple[int, int]
-    letters: tuple[str, str, str, str]
-
-    def place(self, voxel: Sequence[float]) -> tuple[float, float]:
-        """x, y in pixels of a voxel position."""
-        found = []
-        for n, axis in enumerate((self.across, self.down)):
-            share = (voxel[axis] + 0.5) / self.sides[n]
-            found.append((1 - share if self.flips[n] else share) * self.size[n])
-        return found[0], found[1]
-
-    def voxels(self, shares: np.ndarray, index: int) -> np.ndarray:
-        """(N, 3) voxel positions of (N, 2) shares of width and height in [0, 1]."""
-        shares = np.clip(np.asarray(shares, dtype=np.float64).reshape(-1, 2), 0.0, 1.0)
-        found = np.full((len(shares), 3), float(index))
-        for n, axis in enumerate((self.across, self.down)):
-            share = 1 - shares[:, n] if self.flips[n] else shares[:, n]
-            found[:, axis] = np.clip(share * self.sides[n] - 0.5, 0, self.sides[n] - 1)
-        return found
-
-    def turned(self, plane: np.ndarray) -> np.ndarray:
-        """A (rows, columns) slice of the volume as (down, across) of the picture."""
-        upright = plane.T if self.across < self.down else plane
-        return upright[:: -1 if self.flips[1] else 1, :: -1 if self.flips[0] else 1]
 
 
 def plane_of(volume: Volume, axis: int, longest: int = LONGEST) -> Plane:
-    """Lay out the slices along a voxel axis."""
-    axes = anatomical_axes(volume.affine)
-    right, anterior, superior = axes
-    across = anterior if axis == right else right
-    down = anterior if axis == superior else superior
-    sides = volume.shape[across], volume.shape[down]
-    millimetres = np.array(sides) * volume.spacing[[across, down]]
-    width, height = np.maximum(1, np.rint(millimetres * longest / millimetres.max())).astype(int)
-    world = {right: 0, anterior: 1, superior: 2}
-    flips = [bool(volume.affine[world[other], other] > 0) for other in (across, down)]
-    letters = (*_LETTERS[world[across]], *_LETTERS[world[down]])
-    return Plane(
-        axis, across, down, (flips[0], flips[1]), sides, (int(width), int(height)), letters
-    )
+    """Lay out whole slices along a voxel axis at the size of the page."""
+    return planes.plane_of(volume, axis, longest)
 
 
 def draw_slice(
