@@ -26,6 +26,7 @@ from promptseg.propagation import ABSENT_LOGIT, Propagator, StopRules
 from promptseg.roi import choose_region, frame_of, group_regions, touches_edge, whole_slice
 from promptseg.slice_prompts import SlicePrompts, sort_prompts, target_limits
 from promptseg.slicing import Frame, Region, in_plane, take_slice
+from promptseg.spanning import Span, span_of, spanned
 
 GROWTH = 1.5
 GROWTHS = 3
@@ -81,6 +82,7 @@ class Engine:
         self.consistency = Consistency() if consistency is None else consistency
         self._propagators: dict[Frame, Propagator] = {}
         self._crossings: dict[str, Crossing | None] = {}
+        self._spans: dict[int, tuple[Span, np.ndarray]] = {}
         self.cut: list[int] = []
         self._regions: dict[tuple[str, ...], Region] = {}
 
@@ -130,6 +132,22 @@ class Engine:
             chosen = {target: by_target[target] for target in targets}
             answered.append(self._answer_group(region, chosen, limits, propagate, progress))
         return answered
+
+    def spanned(self, prompts: PromptSet, bound: tuple[slice, ...]) -> np.ndarray:
+        """(I, J, K) float32 probability of one target, from margin points on several slices.
+
+        Args:
+            prompts: Of that target, in voxels.
+            bound: Part of the volume that holds all of it; 0 outside.
+        """
+        target, span = prompts.targets[0], span_of(prompts, bound)
+        known = self._spans.get(target)
+        if known is None or known[0] != span:
+            known = span, spanned(self.decoder, self.axis, self.spacing, span)
+            self._spans[target] = known
+        volume = np.zeros(self.shape, np.float32)
+        volume[bound] = known[1]
+        return volume
 
     def _region(self, prompted: dict[int, SlicePrompts]) -> Region:
         starting = {i: p.without_corrections() or p for i, p in prompted.items() if p.starts}

@@ -35,6 +35,13 @@ class Point:
         target: Label >= 1.
         frame: `voxel`, `ras` or `lps`.
         role: Free tag for the program that made the point.
+
+    Example:
+        >>> from promptseg import Point
+        >>> click = Point((70, 80, 44))
+        >>> outside = Point((20, 20, 44), positive=False)
+        >>> Point((-31.5, 12, 40), frame="ras", target=2).target
+        2
     """
 
     at: tuple[float, float, float]
@@ -66,6 +73,14 @@ class Box:
             of two opposite corners (what the affine makes of the voxel corners), in any order,
             and the box lies along the volume's own axes. Corners in the same slice give a 2D
             box.
+
+    Example:
+        A 2D box on slice 44 along k, then one through slices 40 to 49:
+
+        >>> from promptseg import Box
+        >>> Box((60, 72, 44), (95, 110, 45)).hi
+        (95, 110, 45)
+        >>> solid = Box((60, 72, 40), (95, 110, 50))
     """
 
     lo: tuple[float, float, float]
@@ -102,6 +117,11 @@ class Scribble:
         target: Label >= 1.
         frame: `voxel`, `ras` or `lps`.
         role: Free tag for the program that made the stroke.
+
+    Example:
+        >>> from promptseg import Scribble
+        >>> Scribble.polyline([(10, 12, 5), (14, 12, 5)]).voxels.tolist()
+        [[10, 12, 5], [11, 12, 5], [12, 12, 5], [13, 12, 5], [14, 12, 5]]
     """
 
     voxels: np.ndarray
@@ -194,6 +214,14 @@ class Mask:
         target: Label >= 1.
         axis: 0, 1 or 2 for a 2D array.
         index: Slice of a 2D array along `axis`.
+
+    Example:
+        >>> import numpy as np
+        >>> from promptseg import Mask
+        >>> drawn = np.zeros((64, 48), bool)
+        >>> drawn[20:30, 15:25] = True
+        >>> int(Mask(drawn, axis=2, index=7).dense((64, 48, 20)).sum())
+        100
     """
 
     data: np.ndarray
@@ -253,6 +281,11 @@ class Text:
     Args:
         words: For example `left atrium`.
         target: Label >= 1.
+
+    Example:
+        >>> from promptseg import Text
+        >>> Text("left atrium")
+        Text(words='left atrium', target=1)
     """
 
     words: str
@@ -272,8 +305,10 @@ class MarginPoints:
 
     In one slice at least three, best near the four extremes, and more where the shape is hard;
     across slices at least five, best near the six extremes. They become foreground points and a
-    box around them; in 3D the answer is cut anew within that box, grown by a few voxels, with
-    the points as certain foreground.
+    box around them. In 3D every slice, along every axis where slices are thin, is asked with the
+    box that the points bound on it (`promptseg.spanning`); the vote is cut anew within the box of
+    all points, grown by a few voxels, with the points as certain foreground and what surrounds
+    the box as background.
 
     Source: interior margin points of MIDeepSeg, section 3.2.1 of the thesis (METHODS A).
 
@@ -281,6 +316,13 @@ class MarginPoints:
         points: (N, 3) coordinates inside the target and near its boundary.
         target: Label >= 1.
         frame: `voxel`, `ras` or `lps`.
+
+    Example:
+        >>> import numpy as np
+        >>> from promptseg import MarginPoints
+        >>> four = MarginPoints(np.array([(9, 20, 5), (25, 20, 5), (17, 12, 5), (17, 28, 5)]))
+        >>> four.points.shape
+        (4, 3)
     """
 
     points: np.ndarray
@@ -327,6 +369,14 @@ class PromptSet(Sequence[Prompt]):
 
     Args:
         prompts: Any iterable of prompts.
+
+    Example:
+        >>> from promptseg import Point, PromptSet
+        >>> given = PromptSet([Point((7, 8, 4)), Point((2, 2, 4), positive=False, target=3)])
+        >>> given.targets
+        (1, 3)
+        >>> PromptSet.from_json(given.to_json()) == given
+        True
     """
 
     prompts: tuple[Prompt, ...] = field(default=())

@@ -261,16 +261,20 @@ def target_limits(prompts: PromptSet, axis: int, count: int) -> dict[int, tuple[
 def margin_bounds(prompts: PromptSet, shape: tuple[int, int, int]) -> dict[int, tuple[slice, ...]]:
     """The grown box of the margin points of every target that has them on several slices.
 
+    A later click or stroke inside the target widens it.
+
     Args:
         prompts: In voxels.
         shape: (I, J, K) of the volume.
     """
     found: dict[int, tuple[slice, ...]] = {}
     for target in prompts.targets:
-        marked = [p.at for p in prompts.for_target(target)
-                  if isinstance(p, Point) and p.role == MARGIN]  # fmt: skip
-        places = np.array(marked).reshape(-1, 3)
-        if len(places) and np.ptp(places, axis=0).all():
-            lo, hi = relaxed_box(places, shape)
+        mine = prompts.for_target(target)
+        clicks = [p for p in mine if isinstance(p, Point) and p.positive]
+        marked = np.array([p.at for p in clicks if p.role == MARGIN]).reshape(-1, 3)
+        if len(marked) and np.ptp(marked, axis=0).all():
+            strokes = [p.voxels for p in mine if isinstance(p, Scribble) and p.positive]
+            places = np.concatenate([[p.at for p in clicks], *strokes])
+            lo, hi = relaxed_box(np.floor(places + 0.5), shape)
             found[target] = tuple(slice(int(a), int(b)) for a, b in zip(lo, hi, strict=True))
     return found

@@ -36,7 +36,8 @@ def refined_labels(
         spacing: (3,) mm.
         lam: Weight of the pairwise term.
         sigma: Intensity difference that a boundary may cost, in standard deviations.
-        bounds: Part of the volume that holds all of a target, by target.
+        bounds: Part of the volume that holds all of a target, by target; the voxels around it are
+            background clicks.
 
     Returns:
         A new (I, J, K) array.
@@ -48,10 +49,13 @@ def refined_labels(
     for target, probability in probabilities.items():
         inside, outside = click_voxels(clicks.for_target(target))
         bound = (bounds or {}).get(target)
+        region = bound
         if bound is not None:
             probability = within(probability, bound)
+            region, shell = enclosed(bound, image.shape)
+            outside = np.concatenate([outside, shell])
         mask = graph_cut_refine(
-            probability, image, inside, outside, spacing, lam, sigma, region=bound
+            probability, image, inside, outside, spacing, lam, sigma, region=region
         )
         refined[(refined == target) & ~mask] = 0
         refined[mask] = target
@@ -86,6 +90,27 @@ def margin_maps(
             maps[target] = np.zeros(image.shape, np.float32)
             maps[target][box] = egd(crop, seed_mask(inside, image.shape)[box], spacing, weight)
     return maps
+
+
+def enclosed(bound: Region, shape: Sequence[int]) -> tuple[Region, np.ndarray]:
+    """A part of the volume one voxel wider, and the (N, 3) voxels by which it is wider.
+
+    What holds all of a target tells as much of what surrounds it: a ring around a dark centre is
+    nearer to the points on it, and so is the centre, which no path from outside reaches but
+    through the ring. At a face of the volume nothing lies around.
+    """
+    wider = tuple(
+        slice(max(0, side.start - 1), min(count, side.stop + 1))
+        for side, count in zip(bound, shape, strict=True)
+    )
+    ring = np.ones([side.stop - side.start for side in wider], bool)
+    ring[
+        tuple(
+            slice(side.start - more.start, side.stop - more.start)
+            for side, more in zip(bound, wider, strict=True)
+        )
+    ] = False
+    return wider, np.argwhere(ring) + [side.start for side in wider]
 
 
 def within(probability: np.ndarray, bound: Region) -> np.ndarray:
