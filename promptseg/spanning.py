@@ -85,11 +85,22 @@ def spanned(
         float32 in [0, 1] of the shape of the span's bound.
     """
     axes = axes_asked(decoder, axis, spacing)
-    vote: np.ndarray | None = None
-    for _ in range(rounds):
-        views = [_along(decoder, view, spacing, span, vote) for view in axes]
-        vote = np.mean(views, axis=0, dtype=np.float32)
+    vote = _voted(decoder, axes, spacing, span, None)
+    for _ in range(rounds - 1):
+        vote = _voted(decoder, axes, spacing, span, vote)
     return 1 / (1 + np.exp(-vote))
+
+
+def _voted(
+    decoder: SliceDecoder,
+    axes: Sequence[int],
+    spacing: Sequence[float],
+    span: Span,
+    vote: np.ndarray | None,
+) -> np.ndarray:
+    """Mean logits of the axes."""
+    views = [_along(decoder, axis, spacing, span, vote) for axis in axes]
+    return np.asarray(np.mean(views, axis=0), np.float32)
 
 
 def axes_asked(decoder: SliceDecoder, axis: int, spacing: Sequence[float]) -> list[int]:
