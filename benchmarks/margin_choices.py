@@ -30,9 +30,9 @@ from interaction import HELD_BACK, kept, tumour
 from scipy import ndimage
 
 import promptseg as ps
-from promptseg.answering import slice_encoder
+from promptseg.answering import Answerer
 from promptseg.consistency import Consistency
-from promptseg.engine import Engine, probabilities
+from promptseg.engine import probabilities
 from promptseg.evaluate.cohort import Case
 from promptseg.evaluate.metrics import dice
 from promptseg.evaluate.protocols import margin_places
@@ -42,7 +42,6 @@ from promptseg.prompts import MarginPoints, PromptSet
 from promptseg.refine import graph_cut_refine
 from promptseg.refine.volume import click_voxels, refined_labels, within
 from promptseg.slice_prompts import margin_bounds
-from promptseg.slicing import choose_axis
 from promptseg.spanning import span_of, spanned
 
 DATA = Path(
@@ -113,22 +112,21 @@ def answers(segmenter: ps.Segmenter, case: Case, seed: int) -> dict[str, np.ndar
     truth, volume = case.labels > 0, case.volume
     places = margin_places(truth, np.random.default_rng(seed))
     prompts = PromptSet([MarginPoints(np.array(places))]).to_voxel(volume)
-    axis = choose_axis(volume, prompts)
-    encoder = slice_encoder(segmenter, volume, choose_window(volume))
-    engine = Engine(encoder, axis, volume.spacing, consistency=Consistency.named("auto"))
+    answerer = Answerer(segmenter, volume, choose_window(volume), Consistency.named("auto"))
+    engine = answerer.prepared(prompts, "auto")
     bound = margin_bounds(prompts, engine.shape)[1]
     inside, _ = click_voxels(prompts)
     cut = partial(graph_cut_refine, spacing=engine.spacing, region=bound)
     walk = within(probabilities(engine.run(prompts), engine.shape, 1), bound)
-    found = {"walk": walk > 0.5, "walk, cut": cut(walk, encoder.data, inside)}
+    found = {"walk": walk > 0.5, "walk, cut": cut(walk, engine.encoder.data, inside)}
     span, share = span_of(prompts, bound), np.zeros(engine.shape, np.float32)
     for rounds, way in ((1, "sections"), (2, "sections twice")):
-        share[bound] = spanned(engine.decoder, axis, engine.spacing, span, rounds)
+        share[bound] = spanned(engine.decoder, engine.axis, engine.spacing, span, rounds)
         found[way] = share > 0.5
-    found["twice, cut"] = cut(share, encoder.data, inside)
+    found["twice, cut"] = cut(share, engine.encoder.data, inside)
     blank = np.zeros(engine.shape, np.uint8)
     found["shipped"] = refined_labels(
-        blank, {1: share}, encoder.data, prompts, engine.spacing, bounds={1: bound}
+        blank, {1: share}, engine.encoder.data, prompts, engine.spacing, bounds={1: bound}
     ) == 1  # fmt: skip
     return found
 

@@ -134,7 +134,11 @@ def ask(engine: Engine, question: Question, progress: Progress | None = None) ->
         PromptError: If a target has nothing that says where it is.
     """
     if question.prompts:
-        return engine.run(question.prompts, question.propagate, progress, dense=question.dense)
+        prompts, propagate = question.prompts, question.propagate
+        answers = engine.run(prompts, propagate, progress, dense=question.dense)
+        for target, bound in margin_bounds(prompts, engine.shape).items() if propagate else ():
+            engine.spanned(prompts.for_target(target), bound, progress)
+        return answers
     from promptseg.auto import segment_unprompted
 
     return segment_unprompted(engine, question.tokens, progress)

@@ -133,17 +133,22 @@ class Engine:
             answered.append(self._answer_group(region, chosen, limits, propagate, progress))
         return answered
 
-    def spanned(self, prompts: PromptSet, bound: tuple[slice, ...]) -> np.ndarray:
+    def spanned(
+        self, prompts: PromptSet, bound: tuple[slice, ...], progress: Progress | None = None
+    ) -> np.ndarray:
         """(I, J, K) float32 probability of one target, from margin points on several slices.
+
+        The latest of every target is kept.
 
         Args:
             prompts: Of that target, in voxels.
             bound: Part of the volume that holds all of it; 0 outside.
+            progress: Called with stage, done, total.
         """
         target, span = prompts.targets[0], span_of(prompts, bound)
         known = self._spans.get(target)
         if known is None or known[0] != span:
-            known = span, spanned(self.decoder, self.axis, self.spacing, span)
+            known = span, spanned(self.decoder, self.axis, self.spacing, span, progress=progress)
             self._spans[target] = known
         volume = np.zeros(self.shape, np.float32)
         volume[bound] = known[1]

@@ -22,6 +22,7 @@ from promptseg.backbones.base import PixelPrompts
 from promptseg.consistency import THICKEST
 from promptseg.crossing import LIMIT, handed
 from promptseg.decoding import Request, SliceDecoder
+from promptseg.embeddings import Progress
 from promptseg.prompts import Point, PromptSet
 from promptseg.roi import MARGIN, frame_of, squared
 from promptseg.slice_prompts import REFINE, SlicePrompts
@@ -71,6 +72,7 @@ def spanned(
     spacing: Sequence[float],
     span: Span,
     rounds: int = ROUNDS,
+    progress: Progress | None = None,
 ) -> np.ndarray:
     """Probability of a target from points near its extremes.
 
@@ -80,27 +82,21 @@ def spanned(
         spacing: (3,) mm.
         span: Where the target is.
         rounds: How often every slice is asked, from the second time on with the vote.
+        progress: Called with "segment", axes asked, axes to ask.
 
     Returns:
         float32 in [0, 1] of the shape of the span's bound.
     """
     axes = axes_asked(decoder, axis, spacing)
-    vote = _voted(decoder, axes, spacing, span, None)
-    for _ in range(rounds - 1):
-        vote = _voted(decoder, axes, spacing, span, vote)
+    vote, total = np.zeros(0, np.float32), rounds * len(axes)
+    for done in range(0, total, len(axes)):
+        views = []
+        for number, view in enumerate(axes, start=1):
+            views.append(_along(decoder, view, spacing, span, vote if done else None))
+            if progress is not None:
+                progress("segment", done + number, total)
+        vote = np.asarray(np.mean(views, axis=0), np.float32)
     return 1 / (1 + np.exp(-vote))
-
-
-def _voted(
-    decoder: SliceDecoder,
-    axes: Sequence[int],
-    spacing: Sequence[float],
-    span: Span,
-    vote: np.ndarray | None,
-) -> np.ndarray:
-    """Mean logits of the axes."""
-    views = [_along(decoder, axis, spacing, span, vote) for axis in axes]
-    return np.asarray(np.mean(views, axis=0), np.float32)
 
 
 def axes_asked(decoder: SliceDecoder, axis: int, spacing: Sequence[float]) -> list[int]:
