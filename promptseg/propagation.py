@@ -21,6 +21,7 @@ from promptseg.guiding import Guide, absent
 from promptseg.keeping import Kept
 from promptseg.slice_prompts import GIVEN_MASK_LOGIT, SlicePrompts
 from promptseg.slicing import Frame, take_slice
+from promptseg.tapering import tapered
 
 Carried = Literal["mask", "box"]
 ABSENT_LOGIT = -8.0
@@ -46,6 +47,8 @@ class StopRules:
         least_area: Fewest pixels of a mask at the network's resolution.
         likeness: Least likeness of the grey levels inside to those inside the anchor's mask.
         trusted: Predicted overlap from which on a thick slice is believed without likeness.
+        taper: True to cut what lies beyond the outermost of several prompted slices to the area
+            that those between them foretell.
     """
 
     presence: float = 0.5
@@ -57,6 +60,7 @@ class StopRules:
     least_area: int = 6
     likeness: float = 0.9
     trusted: float = 0.7
+    taper: bool = True
 
     def poor(self, answer: SliceMask, carried: Tensor) -> bool:
         """True if `answer` should not be trusted after the mask `carried` (m, m) logits."""
@@ -302,7 +306,8 @@ class Propagator:
             anchors: Answers on the slices where walks start, {target: {slice: answer}}.
             limits: Half-open slice range by target.
         """
-        walks = plan_walks(anchors, limits, self.frame.shape[self.frame.axis])
+        count = self.frame.shape[self.frame.axis]
+        walks = plan_walks(anchors, limits, count)
         keys = [
             (
                 w.target,
@@ -320,7 +325,9 @@ class Propagator:
             known = self._walked.get(key)
             if known is None or known.reach <= state.reach:
                 self._walked.put(key, state, keys)
-        return self._voted(merge_walks(states, anchors), anchors)
+        merged = self._voted(merge_walks(states, anchors), anchors)
+        untold = {t for t in merged if self.rules.taper and limits[t] == (0, count)}
+        return {t: tapered(m, anchors[t]) if t in untold else m for t, m in merged.items()}
 
     def _guided_by(self, target: int) -> str:
         return self.guides[target].name if target in self.guides else ""
@@ -602,23 +609,23 @@ def merge_walks(
         own = [s for s in states if s.walk.target == target]
         reached = {i for s in own for i in s.answers}
         for index in reached:
-            merged[target][index] = meet(index, own, slices)
+            merged[target][index] = meet(index, own)
         merged[target].update(slices)
     return merged
 
 
-def meet(index: int, states: Sequence[WalkState], anchors: dict[int, SliceMask]) -> SliceMask:
-    """Mean of the walks that should have passed `index`, weighted by nearness to their start."""
-    passing = [
-        s for s in states if index in range(s.walk.start + s.walk.step, s.walk.stop, s.walk.step)
-    ]
-    weights = [1 / abs(index - s.walk.start) for s in passing]
-    answers = [s.answers.get(index) for s in passing]
-    shape = anchors[passing[0].walk.start].logits
-    lost = SliceMask(torch.full_like(shape, ABSENT_LOGIT), 0.0, 0.0)
-    held = [lost if a is None else a for a in answers]
+def meet(index: int, states: Sequence[WalkState]) -> SliceMask:
+    """Mean of the walks that have found the target on `index`, weighted by nearness to their start.
+
+    Between two prompted slices that see the target a walk that has lost it has no vote: it is
+    there, as the other walk shows.
+    """
+    finding = [s for s in states if index in s.answers]
+    weights = [1 / abs(index - s.walk.start) for s in finding]
+    answers = [s.answers[index] for s in finding]
     total = sum(weights)
-    logits = torch.stack([w / total * a.logits for w, a in zip(weights, held, strict=True)]).sum(0)
-    quality = sum(w / total * a.quality for w, a in zip(weights, held, strict=True))
-    presence = sum(w / total * a.presence for w, a in zip(weights, held, strict=True))
+    shares = [weight / total for weight in weights]
+    logits = torch.stack([w * a.logits for w, a in zip(shares, answers, strict=True)]).sum(0)
+    quality = sum(w * a.quality for w, a in zip(shares, answers, strict=True))
+    presence = sum(w * a.presence for w, a in zip(shares, answers, strict=True))
     return SliceMask(logits, quality, presence)

@@ -7,7 +7,6 @@ from support import BrightRegion, bright_encoder, discs
 
 from promptseg.decoding import SliceDecoder, SliceMask
 from promptseg.propagation import (
-    ABSENT_LOGIT,
     Propagator,
     StopRules,
     Walk,
@@ -257,8 +256,6 @@ class TestPlan:
 
 
 class TestMeeting:
-    ANCHORS = {0: flat(8), 8: flat(-8)}  # noqa: RUF012
-
     def states(self, left, right):
         forward = WalkState(Walk(1, 0, 1, 8), 8, flat(0).logits, answers=left)
         backward = WalkState(Walk(1, 8, -1, 0), 0, flat(0).logits, answers=right)
@@ -267,22 +264,24 @@ class TestMeeting:
     @pytest.mark.parametrize(("index", "expected"), [(2, 4.0), (4, 0.0), (6, -4.0), (1, 6.0)])
     def test_the_nearer_anchor_weighs_more(self, index, expected):
         states = self.states({index: flat(8)}, {index: flat(-8)})
-        found = meet(index, states, self.ANCHORS)
+        found = meet(index, states)
         assert float(found.logits[0, 0]) == pytest.approx(expected)
 
     def test_quality_and_presence_are_weighted_alike(self):
         states = self.states({2: flat(8, quality=1.0)}, {2: flat(8, quality=0.2)})
-        assert meet(2, states, self.ANCHORS).quality == pytest.approx(0.8)
+        assert meet(2, states).quality == pytest.approx(0.8)
 
-    def test_a_lost_walk_votes_for_absence(self):
-        near = meet(2, self.states({2: flat(8)}, {}), self.ANCHORS)
-        far = meet(6, self.states({6: flat(8)}, {}), self.ANCHORS)
-        assert float(near.logits[0, 0]) == pytest.approx(0.75 * 8 + 0.25 * ABSENT_LOGIT)
-        assert float(near.logits[0, 0]) > 0 > float(far.logits[0, 0])
+    @pytest.mark.parametrize("index", [1, 4, 7])
+    def test_a_lost_walk_has_no_vote(self, index):
+        found = flat(3, quality=0.8)
+        for left, right in (({index: found}, {}), ({}, {index: found})):
+            met = meet(index, self.states(left, right))
+            assert torch.equal(met.logits, found.logits)
+            assert met.quality == pytest.approx(0.8)
 
     def test_beyond_the_last_anchor_one_walk_decides(self):
         outer = WalkState(Walk(1, 8, 1, 16), 10, flat(0).logits, answers={9: flat(3)})
-        assert float(meet(9, [outer], self.ANCHORS).logits[0, 0]) == 3
+        assert float(meet(9, [outer]).logits[0, 0]) == 3
 
 
 class TestHandingOn:
