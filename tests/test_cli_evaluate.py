@@ -66,6 +66,24 @@ class TestCommand:
         assert summary == json.loads((folder / "summary.json").read_text())
         assert len(summary["dice_per_click"]) == 2
 
+    def test_a_line_for_a_person_says_what_the_areas_are_of(self, evaluate):
+        _, out, _, folder = evaluate("--clicks", 3, "--slices", 1, "--no-figures")
+        summary = json.loads((folder / "summary.json").read_text())
+        assert f"AUC of 2 {summary['dice_auc']:.3f}" in out
+        assert f"mean {summary['dice_mean_of_clicks']:.3f}" in out
+
+    def test_a_text_model_that_is_missing(self, evaluate, tmp_path):
+        folder = tmp_path / "no_model"
+        words = ("--prompt", "text", "--text", "spleen", "--text-model", folder)
+        status, out, err, _ = evaluate(*words)
+        assert (status, out) == (2, "")
+        assert "no_model" in err
+
+    def test_a_text_model_without_words(self, evaluate):
+        status, _, err, _ = evaluate("--prompt", "box", "--text-model", "x")
+        assert status == 2
+        assert "--prompt text" in err
+
     def test_3d_from_a_box_beside_baselines(self, evaluate):
         status, out, _, folder = evaluate(
             "--prompt", "clicks", "--dims", "3d", "--start", "box", "--clicks", 1, "--cases", "2-2",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from promptseg.commands.job import AXES, add_model_options
 from promptseg.commands.parsing import UsageError, add_json, note, print_json
 from promptseg.commands.progress import Bars
+from promptseg.commands.prompt_options import add_text_model
 from promptseg.evaluate.settings import BASELINES, PROTOCOLS, REFINES, STARTS, Settings
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def _add_user(group: argparse._ArgumentGroup) -> None:
         "--jitter", metavar="SHARE", type=float, default=0.05, help="of a box's side, default 0.05"
     )
     group.add_argument("--text", metavar="WORDS", help="of text, default the adapter's labels")
+    add_text_model(group)
     group.add_argument("--scribbles", metavar="DIR", type=Path, help="human scribbles")
     group.add_argument(
         "--refine",
@@ -136,6 +138,9 @@ def _measures(table: dict[str, Any]) -> str:
     if "dice_per_click" in table:
         curve = " ".join("-" if v is None else f"{v:.3f}" for v in table["dice_per_click"])
         parts.append(f"by click {curve}")
+        best = len(table["dice_per_click"]) - 1
+        for words, key in ((f"AUC of {best}", "dice_auc"), ("mean", "dice_mean_of_clicks")):
+            parts.append(f"{words} {'-' if table[key] is None else format(table[key], '.3f')}")
     return f"{', '.join(parts)} (n {table['dice']['n']})"
 
 
@@ -165,11 +170,14 @@ def _segmenter(arguments: argparse.Namespace) -> Segmenter:
 
     if len(arguments.adapter) > 1:
         raise UsageError(f"--adapter is given {len(arguments.adapter)} times: give one")
+    if arguments.text_model is not None and arguments.prompt != "text":
+        raise UsageError("--text-model is given, but no words are: use --prompt text")
     segmenter = Segmenter.from_pretrained(
         arguments.model,
         adapter=arguments.adapter[0] if arguments.adapter else None,
         device=arguments.device,
         precision=arguments.precision,
+        text_model=arguments.text_model,
     )
     spec = segmenter.backbone.spec
     note(

@@ -47,12 +47,7 @@ def add_prompts(parser: argparse.ArgumentParser) -> None:
     )
     prompt("--text", "WORDS", "name the target")
     prompt("--prompts", "JSON", "a file of prompts, each with its own target and frame")
-    group.add_argument(
-        "--text-model",
-        metavar="PATH|hf-hub:NAME",
-        help="image-text model for words that no adapter knows: a folder in open_clip's format, "
-        "such as BiomedCLIP's",
-    )
+    add_text_model(group)
     group.add_argument(
         "--target",
         type=_target,
@@ -66,6 +61,16 @@ def add_prompts(parser: argparse.ArgumentParser) -> None:
         default="voxel",
         help="what --box, --point, --margin and vertices are in: voxels, or millimetres "
         "(default voxel)",
+    )
+
+
+def add_text_model(group: argparse._ArgumentGroup) -> None:
+    """Declare the option that names an image-text model."""
+    group.add_argument(
+        "--text-model",
+        metavar="PATH|hf-hub:NAME",
+        help="image-text model for words that no adapter knows: a folder in open_clip's format, "
+        "such as BiomedCLIP's",
     )
 
 

@@ -165,15 +165,36 @@ def over_propagation(pred: ArrayLike, truth: ArrayLike, axis: int) -> float:
 
 
 def dice_auc(dice_per_click: Sequence[float]) -> float:
-    """Trapezoid over the scores after each click: 4.0 at best for the challenge's five.
+    """Area under the curve of Dice over clicks 1 to N, not normalised: N - 1 at best.
 
-    CVPR 2025 interactive 3D biomedical segmentation challenge (METHODS G).
+    `DSC_AUC` of the CVPR 2025 challenge on interactive 3D biomedical segmentation, whose
+    `CVPR25_iter_eval.py` takes the trapezoid with unit steps over the last five scores, those
+    after a click and not after a box: 4.0 at best. `mean_of_clicks` compares between different N.
+
+    Args:
+        dice_per_click: Dice after click 1, 2, ... N.
+
+    Example:
+        >>> dice_auc([0.0, 0.5, 0.5, 1.0, 1.0])
+        2.5
     """
     return float(trapezoid(np.asarray(dice_per_click, float)))
 
 
 def nsd_auc(nsd_per_click: Sequence[float], dice_per_click: Sequence[float]) -> float:
-    """Trapezoid over the surface scores after each click, 0 where Dice is at most 0.2."""
+    """`NSD_AUC` of the same challenge: surface scores count 0 where Dice is at most 0.2.
+
+    Args:
+        nsd_per_click: Normalised surface Dice after click 1, 2, ... N.
+        dice_per_click: Dice after the same clicks.
+
+    Raises:
+        VolumeError: If there are more of one than of the other.
+
+    Example:
+        >>> nsd_auc([1.0, 1.0, 1.0], [0.2, 0.8, 0.9])
+        1.5
+    """
     if len(nsd_per_click) != len(dice_per_click):
         raise VolumeError(
             f"{len(nsd_per_click)} surface scores and {len(dice_per_click)} Dice scores: "
@@ -181,6 +202,16 @@ def nsd_auc(nsd_per_click: Sequence[float], dice_per_click: Sequence[float]) -> 
         )
     counts = np.asarray(dice_per_click, float) > _NSD_COUNTS_ABOVE_DICE
     return float(trapezoid(np.where(counts, nsd_per_click, 0.0)))
+
+
+def mean_of_clicks(scores_per_click: Sequence[float]) -> float:
+    """Mean of the scores after each click, 1.0 at best whatever their number.
+
+    Example:
+        >>> mean_of_clicks([0.5, 0.75, 1.0])
+        0.75
+    """
+    return float(np.mean(np.asarray(scores_per_click, float)))
 
 
 def noc(dice_per_click: Sequence[float], threshold: float, cap: int) -> int:

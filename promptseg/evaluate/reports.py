@@ -19,6 +19,15 @@ from promptseg.io.atomic import atomic_path
 Row = dict[str, Any]
 KEYS = ("case", "label", "n_slices")
 OTHERS = ("revision_degree", "over_propagation", "seconds", "seconds_per_click", "prompts")
+MEANINGS = {
+    "dice_auc": "trapezoid over Dice after clicks 1 to N, N - 1 at best (DSC_AUC, CVPR 2025 "
+    "interactive 3D biomedical segmentation challenge)",
+    "nsd_auc": "the same of the surface Dice at 2 mm, 0 where Dice is at most 0.2 (NSD_AUC)",
+    "dice_mean_of_clicks": "mean of Dice after clicks 1 to N, 1 at best",
+    "noc85": "clicks to reach Dice 0.85, N if it is not reached",
+    "noc90": "clicks to reach Dice 0.90, N if it is not reached",
+}
+"""What the columns of clicks mean, as summary.json says."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,8 +75,10 @@ class Report:
 
     @property
     def summary(self) -> dict[str, Any]:
-        """Content of `summary.json`; see `summarise`."""
-        return {**summarise(self.rows), "settings": self.settings}
+        """Content of `summary.json`; see `summarise` and, for the columns of clicks, `MEANINGS`."""
+        found = summarise(self.rows)
+        meanings = {"meanings": MEANINGS} if "dice_auc" in found else {}
+        return {**found, **meanings, "settings": self.settings}
 
     def save(self, folder: str | os.PathLike[str], figures: bool = True) -> None:
         """Write `cases.csv`, `summary.json` and, with `figures`, pictures into a folder.

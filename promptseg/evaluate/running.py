@@ -132,10 +132,15 @@ def _row(case: Case, label: int, scores: Sequence[dict[str, float]], settings: S
 def described(segmenter: Segmenter, settings: Settings) -> dict[str, Any]:
     """Settings and model, for the summary."""
     spec = segmenter.backbone.spec
+    active = getattr(getattr(segmenter, "adapters", None), "active", None)
+    words = getattr(segmenter, "text_model", None)
     return {
         **settings.to_dict(),
         "model": spec.name,
         "model_sha256": spec.sha256,
+        "adapter": None if active is None else active.name,
+        "adapter_sha256": None if active is None else active.digest,
+        "text_model": None if words is None else getattr(words, "name", "unnamed"),
         "device": str(segmenter.device),
         "precision": segmenter.precision,
     }

@@ -13,7 +13,7 @@ from promptseg.evaluate.settings import Settings
 
 Scores = dict[str, float]
 QUALITY = ("dice", "jaccard", "nsd_1mm", "nsd_2mm", "hd95_mm", "assd_mm")
-CURVES = ("dice_auc", "nsd_auc", "noc85", "noc90")
+CURVES = ("dice_auc", "nsd_auc", "dice_mean_of_clicks", "noc85", "noc90")
 NSD_TOLERANCE_MM = 2.0
 
 
@@ -57,7 +57,7 @@ def _rival(masks: Sequence[Mask | None], played: Played, settings: Settings) -> 
 
 
 def click_scores(masks: Sequence[Mask], played: Played, settings: Settings) -> Scores:
-    """Dice after every click, areas under the curves and clicks to reach 0.85 and 0.90.
+    """Dice after every click, areas under the curves, their mean, clicks to 0.85 and 0.90.
 
     A perfect answer ends an interaction; its score then stands for the clicks not made.
     """
@@ -77,6 +77,7 @@ def click_scores(masks: Sequence[Mask], played: Played, settings: Settings) -> S
         **named,
         "dice_auc": metrics.dice_auc(dices),
         "nsd_auc": metrics.nsd_auc(surfaces, dices),
+        "dice_mean_of_clicks": metrics.mean_of_clicks(dices),
         "noc85": metrics.noc(dices, 0.85, settings.clicks),
         "noc90": metrics.noc(dices, 0.90, settings.clicks),
     }

@@ -13,7 +13,7 @@ from promptseg.errors import FormatError
 from promptseg.evaluate.figures import _apart
 from promptseg.evaluate.reports import Report, ordered_columns, spread, summarise
 from promptseg.evaluate.running import run
-from promptseg.evaluate.scores import QUALITY, finite_mean
+from promptseg.evaluate.scores import CURVES, QUALITY, finite_mean
 from promptseg.evaluate.settings import Settings
 
 
@@ -61,7 +61,7 @@ class TestFiles:
                 assert table[name]["std"] == pytest.approx(np.std(found))
             curve = [np.mean(values(rows, f"dice_click_{n}", label)) for n in (1, 2, 3)]
             assert table["dice_per_click"] == pytest.approx(curve)
-            for name in ("dice_auc", "nsd_auc", "noc85", "noc90"):
+            for name in CURVES:
                 assert table[name] == pytest.approx(np.mean(values(rows, name, label)))
 
     def test_dice_is_the_one_after_the_last_click(self, folder):
@@ -69,6 +69,12 @@ class TestFiles:
             assert row["dice"] == row["dice_click_3"]
             curve = [float(row[f"dice_click_{n}"]) for n in (1, 2, 3)]
             assert float(row["dice_auc"]) == pytest.approx(np.trapezoid(curve))
+            assert float(row["dice_mean_of_clicks"]) == pytest.approx(np.mean(curve))
+
+    def test_the_summary_says_what_the_columns_of_clicks_mean(self, folder):
+        meanings = json.loads((folder / "summary.json").read_text())["meanings"]
+        assert set(meanings) == set(CURVES)
+        assert "N - 1 at best" in meanings["dice_auc"]
 
     def test_baselines_have_tables_too(self, folder):
         rows = read_csv(folder / "cases.csv")
