@@ -7,8 +7,6 @@ from dataclasses import replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from promptseg.consistency import Consistency
 from promptseg.embeddings import Progress, SliceEncoder
 from promptseg.engine import Answered, Engine, Painted, Timings, paint, probabilities
@@ -166,14 +164,3 @@ def cut_anew(
         painted.labels, shares, engine.encoder.data, clicks, engine.spacing, bounds=bounds
     )
     return replace(painted, labels=labels)
-
-
-def bounding_box(mask: np.ndarray) -> tuple[slice, slice, slice] | None:
-    """Slices around the true voxels of an (I, J, K) mask; None if there are none."""
-    if not mask.any():
-        return None
-    sides = []
-    for axis in range(3):
-        filled = np.flatnonzero(mask.any(tuple(a for a in range(3) if a != axis)))
-        sides.append(slice(int(filled[0]), int(filled[-1]) + 1))
-    return sides[0], sides[1], sides[2]

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from promptseg.ahead import prepare_refinement
-from promptseg.answering import Answerer, ask, bounding_box, with_margin_maps
+from promptseg.answering import Answerer, ask, with_margin_maps
 from promptseg.candidates import Candidate
 from promptseg.consistency import Consistency
 from promptseg.embeddings import Progress
 from promptseg.engine import Answered, Engine, Timings
-from promptseg.errors import PromptError
+from promptseg.errors import PromptError, VolumeError
 from promptseg.history import History
 from promptseg.intensity import choose_window
 from promptseg.prompts import Prompt, PromptSet, Text
@@ -25,7 +25,7 @@ from promptseg.propagation import StopRules
 from promptseg.slice_prompts import BOTH, CORRECTION, REFINE, sort_prompts
 from promptseg.slicing import choose_axis, resolve_axis
 from promptseg.uncertainty import Asked, Question, Sources, Suggestion
-from promptseg.volume import Segmentation, Volume
+from promptseg.volume import Segmentation, Volume, bounding_slices
 
 if TYPE_CHECKING:
     from promptseg.segmenter import Segmenter
@@ -52,10 +52,10 @@ class Session:
     Attributes:
         rules: When a propagation stops, None for the rules that measured best; to be set before
             the first answer.
-        changed: Box around the voxels that the latest answer changed; None if it changed none.
+        changed: (3,) slices around the voxels that the latest answer changed; None if none did.
 
     Raises:
-        VolumeError: If the window is unknown.
+        VolumeError: If the window is unknown, or `volume` is no Volume.
         PromptError: If the axis is unknown.
 
     Example:
@@ -75,6 +75,11 @@ class Session:
         window: str | None = "auto",
         consistency: str = "auto",
     ) -> None:
+        if not isinstance(volume, Volume):
+            raise VolumeError(
+                f"volume is a {type(volume).__name__}: give what promptseg.read returns, or make "
+                "Volume(data, affine) of an array"
+            )
         self.segmenter, self.volume = segmenter, volume
         self.wanted_axis, self.wanted_window, self.wanted_consistency = axis, window, consistency
         active = segmenter.adapters.active
@@ -82,7 +87,7 @@ class Session:
             window = active.info.window if window in ("auto", None) else window
         self.window = choose_window(volume, window)
         self.rules: StopRules | None = None
-        self.changed: tuple[slice, slice, slice] | None = None
+        self.changed: tuple[slice, ...] | None = None
         self._axis = axis if axis == "auto" else resolve_axis(axis, volume.affine)
         self._history = History()
         self._answerer = Answerer(segmenter, volume, self.window, Consistency.named(consistency))
@@ -296,7 +301,7 @@ class Session:
 
     def _keep(self, result: Segmentation, asked: Asked | None) -> Segmentation:
         before = np.zeros_like(result.data) if self._result is None else self._result.data
-        self.changed = bounding_box(before != result.data)
+        self.changed = bounding_slices(before != result.data)
         self._result, self._asked = result, asked
         return result
 

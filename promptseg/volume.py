@@ -37,6 +37,12 @@ class Volume:
     Raises:
         VolumeError: not 3D, not real numbers, NaN or infinite voxels, zero or NaN spacing,
             or an affine that cannot be inverted.
+
+    Example:
+        >>> import numpy as np
+        >>> from promptseg import Volume
+        >>> Volume(np.zeros((64, 48, 20), np.int16), np.diag([0.8, 0.8, 3, 1]), "MR")
+        Volume(64 x 48 x 20 voxels of 0.8 x 0.8 x 3 mm, int16, MR)
     """
 
     data: np.ndarray
@@ -106,6 +112,14 @@ class Segmentation:
 
     Raises:
         VolumeError: the labels are not integers or not 3D, or a grid does not match.
+
+    Example:
+        >>> import numpy as np
+        >>> from promptseg import Segmentation
+        >>> labels = np.zeros((64, 48, 20), np.uint8)
+        >>> labels[10:20, 10:20, 5:15] = 2
+        >>> round(Segmentation(labels, np.diag([1, 1, 3, 1])).volume_ml(2), 3)
+        3.0
     """
 
     data: np.ndarray
@@ -192,6 +206,23 @@ def anatomical_axes(affine: np.ndarray) -> tuple[int, int, int]:
         key=lambda axes: round(sum(cosines[row, axis] for row, axis in enumerate(axes)), 6),
     )
     return r, a, s
+
+
+def bounding_slices(mask: np.ndarray) -> tuple[slice, ...] | None:
+    """Slices around the true elements of a mask, one for each axis; None if there are none.
+
+    Example:
+        >>> import numpy as np
+        >>> bounding_slices(np.eye(4, 6) > 0)
+        (slice(0, 4, None), slice(0, 4, None))
+    """
+    sides = []
+    for axis in range(mask.ndim):
+        hit = np.flatnonzero(mask.any(tuple(a for a in range(mask.ndim) if a != axis)))
+        if hit.size == 0:
+            return None
+        sides.append(slice(int(hit[0]), int(hit[-1]) + 1))
+    return tuple(sides)
 
 
 def guess_modality(data: np.ndarray) -> Modality:

@@ -3,11 +3,11 @@ import pytest
 from support import BrightRegion, bright_volume, dice, discs, filled, segmenter, tiny_default
 
 import promptseg as ps
-from promptseg.answering import bounding_box
 from promptseg.embeddings import EmbeddingCache
 from promptseg.errors import PromptError, VolumeError
 from promptseg.prompts import Box, Mask, Point, PromptSet, Scribble, Text
 from promptseg.slice_prompts import CORRECTION
+from promptseg.volume import bounding_slices
 
 SHAPE = (40, 44, 24)
 ONE = discs(SHAPE, 2, dict.fromkeys(range(4, 20), (12, 20, 5)))
@@ -429,7 +429,7 @@ class TestChanged:
         running = session()
         running.add(BOX)
         running.propagate()
-        assert running.changed == bounding_box(ONE)
+        assert running.changed == bounding_slices(ONE)
 
     def test_correction_changes_where_it_differs(self):
         running = session(ONE | TWO)
@@ -437,7 +437,7 @@ class TestChanged:
         before = running.propagate().data
         running.add(WRONG)
         after = running.propagate().data
-        assert running.changed == bounding_box(before != after)
+        assert running.changed == bounding_slices(before != after)
         outside = np.ones(SHAPE, bool)
         outside[running.changed] = False
         np.testing.assert_array_equal(before[outside], after[outside])
@@ -452,8 +452,8 @@ class TestChanged:
     def test_bounds_are_tight(self):
         mask = np.zeros((9, 8, 7), bool)
         mask[2, 3, 4] = mask[6, 3, 5] = True
-        assert bounding_box(mask) == (slice(2, 7), slice(3, 4), slice(4, 6))
-        assert bounding_box(np.zeros((2, 2, 2), bool)) is None
+        assert bounding_slices(mask) == (slice(2, 7), slice(3, 4), slice(4, 6))
+        assert bounding_slices(np.zeros((2, 2, 2), bool)) is None
 
 
 class TestSharedCache:

@@ -31,6 +31,7 @@ _MARGIN = 2
 
 def run_sample(arguments: argparse.Namespace) -> int:
     """Make the CT, segment one organ from one box on its middle slice, compare and draw."""
+    from promptseg.evaluate.metrics import dice
     from promptseg.phantom import abdomen_phantom
     from promptseg.prompts import PromptSet
 
@@ -43,12 +44,12 @@ def run_sample(arguments: argparse.Namespace) -> int:
     volume = replace(volume, source=paths["image"])
     done = run_job(volume, PromptSet([box]), choices_of(arguments))
     done = replace(done, result=replace(done.result, labels={1: ORGAN}))
-    dice = overlap(done.result.mask(1), known)
+    agreement = dice(done.result.mask(1), known)
     manifest = _write(done, known, paths)
     if arguments.json:
-        print_json({**manifest, "dice": dice})
+        print_json({**manifest, "dice": agreement})
     else:
-        _show(done, box, dice, paths)
+        _show(done, box, agreement, paths)
     return 0
 
 
@@ -69,12 +70,6 @@ def middle_box(mask: np.ndarray) -> Box:
         middle + 1,
     )
     return Box(low, high)
-
-
-def overlap(found: np.ndarray, known: np.ndarray) -> float:
-    """Dice coefficient of two bool masks; 1 if both are empty."""
-    total = int(found.sum()) + int(known.sum())
-    return 2 * int((found & known).sum()) / total if total else 1.0
 
 
 def _write(done: Run, known: np.ndarray, paths: dict[str, Path]) -> dict[str, Any]:

@@ -88,6 +88,12 @@ def evaluate(
         FormatError: Files are missing, unmatched or unreadable; every fault is listed.
         VolumeError: Grids differ or a label is absent; every fault is listed.
         PromptError: An option is out of range, or the model cannot use the protocol's prompts.
+
+    Example:
+        >>> import promptseg as ps
+        >>> segmenter = ps.Segmenter.from_pretrained("default")  # doctest: +SKIP
+        >>> report = ps.evaluate(segmenter, "images", "labels", dims="3d")  # doctest: +SKIP
+        >>> report.summary["dice"]["mean"], report.summary["dice_per_click"]  # doctest: +SKIP
     """
     from promptseg.evaluate.cohort import load_cases
     from promptseg.evaluate.running import opened, run

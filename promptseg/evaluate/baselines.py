@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.segmentation import random_walker
 
-from promptseg.evaluate.clicks import Mask, bounding_slices
+from promptseg.evaluate.clicks import Mask
 from promptseg.refine import plain_graph_cut
+from promptseg.volume import bounding_slices
 
 Corners = tuple[tuple[int, ...], tuple[int, ...]]
 CORE = 0.6

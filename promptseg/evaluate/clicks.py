@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from promptseg.volume import bounding_slices
+
 Mask = NDArray[np.bool_]
 _TIE = 1e-6
 
@@ -64,14 +66,3 @@ def deepest(region: Mask, spacing: Sequence[float], rng: np.random.Generator) ->
     candidates = np.argwhere(depth >= depth.max() - _TIE) - 1
     chosen = candidates[int(rng.integers(len(candidates)))]
     return tuple(int(c) + side.start for c, side in zip(chosen, box, strict=True))
-
-
-def bounding_slices(region: Mask) -> tuple[slice, ...] | None:
-    """Slices around the true elements; None if there are none."""
-    sides = []
-    for axis in range(region.ndim):
-        hit = np.flatnonzero(region.any(tuple(a for a in range(region.ndim) if a != axis)))
-        if hit.size == 0:
-            return None
-        sides.append(slice(int(hit[0]), int(hit[-1]) + 1))
-    return tuple(sides)

@@ -9,11 +9,12 @@ from scipy import ndimage
 
 from promptseg.errors import PromptError
 from promptseg.evaluate import users
-from promptseg.evaluate.clicks import Mask, bounding_slices, deepest, largest_component
+from promptseg.evaluate.clicks import Mask, deepest, largest_component
 from promptseg.evaluate.settings import Settings
 from promptseg.evaluate.tasks import Task, on_slice
 from promptseg.prompts import Box, MarginPoints, Point, Prompt, Scribble, Text
 from promptseg.slicing import in_plane, take_slice
+from promptseg.volume import bounding_slices
 
 _INSET = 2.5
 _ROOM = 0.5

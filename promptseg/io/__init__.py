@@ -49,6 +49,11 @@ def read(path: str | os.PathLike[str], max_bytes: int = DEFAULT_MAX_BYTES) -> Vo
     Raises:
         FormatError: the file is missing, damaged or of an unknown format.
         VolumeError: it is no usable 3D image.
+
+    Example:
+        >>> import promptseg as ps
+        >>> ps.read("ct.nii.gz")  # doctest: +SKIP
+        Volume(512 x 512 x 88 voxels of 0.7 x 0.7 x 1.25 mm, int16, CT)
     """
     path = Path(path)
     module = import_module(_by_suffix(path, "read").module)
@@ -67,6 +72,15 @@ def write(
 
     Raises:
         FormatError: the format is unknown or the file cannot be written.
+
+    Example:
+        >>> import numpy as np, tempfile
+        >>> import promptseg as ps
+        >>> labels = ps.Segmentation(np.ones((8, 8, 4), np.uint8), np.eye(4))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     ps.write(labels, f"{folder}/mask.nii.gz")
+        ...     ps.read(f"{folder}/mask.nii.gz").shape
+        (8, 8, 4)
     """
     path = Path(path)
     if format is None:
@@ -88,4 +102,7 @@ def _by_suffix(path: Path, action: str) -> Format:
     if action == "read" and not os.path.exists(path):
         raise FormatError(f"{path}: no such file")
     kind = "a folder" if os.path.isdir(path) else "not a known format"
-    raise FormatError(f"{path}: cannot {action}, it is {kind}: use a file ending in {known}")
+    advice = f"use a file ending in {known}"
+    if action == "read":
+        advice += "; convert DICOM and others first, for example with dcm2niix"
+    raise FormatError(f"{path}: cannot {action}, it is {kind}: {advice}")

@@ -88,6 +88,5 @@ def _turned(
 
 
 ROWS, COLUMNS = View(mirror=(0,)), View(mirror=(1,))
-LARGER, BRIGHTER = View(zoom=0.87), View(gamma=0.8)
-SMALLER, DARKER = View(zoom=1.2), View(gamma=1.25)
+SMALLER, BRIGHTER = View(zoom=1.2), View(gamma=0.8)
 VIEWS = (ROWS, COLUMNS, SMALLER, BRIGHTER)
