@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,8 +11,10 @@ from torch import Tensor
 from promptseg.decoding import Request, SliceMask
 from promptseg.engine import Answered, Engine, probabilities
 from promptseg.errors import PromptError
+from promptseg.lone_click import Meaning
 from promptseg.prompts import PromptSet
 from promptseg.slice_prompts import sort_prompts
+from promptseg.slicing import take_slice
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +50,11 @@ def candidates(
     if not places or group is None:
         raise PromptError(f"target {target} has no prompt that says where it is")
     index, place = places[0]
+    meant = engine.meanings(index, place)
+    if meant:
+        first = group.answers[target][index]
+        answer = Candidate(_painted(group, index, first.logits, engine.shape), first.quality)
+        return [answer, *_others(meant[1:], answer, engine, index)]
     pixels = place.to_pixels(group.frame, index, engine.encoder.backbone.spec.mask_size)
     found = engine.decoder.candidates(group.frame, [Request(index, pixels, True, place.concept)])
     ordered = found.quality[0].argsort(descending=True).tolist()
@@ -57,6 +64,18 @@ def candidates(
         )
         for n in ordered
     ]
+
+
+def _others(
+    meant: Sequence[Meaning], answer: Candidate, engine: Engine, index: int
+) -> Iterator[Candidate]:
+    """What else a click could mean; no quality is above that of a more trusted candidate."""
+    quality = answer.quality
+    for meaning in meant:
+        mask = np.zeros(engine.shape, bool)
+        take_slice(mask, engine.axis, index)[:] = meaning.mask
+        quality = min(quality, meaning.quality)
+        yield Candidate(mask, quality)
 
 
 def _painted(

@@ -120,10 +120,15 @@ class SliceDecoder:
             frame: The view of the volume.
             requests: At least one; all with a token or all without.
         """
+        return self.candidates_in([(frame, request) for request in requests])
+
+    def candidates_in(self, asked: Sequence[tuple[Frame, Request]]) -> Decoded:
+        """The same of requests that are each seen in a view of its own."""
         parts = []
-        for start in range(0, len(requests), self.batch_size):
-            chunk = [replace(r, ambiguous=True) for r in requests[start : start + self.batch_size]]
-            parts.append(self._forward(self.encoder.embed(frame, [r.index for r in chunk]), chunk))
+        for start in range(0, len(asked), self.batch_size):
+            chunk = asked[start : start + self.batch_size]
+            embedding = self.encoder.embed_views([(frame, r.index) for frame, r in chunk])
+            parts.append(self._forward(embedding, [replace(r, ambiguous=True) for _, r in chunk]))
         return Decoded(torch.cat([p.logits for p in parts]), torch.cat([p.quality for p in parts]))
 
     @torch.inference_mode()

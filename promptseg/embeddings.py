@@ -11,6 +11,8 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Literal
 
@@ -276,40 +278,51 @@ class SliceEncoder:
             indices: B slice numbers along the frame's axis, repeats allowed.
             progress: Called with "encode", slices done, slices to do.
         """
-        found = {i: self.cache.get(self.key(frame, i)) for i in dict.fromkeys(indices)}
-        wanted = [i for i, embedding in found.items() if embedding is None]
+        return self.embed_views([(frame, index) for index in indices], progress)
+
+    def embed_views(
+        self, places: Sequence[tuple[Frame, int]], progress: Progress | None = None
+    ) -> Embedding:
+        """The same of B (frame, slice) pairs, also of several frames in one batch."""
+        found = {place: self.cache.get(self.key(*place)) for place in dict.fromkeys(places)}
+        wanted = [place for place, embedding in found.items() if embedding is None]
         done = 0
         while done < len(wanted):
             chunk = wanted[done : done + self.batch_size]
-            encoded = self._encode(frame, chunk)
-            for row, index in enumerate(chunk[: len(encoded)]):
+            encoded = self._encode(chunk)
+            for row, place in enumerate(chunk[: len(encoded)]):
                 one = Embedding(tuple(f.clone() for f in encoded[row].features))
-                found[index] = one
-                self.cache.put(self.key(frame, index), one)
+                found[place] = one
+                self.cache.put(self.key(*place), one)
             done += len(encoded)
             self.encoded += len(encoded)
             if progress is not None:
                 progress("encode", done, len(wanted))
-        return Embedding.cat([found[i].to(self.device) for i in indices])  # type: ignore[union-attr]
+        return Embedding.cat([found[place].to(self.device) for place in places])  # type: ignore[union-attr]
 
-    def _encode(self, frame: Frame, indices: Sequence[int]) -> Embedding:
-        """Encode as many of `indices`, from the front, as fit into memory."""
+    def _encode(self, places: Sequence[tuple[Frame, int]]) -> Embedding:
+        """Encode as many of `places`, from the front, as fit into memory."""
         while True:
             try:
-                images = frame.extract(self.data, indices, self.backbone.spec.context)
-                return self._forward(images)
+                return self._forward(self._images(places))
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error):
                     raise
-                if len(indices) == 1:
+                if len(places) == 1:
                     raise PromptsegError(
                         "one slice does not fit into memory: use a smaller model or the CPU"
                     ) from error
-                indices = indices[: len(indices) // 2]
-                self.batch_size = len(indices)
+                places = places[: len(places) // 2]
+                self.batch_size = len(places)
                 logger.warning("out of memory: going on with batches of %d", self.batch_size)
                 if self.device.type == "cuda":
                     torch.cuda.empty_cache()
+
+    def _images(self, places: Sequence[tuple[Frame, int]]) -> Tensor:
+        context = self.backbone.spec.context
+        runs = [(frame, list(run)) for frame, run in groupby(places, key=itemgetter(0))]
+        parts = [f.extract(self.data, [index for _, index in run], context) for f, run in runs]
+        return torch.cat(parts)
 
     @torch.inference_mode()
     def _forward(self, images: Tensor) -> Embedding:

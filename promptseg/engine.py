@@ -20,17 +20,20 @@ from promptseg.crossing import Crossing, cross
 from promptseg.decoding import SliceDecoder, SliceMask
 from promptseg.embeddings import Progress, SliceEncoder
 from promptseg.errors import PromptError
+from promptseg.greyness import without_odd_greys
 from promptseg.guiding import Guide
+from promptseg.lone_click import Meaning, meanings, plane_mask
 from promptseg.prompts import PromptSet
 from promptseg.propagation import ABSENT_LOGIT, Propagator, StopRules
 from promptseg.roi import choose_region, frame_of, group_regions, touches_edge, whole_slice
 from promptseg.slice_prompts import SlicePrompts, sort_prompts, target_limits
-from promptseg.slicing import Frame, Region, in_plane, take_slice
+from promptseg.slicing import Frame, Region, take_slice
 from promptseg.spanning import Span, span_of, spanned
 
 GROWTH = 1.5
 GROWTHS = 3
 CROSSINGS = 8
+CLICKS = 64
 SURE, MISSED_SHARE = 0.97, 0.25
 CERTAIN_LOGIT = 60.0
 Answers = dict[int, dict[int, SliceMask]]
@@ -85,6 +88,7 @@ class Engine:
         self._spans: dict[int, tuple[Span, np.ndarray]] = {}
         self.cut: list[int] = []
         self._regions: dict[tuple[str, ...], Region] = {}
+        self._meanings: dict[str, list[Meaning]] = {}
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -123,6 +127,8 @@ class Engine:
             for index, place in by_target.get(target, {}).items():
                 place.dense = take_slice(volume, self.axis, index)
         check_starts(prompts, by_target)
+        for slices in by_target.values():
+            self._guess(slices)
         limits = target_limits(prompts, self.axis, self.shape[self.axis])
         if views is None:
             regions = {target: self._region(slices) for target, slices in by_target.items()}
@@ -153,6 +159,29 @@ class Engine:
         volume = np.zeros(self.shape, np.float32)
         volume[bound] = known[1]
         return volume
+
+    def meanings(self, index: int, click: SlicePrompts) -> list[Meaning]:
+        """What a click could mean, the likeliest first; nothing is computed twice.
+
+        Empty for other prompts, and for a network that always sees the whole slice.
+        """
+        if not (click.lone and self.encoder.backbone.spec.crop):
+            return []
+        key = f"{index}:{replace(click, guess=None).signature()}"
+        if key not in self._meanings:
+            while len(self._meanings) >= CLICKS:
+                self._meanings.pop(next(iter(self._meanings)))
+            plain = replace(click, guess=None)
+            self._meanings[key] = meanings(self.decoder, self.axis, self.spacing, index, plain)
+        return self._meanings[key]
+
+    def _guess(self, prompted: dict[int, SlicePrompts]) -> None:
+        """Where a target has nothing but lone clicks, say what each most likely means."""
+        firsts = {i: p.without_corrections() or p for i, p in prompted.items() if p.starts}
+        if all(first.lone for first in firsts.values()):
+            for index, first in firsts.items():
+                found = self.meanings(index, first)
+                prompted[index].guess = found[0].mask if found else None
 
     def _region(self, prompted: dict[int, SlicePrompts]) -> Region:
         starting = {i: p.without_corrections() or p for i, p in prompted.items() if p.starts}
@@ -192,9 +221,19 @@ class Engine:
             propagator = self._propagator(region, progress)
         self.cut = sorted({*self.cut, *cut})
         if propagate and self.consistency.clean:
-            apart = self.spacing[self.axis]
-            answers = {t: cleaned(a, by_target.get(t, {}), apart) for t, a in answers.items()}
+            answers = self._cleaned(propagator, by_target, answers)
         return Answered(propagator.frame, answers)
+
+    def _cleaned(self, propagator: Propagator, by_target: ByTarget, answers: Answers) -> Answers:
+        """Answers without rims that look unlike the target, stray parts and cavities."""
+        first, apart = answer_starts(propagator, by_target), self.spacing[self.axis]
+        found = {}
+        for target, masks in answers.items():
+            kept = by_target.get(target, {})
+            known = first.get(target, {})
+            greys = propagator.greys([*masks, *known])
+            found[target] = cleaned(without_odd_greys(masks, known, greys, kept), kept, apart)
+        return found
 
     def _cut(self, frame: Frame, answers: Answers) -> list[int]:
         """Targets that reach an edge of a view that could be wider."""
@@ -236,7 +275,7 @@ class Engine:
         limits: dict[int, tuple[int, int]],
     ) -> Guide | None:
         frame, side = propagator.frame, propagator.spec.mask_size
-        known = {i: whole_mask(frame, mask, self.shape) for i, mask in first.items()}
+        known = {i: whole_mask(frame, mask) for i, mask in first.items()}
         name = f"{known_digest(known)} {frame.region} {limits[target]}"
         if name not in self._crossings:
             while len(self._crossings) >= CROSSINGS:
@@ -303,15 +342,9 @@ class Engine:
         return self._propagators[frame]
 
 
-def whole_mask(frame: Frame, mask: SliceMask, shape: tuple[int, int, int]) -> np.ndarray:
+def whole_mask(frame: Frame, mask: SliceMask) -> np.ndarray:
     """(H, W) bool of an answer on its whole slice."""
-    if mask.given is not None:
-        return mask.given
-    rows, cols = in_plane(frame.axis)
-    plane = np.zeros((shape[rows], shape[cols]), bool)
-    image, region = frame.paste_slices()
-    plane[image] = frame.restore(mask.logits[None])[0].numpy()[region] > 0
-    return plane
+    return plane_mask(frame, mask.logits) if mask.given is None else mask.given
 
 
 def logit_volume(

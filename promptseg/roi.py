@@ -77,8 +77,9 @@ def choose_region(
     """Region of interest of one target from its prompted slices.
 
     A network trained on whole slices gets the whole slice. A box or a mask says how large the
-    target is. Clicks and strokes do not: the first prompted slice is answered at several zooms
-    and the most trusted answer that fits into its view decides.
+    target is, and so does the guess at what a lone click means (`promptseg.lone_click`). Clicks
+    and strokes do not: the first prompted slice is answered at several zooms and the most trusted
+    answer that fits into its view decides.
 
     Args:
         decoder: Answers the trial views.
@@ -94,7 +95,8 @@ def choose_region(
     region = extents[0]
     for extent in extents[1:]:
         region = region.union(extent)
-    if any(p.box is not None or p.mask is not None for p in prompted.values()):
+    sized = (known for p in prompted.values() for known in (p.box, p.mask, p.guess))
+    if any(known is not None for known in sized):
         return squared(region, axis, spacing, MARGIN)
     index, prompts = next((i, p) for i, p in prompted.items() if p.starts)
     found = zoom_search(decoder, axis, spacing, index, prompts)

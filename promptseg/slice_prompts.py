@@ -33,6 +33,7 @@ class SlicePrompts:
         concept: (C,) token that names the target, None for "whatever is prompted".
         dense: (H, W) map in [0, 1] of where the target is, for networks trained with one.
         late: Strokes like `strokes` that were drawn on an earlier answer, to correct it.
+        guess: (H, W) bool mask that a lone click most likely means; the network is told of it.
     """
 
     points: list[tuple[float, ...]] = field(default_factory=list)
@@ -44,6 +45,7 @@ class SlicePrompts:
     concept: torch.Tensor | None = None
     dense: np.ndarray | None = None
     late: tuple[list[np.ndarray], list[np.ndarray]] = field(default_factory=lambda: ([], []))
+    guess: np.ndarray | None = None
 
     @property
     def starts(self) -> bool:
@@ -61,7 +63,12 @@ class SlicePrompts:
 
     @property
     def ambiguous(self) -> bool:
-        """True for a single click and nothing else."""
+        """True for a single click of which nothing else is known."""
+        return self.lone and self.guess is None
+
+    @property
+    def lone(self) -> bool:
+        """True for a single click and nothing else from the user."""
         alone = self.box is None and self.mask is None and not self._strokes
         return alone and self.labels == [1]
 
@@ -93,7 +100,8 @@ class SlicePrompts:
         mask = None if self.mask is None else np.packbits(self.mask).tobytes().hex()
         named = None if self.concept is None else self.concept.cpu().numpy().tobytes().hex()
         dense = None if self.dense is None else self.dense.tobytes()
-        given = self.points, self.labels, self.correction, self.box, strokes, mask, named
+        guess = None if self.guess is None else np.packbits(self.guess).tobytes().hex()
+        given = self.points, self.labels, self.correction, self.box, strokes, mask, named, guess
         return repr((*given, None if dense is None else hashlib.sha256(dense).hexdigest()))
 
     def extent(self, axis: int) -> Region | None:
@@ -109,9 +117,10 @@ class SlicePrompts:
                 np.array(self.box[0])[[rows, cols]],
                 np.array(self.box[1])[[rows, cols]] - 1,
             ]
-        if self.mask is not None and self.mask.any():
-            inside = np.argwhere(self.mask)
-            corners += [inside.min(0), inside.max(0)]
+        for plane in (self.mask, self.guess):
+            if plane is not None and plane.any():
+                inside = np.argwhere(plane)
+                corners += [inside.min(0), inside.max(0)]
         if not corners:
             return None
         low = np.floor(np.min(corners, 0) + 0.5).astype(int)
@@ -122,9 +131,9 @@ class SlicePrompts:
         """The same in pixels of a frame's square input."""
         points = frame.to_pixels(np.array(self.points).reshape(-1, 3))
         box = None if self.box is None else torch.from_numpy(frame.box_to_pixels(*self.box)).float()
-        mask = None
-        if self.mask is not None:
-            mask = (frame.project(self.mask, mask_size) * 2 - 1) * GIVEN_MASK_LOGIT
+        known, mask = self.guess if self.lone else self.mask, None
+        if known is not None:
+            mask = (frame.project(known, mask_size) * 2 - 1) * GIVEN_MASK_LOGIT
         return PixelPrompts(
             torch.from_numpy(points).float(),
             torch.tensor(self.labels, dtype=torch.long),

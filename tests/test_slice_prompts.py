@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -160,6 +162,27 @@ class TestWhatWasSaid:
             points=[(1, 1, 1)], labels=[1], correction=[False], box=((0, 0, 0), (2, 2, 1))
         ).ambiguous
         assert not SlicePrompts(points=[(1, 1, 1)], labels=[0], correction=[True]).ambiguous
+
+    def test_a_guess_makes_a_lone_click_clear(self):
+        guess = np.zeros((32, 32), bool)
+        guess[4:12, 6:20] = True
+        click = SlicePrompts(points=[(8, 8, 1)], labels=[1], correction=[False], guess=guess)
+        frame = Frame(2, Region((0, 32), (0, 32)), (32, 32, 4), (1.0, 1.0, 1.0), 32)
+        assert click.lone
+        assert not click.ambiguous
+        assert click.extent(2) == Region((4, 12), (6, 20))
+        told = click.to_pixels(frame, 1, 32).mask
+        np.testing.assert_array_equal(told > 0, guess)
+        assert click.signature() != replace(click, guess=None).signature()
+
+    def test_a_guess_is_not_told_once_the_click_is_corrected(self):
+        guess = np.ones((32, 32), bool)
+        frame = Frame(2, Region((0, 32), (0, 32)), (32, 32, 4), (1.0, 1.0, 1.0), 32)
+        place = SlicePrompts(
+            points=[(8, 8, 1), (9, 9, 1)], labels=[1, 0], correction=[False, True], guess=guess
+        )
+        assert place.to_pixels(frame, 1, 32).mask is None
+        assert place.without_corrections().to_pixels(frame, 1, 32).mask is not None
 
     def test_corrections_can_be_taken_away(self):
         place = SlicePrompts(
