@@ -5,8 +5,9 @@
 Rows: `la` one jittered box on the largest slice of left atrium 57-68; `la20` one every 20 slices;
 `la_adapter` one box with `--adapter`; `acdc` the left ventricle of ACDC 71-80; `tune` and `tune20`
 the same as `la` on six training cases, the only ones on which rules may be chosen. Every row is
-run with every `--modes`: `auto`, `none`, `vote`, `clean`, `both`, and `none` without single stop
-rules (`no_likeness`, `no_growth`, `no_presence`, `no_stop`). Cases already in the JSON file of
+run with every `--modes`: `auto`, `none`, `vote`, `clean`, `both`, `auto` without the cut beyond
+the outermost prompts (`no_taper`), and `none` without single stop rules (`no_likeness`,
+`no_growth`, `no_presence`, `no_stop`). Cases already in the JSON file of
 `--out` with the same weights are not run again.
 
 Over-propagation is the share of the organ's volume that is marked on slices beyond its ends;
@@ -41,6 +42,7 @@ TUNING = (3, 12, 22, 34, 45, 53)
 EVERY = 20
 STRICT = StopRules()
 RULES = {
+    "no_taper": replace(STRICT, taper=False),
     "no_likeness": replace(STRICT, likeness=-1.0),
     "no_growth": replace(STRICT, growth=1e9, shrink=0.0, overlap=0.0),
     "no_presence": replace(STRICT, presence=-1.0, quality=-1.0),
@@ -137,7 +139,7 @@ def answered(
     segmenter: Segmenter, task: Task, prompts: list[Prompt], mode: str
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """(I, J, K) bool mask of a mode, and the session's report."""
-    switch = mode if mode in SWITCHES else "none"
+    switch = mode if mode in SWITCHES else "auto" if mode == "no_taper" else "none"
     session = segmenter.session(task.volume, task.axis, task.window, switch)
     session.rules = RULES.get(mode)
     session.add(*prompts)

@@ -7,7 +7,7 @@ lost. Between two anchors the two walks meet, weighted by distance.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -510,6 +510,10 @@ class Propagator:
         )
         shrunk = answer.area / max(int((origin > 0).sum()), 1)
         return min(1.0, alike / max(min(shrunk, 1.0), 0.01) ** 0.25)
+
+    def greys(self, indices: Iterable[int]) -> dict[int, Tensor]:
+        """(m, m) grey values in [0, 1] of slices in the frame."""
+        return {index: self._grey(index) for index in indices}
 
     def _grey(self, index: int) -> Tensor:
         """(m, m) grey values of a slice in the frame, in [0, 1]."""
