@@ -231,8 +231,10 @@ class Engine:
         for target, masks in answers.items():
             kept = by_target.get(target, {})
             known = first.get(target, {})
-            greys = propagator.greys([*masks, *known])
-            found[target] = cleaned(without_odd_greys(masks, known, greys, kept), kept, apart)
+            if len(known) > 1:
+                greys = propagator.greys([*masks, *known])
+                masks = without_odd_greys(masks, known, greys, kept)
+            found[target] = cleaned(masks, kept, apart)
         return found
 
     def _cut(self, frame: Frame, answers: Answers) -> list[int]:
