@@ -4,8 +4,10 @@
     PROMPTSEG_ANATOMY=runs/anatomy_data promptseg finetune adapters/anatomy/recipe.toml -o ...
 
 The CT and the MR number their organs differently, and come in different orientations: every
-volume is written in three, so that the adapter does not learn the way one file lay. With
-`--without ct`, `mr` or `dicom` a volume is left out, to be evaluated on.
+volume is written in the two that NIfTI and DICOM files mostly have, so that the adapter does not
+learn the way one file lay. None is written as in a mirror (such as LAS): on a slice that shows
+nothing but the back, left and right could not be told. With
+`--without ct`, `mr` or `dicom` a volume is left out, for measure.py to measure on.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ SOURCES = {
     "mr": ("mr_small.nii.gz", "mr_small_labels.nii.gz", "mr"),
     "dicom": ("ct_dicom", "ct_dicom_labels.nii.gz", "ct"),
 }
-ORIENTATIONS = ("RAS", "LPS", "LAS")
+ORIENTATIONS = ("RAS", "LPS")
 
 
 def oriented(volume: ps.Volume, axes: str) -> ps.Volume:
@@ -57,37 +59,48 @@ def read_series(folder: Path) -> ps.Volume:
     return ps.Volume(np.ascontiguousarray(data), affine, "CT")
 
 
+def source_of(data: Path, name: str) -> tuple[ps.Volume, ps.Volume]:
+    """Image as its file lies, and labels 1 to 11, of one of `SOURCES`.
+
+    Args:
+        data: Folder totalsegmentator.
+        name: One of `SOURCES`.
+
+    Raises:
+        SystemExit: Image and labels are not on one grid.
+    """
+    image_file, label_file, modality = SOURCES[name]
+    source = data / image_file
+    image = read_series(source) if source.is_dir() else ps.read(source)
+    known = oriented(ps.read(data / label_file), "".join(nib.aff2axcodes(image.affine)))
+    if image.shape != known.shape or not np.allclose(image.affine, known.affine, atol=0.1):
+        raise SystemExit(f"{source} and {label_file} are not on one grid")
+    names = json.loads((data / "labels.json").read_text())
+    number = {organ: int(label) for label, organ in names[modality].items()}
+    labels = np.zeros(known.shape, np.uint8)
+    for n, organ in enumerate(ORGANS, start=1):
+        labels[known.data == number[organ]] = n
+    return image, replace(known, data=labels)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Write images and labels."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path, help="folder totalsegmentator")
     parser.add_argument("out", type=Path)
     parser.add_argument("--without", choices=SOURCES, action="append", default=[])
-    parser.add_argument("--only", choices=SOURCES, help="one volume, as it lies, to evaluate on")
     options = parser.parse_args(arguments)
-    names = json.loads((options.data / "labels.json").read_text())
     for folder in ("images", "labels"):
         (options.out / folder).mkdir(parents=True, exist_ok=True)
-    chosen = [options.only] if options.only else [n for n in SOURCES if n not in options.without]
-    for name in chosen:
-        image_file, label_file, modality = SOURCES[name]
-        source, known = options.data / image_file, ps.read(options.data / label_file)
-        image = read_series(source) if source.is_dir() else ps.read(source)
-        image = oriented(image, "".join(nib.aff2axcodes(known.affine)))
-        if image.shape != known.shape or not np.allclose(image.affine, known.affine, atol=0.1):
-            raise SystemExit(f"{source} and {label_file} are not on one grid")
-        number = {organ: int(label) for label, organ in names[modality].items()}
-        labels = np.zeros(known.shape, np.uint8)
-        for n, organ in enumerate(ORGANS, start=1):
-            labels[known.data == number[organ]] = n
-        both = image, replace(known, data=labels)
-        for axes in (None,) if options.only else ORIENTATIONS:
-            target = f"{name}_{(axes or 'native').lower()}.nii.gz"
+    for name in (n for n in SOURCES if n not in options.without):
+        both = source_of(options.data, name)
+        for axes in ORIENTATIONS:
             for folder, volume in zip(("images", "labels"), both, strict=True):
-                turned = volume if axes is None else oriented(volume, axes)
-                ps.write(turned, options.out / folder / target)
-        print(name, image.shape, image.modality, [int((labels == n + 1).sum())
-                                                  for n in range(len(ORGANS))])  # fmt: skip
+                target = f"{name}_{axes.lower()}.nii.gz"
+                ps.write(oriented(volume, axes), options.out / folder / target)
+        image, labels = both
+        counts = [int((labels.data == n + 1).sum()) for n in range(len(ORGANS))]
+        print(name, image.shape, image.modality, counts)
 
 
 if __name__ == "__main__":

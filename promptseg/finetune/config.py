@@ -65,6 +65,7 @@ class FinetuneConfig:
     rslora: bool = option(False, "scale by alpha / sqrt(rank)")
     loss: str = option("dice+3*cross_entropy", "names joined by +, each with a factor if wanted")
     unprompted: float = option(0.5, "weight of segmenting with no prompt, 0 to 1")
+    dense: float = option(0.0, "weight of telling labels apart, in the answers and the encoder")
     prompts: int = option(2, "simulated interactions on each slice")
     absent: float = option(0.15, "share of slices without the target")
     whole: float = option(0.25, "share of slices seen whole rather than around the target")
@@ -74,7 +75,9 @@ class FinetuneConfig:
     minutes: float | None = option(None, "training time; give this or steps")
     batch: int = option(8, "slices a step")
     micro_batch: int | None = option(None, "slices at once; empty starts with all, halves on need")
-    rate: float = option(6e-4, "learning rate of LoRA, tokens and decoder")
+    rate: float = option(6e-4, "learning rate; runs of less than 200 steps take a gentler one")
+    token_rate: float = option(1.0, "rate of tokens and words, in multiples of `rate`")
+    spread: float = option(0.02, "how unlike the labels' tokens start; 0.5 tells many labels apart")
     weight_decay: float = option(0.01, "of AdamW")
     warmup: int = option(20, "steps until the full rate")
     average: float = option(0.98, "decay of the moving average that is kept, 0 for none")
@@ -168,6 +171,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "dropout": (0, 0.9),
     "validation_share": (0, 0.9),
     "unprompted": (0, 1),
+    "dense": (0, 100),
     "prompts": (1, 16),
     "absent": (0, 0.9),
     "whole": (0, 1),
@@ -177,6 +181,8 @@ _RANGES: dict[str, tuple[float, float]] = {
     "batch": (1, 4096),
     "micro_batch": (1, 4096),
     "rate": (1e-9, 1),
+    "token_rate": (1e-3, 1e3),
+    "spread": (1e-6, 10),
     "weight_decay": (0, 1),
     "warmup": (0, 10**6),
     "average": (0, 0.99999),

@@ -17,6 +17,7 @@ from promptseg.backbones.base import (
     PromptBatch,
 )
 from promptseg.embeddings import EmbeddingCache, autocast
+from promptseg.errors import FormatError
 from promptseg.finetune.lora import Learner
 from promptseg.finetune.losses import intersection_over_union
 from promptseg.finetune.named_losses import RowLoss
@@ -25,6 +26,7 @@ from promptseg.finetune.views import View
 SCORING, PRESENCE, OTHERS = 1.0, 0.4, 0.1
 NAMED_EVERY = 4
 ASKED_MOST = 4
+RARE = 0.01
 CACHE_BYTES = 2 << 30
 
 
@@ -79,13 +81,20 @@ def rows_of(views: Sequence[View], labels: int, named: bool = False) -> list[Row
 
 
 def asked_of(view: View, labels: int) -> list[int]:
-    """Places of the labels whose tokens are asked of a view: all, or of many its own and others."""
+    """Places of the labels whose tokens are asked of a view: all of a few.
+
+    Of many its own, others that it shows, and at least one that it does not show: most views show
+    few labels, and what is never asked about where it is not would be seen everywhere.
+    """
     if labels <= ASKED_MOST:
         return list(range(labels))
     own = view.places[0] if view.places else view.number % labels
-    step = 1 + view.number // labels % (labels - 1)
-    others = [(own + step + n) % labels for n in range(labels)]
-    return [own, *(place for place in others if place != own)][:ASKED_MOST]
+    shows = (view.masks > 0.5).flatten(1).any(1).tolist()
+    start = view.number // labels
+    others = [(start + n) % labels for n in range(labels) if (start + n) % labels != own]
+    shown = [place for place in others if shows[place]]
+    blank = [place for place in others if not shows[place]]
+    return [own, *shown[: ASKED_MOST - 2], *blank, *shown[ASKED_MOST - 2 :]][:ASKED_MOST]
 
 
 class Objective:
@@ -97,6 +106,7 @@ class Objective:
         loss: Of a mask.
         unprompted: Weight of the tokens' rows; the prompts' rows get the rest.
         precision: `fp32` or `bf16`.
+        dense: Weight of `dense_loss`, and of `apart_loss` among the tokens asked of a view.
     """
 
     def __init__(
@@ -106,8 +116,10 @@ class Objective:
         loss: RowLoss,
         unprompted: float,
         precision: str,
+        dense: float = 0.0,
     ) -> None:
         self.learner, self.loss, self.unprompted = learner, loss, unprompted
+        self.dense = dense
         self.backbones = {backbone.spec.input_size: backbone for backbone in backbones}
         self.precision = precision
         self.device = learner.tokens.device
@@ -130,7 +142,26 @@ class Objective:
             each = counts[rows.views] if rows.prompted else min(masks.shape[1], ASKED_MOST)
             total = total + (losses * share / each).sum()
             parts[_kind(rows)] = float(overlap.mean())
+            if self.dense and not rows.prompted:
+                # The rows of a view follow each other.
+                by_view = (len(views), -1)
+                logits = decoded.logits[:, 0].float().unflatten(0, by_view)
+                apart = apart_loss(logits, target.unflatten(0, by_view))
+                total = total + self.dense * apart.sum()
+        if self.dense:
+            tokens = self.learner.named(range(masks.shape[1]))
+            apart = dense_loss(self._coarse(embedding), tokens, masks)
+            total = total + self.dense * apart.sum()
+            parts["dense_loss"] = float(apart.mean().detach())
         return total, parts
+
+    def _coarse(self, embedding: Embedding) -> Tensor:
+        """The coarsest map with as many channels as a token."""
+        channels = self.learner.tokens.shape[1]
+        maps = [one for one in embedding.features if one.shape[1] == channels]
+        if not maps:
+            raise FormatError("dense is given, but this network has no map to compare tokens with")
+        return min(maps, key=lambda one: one.shape[-1])
 
     def embed(self, views: Sequence[View]) -> Embedding:
         """Embeddings of the views; of a frozen encoder they are computed once."""
@@ -177,6 +208,43 @@ def _kind(rows: Rows) -> str:
     if not rows.prompted:
         return "token_iou"
     return ("named_" if rows.tokens else "") + ("click_iou" if rows.ambiguous else "prompt_iou")
+
+
+def dense_loss(features: Tensor, tokens: Tensor, masks: Tensor) -> Tensor:
+    """`apart_loss` of a coarse map whose places point to the token of a label, or to none.
+
+    It teaches the encoder and the tokens all labels of a view at once, at a small part of the
+    decoder's cost; like other deep supervision (Lee et al., Deeply-supervised nets, AISTATS 2015)
+    it is dropped afterwards.
+
+    Args:
+        features: (B, C, h, w).
+        tokens: (L, C).
+        masks: (B, L, m, m) share of each pixel inside each label.
+
+    Returns:
+        (B,) losses.
+    """
+    scores = torch.einsum("bchw,lc->blhw", features.float(), tokens.float())
+    size = (features.shape[-2], features.shape[-1])
+    return apart_loss(scores * tokens.shape[1] ** -0.5, functional.adaptive_avg_pool2d(masks, size))
+
+
+def apart_loss(scores: Tensor, shares: Tensor) -> Tensor:
+    """Cross-entropy of every place between some labels and what is none of them, whose score is 0.
+
+    Args:
+        scores: (B, L, h, w).
+        shares: (B, L, h, w) share of each place inside each label.
+
+    Returns:
+        (B,) losses; labels weigh the more the smaller they are.
+    """
+    scores = functional.pad(scores, (0, 0, 0, 0, 1, 0))
+    shares = torch.cat([(1 - shares.sum(1, keepdim=True)).clamp(min=0), shares], 1)
+    weights = shares * (shares.mean((2, 3), keepdim=True) + RARE) ** -0.5
+    losses = -(weights * scores.log_softmax(1)).flatten(1).sum(1)
+    return losses / weights.flatten(1).sum(1)
 
 
 def row_losses(decoded: Decoded, target: Tensor, loss: RowLoss) -> tuple[Tensor, Tensor]:

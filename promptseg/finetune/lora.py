@@ -118,6 +118,11 @@ class Learner:
         return {"tokens": self.tokens, **words, **self.lora, **heads}
 
     @property
+    def naming(self) -> list[nn.Parameter]:
+        """Those that name the labels: the tokens, and what words become them by."""
+        return [self.tokens, *([] if self.projection is None else [self.projection])]
+
+    @property
     def count(self) -> int:
         """Numbers that learn."""
         return sum(parameter.numel() for parameter in self.parameters.values())
@@ -201,7 +206,7 @@ def make_learner(
             if "attention" in config.target_names and "attention_all" not in config.target_names:
                 freeze_key(module)
             lora = injection.lora_parameters(module, SLOT)
-        tokens = _first_tokens(backbone, labels)
+        tokens = _first_tokens(backbone, labels, config.spread)
         projection = None if words is None else _first_projection(tokens, words.size)
     heads = {name: p for name, p in named.items() if _learns(name, config)}
     for parameter in (*lora.values(), *heads.values()):
@@ -228,11 +233,15 @@ def _learns(name: str, config: FinetuneConfig) -> bool:
     return config.encoder == "full" and name.startswith(ENCODERS)
 
 
-def _first_tokens(backbone: Backbone, labels: int) -> nn.Parameter:
-    """The default network's own token with a little noise, or noise alone."""
+def _first_tokens(backbone: Backbone, labels: int, spread: float) -> nn.Parameter:
+    """The default network's own token with noise, or noise alone.
+
+    The numbers of the network's own token are about 1. With noise far below that, hundreds of
+    steps go by until several labels come apart.
+    """
     module, channels = backbone.module, backbone.spec.concept
     device = next(module.parameters()).device
-    noise = torch.randn(labels, channels) * 0.02
+    noise = torch.randn(labels, channels) * spread
     if backbone.spec.family == "promptseg":
         noise = noise + module.get_parameter("mask_decoder.concept.weight").detach().cpu()
     return nn.Parameter(noise.to(device))

@@ -23,8 +23,9 @@ from promptseg.finetune.lora import Learner, make_learner
 from promptseg.finetune.planning import Plan, make_plan
 from promptseg.finetune.processes import Processes, start_processes
 from promptseg.finetune.scoring import final_scores
+from promptseg.finetune.settling import kept_share
 from promptseg.finetune.state import FILE, FOLDER, about
-from promptseg.finetune.trainer import Progress, Trainer
+from promptseg.finetune.trainer import SHORT_STEPS, Progress, Trainer
 from promptseg.finetune.validation import Validation
 from promptseg.finetune.views import ViewMaker
 from promptseg.finetune.words import label_words
@@ -170,7 +171,7 @@ def train_adapter(
         if run.processes.first:
             run.config.save(folder / "recipe.toml")
         run.trainer.run(_measure(run), progress)
-        with run.trainer.averaged():
+        with run.trainer.averaged(_kept(run)):
             adapter = run.learner.adapter(folder.resolve().name, run.info())
         base, split, processes = run.backbone, run.split, run.processes
         config = run.config
@@ -208,6 +209,14 @@ def _measure(run: Prepared) -> Any:
             return validation(step)
 
     return measure
+
+
+def _kept(run: Prepared) -> float:
+    """Share of what was learned that goes into the adapter, from the process that writes it."""
+    slices, validation = run.config.validation_slices, run.validation
+    if validation is None and slices and run.processes.first and run.trainer.step < SHORT_STEPS:
+        validation = Validation(run.trainer.objective, run.trainer.views.plain(), slices, None)
+    return kept_share(run.trainer, validation)
 
 
 def _check_folder(folder: Path, resume: bool) -> None:

@@ -29,6 +29,7 @@ from promptseg.finetune.views import View, ViewMaker
 
 LOG_EVERY = 20
 CLIP = 1.0
+SHORT_STEPS = 200
 logger = logging.getLogger(__name__)
 Validate = Callable[[int], dict[str, float]]
 Progress = Callable[[str, int, int], None]
@@ -65,15 +66,15 @@ class Trainer:
         self.small = half_size(learner.backbone) if config.half else None
         backbones = [b for b in (learner.backbone, self.small) if b is not None]
         loss = loss_by_name(config.loss)
-        self.objective = Objective(learner, backbones, loss, config.unprompted, precision)
+        self.objective = Objective(
+            learner, backbones, loss, config.unprompted, precision, config.dense
+        )
         self.small_views = None if self.small is None else views.resized(self.small.spec)
         self.parameters = learner.parameters
         self.optimiser = torch.optim.AdamW(
-            list(self.parameters.values()),
-            config.rate,
-            (0.9, 0.99),
-            weight_decay=config.weight_decay,
+            self._groups(), config.rate, (0.9, 0.99), weight_decay=config.weight_decay
         )
+        self.first = self._copies()
         self.average = self._copies() if config.average else {}
         self.step, self.seconds = 0, 0.0
         self.micro = config.micro_batch or config.batch
@@ -257,11 +258,29 @@ class Trainer:
                 sums["loss"] = sums.get("loss", 0.0) + float(loss.detach())
         return sums
 
+    @property
+    def expected_steps(self) -> float:
+        """Steps of the whole run; of a timed one, what those done so far promise."""
+        if self.config.minutes is None:
+            return float(self.config.steps or 1)
+        return self.step / self.progress if self.step and self.progress else float(SHORT_STEPS)
+
     def _set_rate(self) -> None:
+        # The first steps of Adam are its roughest, and a short run has no time to mend them.
+        gentle = min(1.0, self.expected_steps / SHORT_STEPS) ** 0.5
         warm = min(1.0, (self.step + 1) / max(1, self.config.warmup))
         falling = 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * self.progress))
         for group in self.optimiser.param_groups:
-            group["lr"] = self.config.rate * warm * falling
+            group["lr"] = self.config.rate * group["factor"] * gentle * warm * falling
+
+    def _groups(self) -> list[dict[str, Any]]:
+        """What learns, by the multiple of the rate that it learns at."""
+        naming = {id(parameter) for parameter in self.learner.naming}
+        others = [p for p in self.parameters.values() if id(p) not in naming]
+        return [
+            {"params": others, "factor": 1.0},
+            {"params": self.learner.naming, "factor": self.config.token_rate},
+        ]
 
     def _copies(self) -> dict[str, Tensor]:
         return {name: p.detach().clone() for name, p in self.parameters.items()}
@@ -273,13 +292,18 @@ class Trainer:
                 slow.lerp_(self.parameters[name], 1 - decay)
 
     @contextmanager
-    def averaged(self) -> Iterator[None]:
-        """The moving average in place of the weights, meanwhile."""
-        if not self.average:
+    def averaged(self, share: float = 1.0) -> Iterator[None]:
+        """The moving average in place of the weights, meanwhile.
+
+        Args:
+            share: How far to go there from the start; 0 is the base with the first tokens.
+        """
+        if not self.average and share == 1:
             yield
             return
         kept = self._copies()
-        self._put(self.average)
+        learned = self.average or kept
+        self._put({n: torch.lerp(self.first[n], learned[n], share) for n in learned})
         try:
             yield
         finally:

@@ -54,6 +54,17 @@ class Validation:
             save_contours(pictures, self.folder / FOLDER / "contours" / f"step{step:06d}.png")
         return {name: float(np.mean(values)) for name, values in dice.items() if values}
 
+    def boxes(self) -> float:
+        """Mean Dice of box prompts alone, without a picture."""
+        self.objective.learner.backbone.module.eval()
+        dice = []
+        for start in range(0, len(self.views), BATCH):
+            chunk = self.views[start : start + BATCH]
+            for view, masks in zip(chunk, self._answers(chunk), strict=True):
+                if "box_dice" in masks:
+                    dice.append(dice_of(masks["box_dice"] > 0, view.masks[view.places[0]] > 0.5))
+        return float(np.mean(dice)) if dice else 0.0
+
     @torch.no_grad()
     def _answers(self, views: Sequence[View]) -> list[dict[str, Tensor]]:
         """Logits (m, m) of each view's first label by prompt and by token."""

@@ -142,6 +142,10 @@ class ViewMaker:
         """The same cases for another input size."""
         return ViewMaker(self.cases, self.count, spec, self.config, self.training)
 
+    def plain(self) -> ViewMaker:
+        """Plain views of the same cases, as in validation."""
+        return ViewMaker(self.cases, self.count, self.spec, self.config, training=False)
+
     def __getitem__(self, number: int) -> View:
         pool = number % self.config.views if self._pooled else number
         rng = np.random.default_rng((self.config.seed, int(self.training), pool))
