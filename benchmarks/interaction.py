@@ -10,8 +10,9 @@ is also played with a user who clicks on its own answers.
 `margin`: tumour core (labels 1, 3, 4) on T1c of the BraTS patients with at most six interior
 margin points; patient 5 is held back from training.
 
-Every case is a file in `--out`; a second call goes on with those that are missing. `--first 30`
-takes left atrium cases from number 30 on, so that a method can be tried on training cases.
+Every case is a file in `--out`, in a folder of the weights; a second call goes on with those that
+are missing. `--first 30` takes left atrium cases from number 30 on, so that a method can be tried
+on training cases.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import nibabel as nib
 import numpy as np
 
 import promptseg as ps
+from promptseg.adapters.stack import base_digest
 from promptseg.embeddings import EmbeddingCache
 from promptseg.evaluate.cohort import Case
 from promptseg.evaluate.metrics import dice, dice_auc, normalised_surface_dice
@@ -176,15 +178,18 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=3, help="simulated users of margin points")
     parser.add_argument("--model", default="default")
     chosen = parser.parse_args()
-    chosen.out.mkdir(parents=True, exist_ok=True)
     segmenter = ps.Segmenter.from_pretrained(chosen.model, cache=EmbeddingCache(3 << 30))
-    summary: dict[str, Any] = {"model": chosen.model, "load": os.getloadavg()[0]}
+    weights = base_digest(segmenter.backbone)[:12]
+    out = chosen.out / weights
+    out.mkdir(parents=True, exist_ok=True)
+    summary: dict[str, Any] = {"model": chosen.model, "weights": weights}
+    summary["load"] = os.getloadavg()[0]
     if chosen.only != "margin":
         numbers = range(chosen.first, min(68, chosen.first + chosen.cases - 1) + 1)
         records = []
         for n in numbers:
             work = lambda n=n: corrections(segmenter, left_atrium(n), chosen.way, chosen.modes)  # noqa: E731
-            records.append(kept(chosen.out, f"left_atrium_{n}", work))
+            records.append(kept(out, f"left_atrium_{n}", work))
             print(f"left atrium {n}: {records[-1]['dice']['IF-GC'][-1]:.3f}", flush=True)
         summary["clicks"] = show_clicks(records)
     if chosen.only != "clicks":
@@ -192,10 +197,10 @@ def main() -> None:
         tumours = []
         for name in names:
             work = lambda n=name: from_margin(segmenter, tumour(n), chosen.users)  # noqa: E731
-            tumours.append(kept(chosen.out, name, work))
+            tumours.append(kept(out, name, work))
         summary["margin"] = show_margin(tumours)
     print(f"\nload of the machine at the end {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
-    with atomic_path(chosen.out / "summary.json") as temporary:
+    with atomic_path(out / "summary.json") as temporary:
         temporary.write_text(json.dumps(summary, indent=1), encoding="utf-8")
 
 

@@ -9,8 +9,8 @@ every slice along every axis with the box that the points bound on it (`promptse
 alone; `shipped`: with what surrounds the grown box as background too.
 
 Constants are chosen on all cases but BraTS patient 5, which is held back from training. Every case
-is a file in `--out`; a second call goes on with those that are missing. Data are in
-../shared/data or $PROMPTSEG_DATA.
+is a file in `--out`, in a folder of the weights; a second call goes on with those that are missing.
+Data are in ../shared/data or $PROMPTSEG_DATA.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from interaction import HELD_BACK, kept, tumour
 from scipy import ndimage
 
 import promptseg as ps
+from promptseg.adapters.stack import base_digest
 from promptseg.answering import Answerer
 from promptseg.consistency import Consistency
 from promptseg.engine import probabilities
@@ -161,19 +162,20 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", help="cases whose name begins so, all by default")
     parser.add_argument("--model", default="default")
     chosen = parser.parse_args()
-    chosen.out.mkdir(parents=True, exist_ok=True)
     segmenter = ps.Segmenter.from_pretrained(chosen.model)
+    out = chosen.out / base_digest(segmenter.backbone)[:12]
+    out.mkdir(parents=True, exist_ok=True)
     records = []
     for name, load in cases().items():
         if chosen.only and not name.startswith(tuple(chosen.only)):
             continue
-        records.append(kept(chosen.out, name.replace(" ", "_"),
+        records.append(kept(out, name.replace(" ", "_"),
                             partial(measured, segmenter, load, chosen.users)))  # fmt: skip
         print(f"{name}: {np.mean(records[-1]['dice']['shipped']):.3f}", flush=True)
     if not records:
         raise SystemExit(f"no case begins with {chosen.only}: {', '.join(cases())}")
     means = show(records)
-    with atomic_path(chosen.out / "summary.json") as temporary:
+    with atomic_path(out / "summary.json") as temporary:
         temporary.write_text(json.dumps({"model": chosen.model, "dice": means}, indent=1), "utf-8")
 
 
