@@ -31,7 +31,7 @@ COMMANDS = {
 }
 """Subcommands and their help; `promptseg.commands.<name>` holds the code of each."""
 
-EXTRAS = {"SimpleITK": "dicom", "pydicom": "dicom", "gradio": "demo", "open_clip": "text"}
+EXTRAS = {"SimpleITK": "dicom", "pydicom": "dicom", "gradio": "demo"}
 """Modules that come with another extra than `train`."""
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)

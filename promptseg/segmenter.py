@@ -20,6 +20,7 @@ from promptseg.embeddings import (
     choose_device,
     choose_precision,
 )
+from promptseg.errors import WeightsError
 from promptseg.prompts import Prompt, PromptSet
 from promptseg.volume import Segmentation, Volume
 
@@ -41,6 +42,9 @@ class Segmenter:
         cache: Where embeddings are kept; memory only by default.
         text_model: Image-text model for words that no adapter knows, as `load_clip` gives it.
 
+    Raises:
+        WeightsError: If the backbone is none, such as the name of one.
+
     Example:
         >>> import promptseg as ps
         >>> volume = ps.read("ct.nii.gz")                                    # doctest: +SKIP
@@ -58,6 +62,11 @@ class Segmenter:
         cache: EmbeddingCache | None = None,
         text_model: ImageText | None = None,
     ) -> None:
+        if not isinstance(backbone, Backbone):
+            raise WeightsError(
+                f"backbone is {backbone!r}, with no spec, module, encode and decode: load a model "
+                "by name or path with Segmenter.from_pretrained"
+            )
         self.device = choose_device(device)
         self.precision = choose_precision(precision, self.device)
         self.backbone = backbone
@@ -126,7 +135,18 @@ class Segmenter:
         window: str | None = "auto",
         consistency: str = "auto",
     ) -> Session:
-        """Start an interactive session on a volume; embeddings stay cached in it."""
+        """Start an interactive session on a volume; embeddings stay cached in it.
+
+        Args:
+            volume: 3D image.
+            axis: As in `segment`.
+            window: As in `segment`.
+            consistency: As in `segment`.
+
+        Raises:
+            VolumeError: If the window is unknown, or `volume` is no Volume.
+            PromptError: If the axis is unknown.
+        """
         from promptseg.session import Session
 
         return Session(self, volume, axis, window, consistency)
@@ -166,7 +186,7 @@ class Segmenter:
 
         Raises:
             PromptError: If a prompt cannot be used; nothing was computed.
-            VolumeError: If the window is unknown.
+            VolumeError: If the window is unknown, or `volume` is no Volume.
         """
         began = perf_counter()
         given = PromptSet(prompts)

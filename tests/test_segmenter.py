@@ -179,6 +179,17 @@ class TestRefusals:
         with pytest.raises(PromptsegError, match="precision 'int4' is unknown"):
             ps.Segmenter(BrightRegion(), device="cpu", precision="int4")
 
+    def test_a_name_is_no_backbone(self):
+        with pytest.raises(WeightsError, match=r"'default'.*from_pretrained"):
+            ps.Segmenter("default")
+
+    @pytest.mark.parametrize("volume", ["ct.nii.gz", np.zeros((4, 4, 4))], ids=["path", "array"])
+    def test_what_is_no_volume(self, volume):
+        with pytest.raises(
+            VolumeError, match=rf"{type(volume).__name__}: give what promptseg\.read"
+        ):
+            segmenter().segment(volume, [BOX])
+
     def test_unknown_model_and_adapter(self):
         with pytest.raises(WeightsError, match="no_such_model"):
             ps.Segmenter.from_pretrained("no_such_model")

@@ -19,12 +19,27 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("--images", metavar="DIR", type=Path, required=True)
     parser.add_argument(
-        "--labels", metavar="DIR", type=Path, required=True, help="matched by file name"
+        "--images", metavar="DIR", type=Path, required=True, help="folder of images"
     )
-    parser.add_argument("--label", metavar="N", type=int, help="default: every label in turn")
-    parser.add_argument("-o", "--output", metavar="DIR", type=Path, required=True)
+    parser.add_argument(
+        "--labels",
+        metavar="DIR",
+        type=Path,
+        required=True,
+        help="folder of known labels, matched by file name",
+    )
+    parser.add_argument(
+        "--label", metavar="N", type=int, help="only this label (default: every label in turn)"
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="DIR",
+        type=Path,
+        required=True,
+        help="folder for cases.csv, summary.json and figures",
+    )
     _add_user(parser.add_argument_group("simulated user"))
     _add_choice(parser.add_argument_group("what is evaluated"))
     add_model_options(parser)
@@ -34,20 +49,38 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_user(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--prompt", choices=PROTOCOLS, default="clicks", help="default: clicks")
     group.add_argument(
-        "--dims", choices=("2d", "3d"), default="2d", help="every slice, or the volume"
-    )
-    group.add_argument("--clicks", metavar="N", type=int, default=5, help="of clicks, default 5")
-    group.add_argument(
-        "--start", choices=STARTS, default="point", help="before the clicks; point is the first"
+        "--prompt", choices=PROTOCOLS, default="clicks", help="what a user gives (default: clicks)"
     )
     group.add_argument(
-        "--jitter", metavar="SHARE", type=float, default=0.05, help="of a box's side, default 0.05"
+        "--dims",
+        choices=("2d", "3d"),
+        default="2d",
+        help="each slice by itself (default), or the volume",
     )
-    group.add_argument("--text", metavar="WORDS", help="of text, default the adapter's labels")
+    group.add_argument(
+        "--clicks", metavar="N", type=int, default=5, help="clicks of --prompt clicks (default 5)"
+    )
+    group.add_argument(
+        "--start",
+        choices=STARTS,
+        default="point",
+        help="what comes before the clicks (default: point, the first click)",
+    )
+    group.add_argument(
+        "--jitter",
+        metavar="SHARE",
+        type=float,
+        default=0.05,
+        help="how far a box's edges are off, as a share of its side (default 0.05)",
+    )
+    group.add_argument(
+        "--text", metavar="WORDS", help="words of --prompt text (default: the adapter's labels)"
+    )
     add_text_model(group)
-    group.add_argument("--scribbles", metavar="DIR", type=Path, help="human scribbles")
+    group.add_argument(
+        "--scribbles", metavar="DIR", type=Path, help="human scribbles (default: simulated)"
+    )
     group.add_argument(
         "--refine",
         nargs="?",
@@ -56,17 +89,25 @@ def _add_user(group: argparse._ArgumentGroup) -> None:
         default="network",
         help="how clicks correct a volume: by graph cut, by the network (default), or by both",
     )
-    group.add_argument("--seed", metavar="N", type=int, default=0)
+    group.add_argument("--seed", metavar="N", type=int, default=0, help="of all chance (default 0)")
 
 
 def _add_choice(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--cases", metavar="N|A-B", help="the first N cases in sorted order, or those from A to B"
     )
-    group.add_argument("--slices", metavar="N", type=int, help="a case and label in 2d; all")
-    group.add_argument("--min-pixels", metavar="N", type=int, default=10, help="of a 2d slice, 10")
+    group.add_argument(
+        "--slices", metavar="N", type=int, help="in 2d, slices of a case and label (default: all)"
+    )
+    group.add_argument(
+        "--min-pixels",
+        metavar="N",
+        type=int,
+        default=10,
+        help="in 2d, leave out slices with fewer pixels of the label (default 10)",
+    )
     group.add_argument("--axis", choices=AXES, default="auto", help="axis to slice along")
-    group.add_argument("--window", default="auto", metavar="NAME|WIDTH,LEVEL")
+    group.add_argument("--window", default="auto", metavar="NAME|WIDTH,LEVEL", help="as of segment")
     group.add_argument(
         "--against",
         nargs="+",

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("image", metavar="IMAGE", nargs="?", type=Path, help="3D CT or MRI")
+    parser.add_argument(
+        "image", metavar="IMAGE", nargs="?", type=Path, help="3D CT or MRI (.nii or .nii.gz)"
+    )
     parser.add_argument("-o", "--output", metavar="OUT", type=Path, help="mask file to write")
     parser.add_argument(
         "--sample",
@@ -36,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_options(parser)
     add_image_options(parser)
     group = parser.add_argument_group("output")
-    group.add_argument("--format", metavar="NAME", help="format of OUT, default by its suffix")
+    group.add_argument("--format", metavar="NAME", help="format of OUT (default: by its suffix)")
     group.add_argument("--uncertainty", metavar="FILE", type=Path, help="write the uncertainty")
     group.add_argument("--report", metavar="FILE", type=Path, help="write the run manifest (JSON)")
     add_json(group)
