@@ -12,13 +12,13 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from promptseg.backbones.base import Backbone
+from promptseg.backbones.base import Backbone, Decoded, Embedding, PromptBatch
 from promptseg.embeddings import DTYPES, autocast
 from promptseg.intensity import choose_window, normalise
 from promptseg.prompts import Box, PromptSet
@@ -26,6 +26,7 @@ from promptseg.segmenter import Segmenter
 from promptseg.volume import Volume
 
 Run = Callable[[Volume, PromptSet], np.ndarray]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -174,6 +175,89 @@ def at_equal_precision(
     exact = ours(Segmenter(segmenter.backbone, str(segmenter.device), "fp32", 1))
     masks = exact(volume, prompts)
     return {name: overlap(masks, run(volume, prompts)) for name, run in rivals.items()}
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """What mixed precision changes in the logits, wherever their threshold lies.
+
+    Args:
+        correlation: Of the logits in mixed precision with those in float32.
+        dice: Of both where the float32 logits are cut one standard deviation above their mean,
+            away from the bulk: random weights put that near 0, where any rounding flips a sign.
+    """
+
+    correlation: float
+    dice: float
+
+
+def rounding(segmenter: Segmenter, volume: Volume, prompts: PromptSet) -> Rounding:
+    """Compare our logits in the segmenter's precision with those in float32."""
+    exact = Segmenter(segmenter.backbone, str(segmenter.device), "fp32", 1)
+    coarse, fine = (box_logits(one, volume, prompts) for one in (segmenter, exact))
+    level = fine.mean() + fine.std()
+    correlation = float(np.corrcoef(coarse.ravel(), fine.ravel())[0, 1])
+    return Rounding(correlation, overlap(coarse > level, fine > level))
+
+
+def box_logits(segmenter: Segmenter, volume: Volume, prompts: PromptSet) -> np.ndarray:
+    """(N, m, m) logits of prompted slices, as the network gives them."""
+    session = segmenter.session(volume, axis=2)
+    session.add(*prompts)
+    resolved = session.prompts.to_voxel(volume)
+    groups = session.prepared(resolved, 2).run(resolved, propagate=False)
+    found = [mask for g in groups for slices in g.answers.values() for mask in slices.values()]
+    return torch.stack([mask.logits for mask in found]).numpy()
+
+
+class Timed:
+    """A backbone that counts the seconds of its parts.
+
+    Args:
+        backbone: What is timed.
+        device: Where it computes.
+    """
+
+    def __init__(self, backbone: Backbone, device: torch.device) -> None:
+        self.spec, self.module = backbone.spec, backbone.module
+        self._backbone, self._device = backbone, device
+        self.seconds = {"encode": 0.0, "decode": 0.0}
+
+    def encode(self, images: torch.Tensor) -> Embedding:
+        """As the backbone's."""
+        return self._timed("encode", lambda: self._backbone.encode(images))
+
+    def decode(
+        self,
+        embedding: Embedding,
+        prompts: PromptBatch,
+        multimask: bool = False,
+        concept: torch.Tensor | None = None,
+    ) -> Decoded:
+        """As the backbone's."""
+        named = {} if concept is None else {"concept": concept}
+        return self._timed(
+            "decode", lambda: self._backbone.decode(embedding, prompts, multimask, **named)
+        )
+
+    def _timed(self, part: str, work: Callable[[], T]) -> T:
+        began = perf_counter()
+        found = work()
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        self.seconds[part] += perf_counter() - began
+        return found
+
+
+def stage_shares(segmenter: Segmenter, volume: Volume, prompts: PromptSet) -> dict[str, float]:
+    """Shares of the time that encoding, decoding and all the rest of our run take."""
+    timed = Timed(segmenter.backbone, segmenter.device)
+    watched = Segmenter(timed, str(segmenter.device), segmenter.precision, segmenter.batch_size)
+    began = perf_counter()
+    ours(watched)(volume, prompts)
+    total = perf_counter() - began
+    shares = {part: spent / total for part, spent in timed.seconds.items()}
+    return shares | {"rest": 1 - sum(shares.values())}
 
 
 def overlap(one: np.ndarray, other: np.ndarray) -> float:

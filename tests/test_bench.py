@@ -58,6 +58,25 @@ class TestCompare:
             contenders[1]["predictor"](scene[0], PromptSet([Point((1, 1, 1))]))
 
 
+class TestRounding:
+    def test_none_in_float32_and_little_in_bfloat16(self, contenders, scene):
+        exact = contenders[0]
+        same = bench.rounding(exact, scene[0], scene[1][1:3])
+        assert same.correlation == pytest.approx(1.0)
+        assert same.dice == 1.0
+        coarse = Segmenter(exact.backbone, "cpu", "bf16")
+        found = bench.rounding(coarse, scene[0], scene[1][1:3])
+        assert 0.9 < found.correlation < 1.0
+
+
+class TestStages:
+    def test_shares_add_up(self, contenders, scene):
+        shares = bench.stage_shares(contenders[0], scene[0], scene[1][1:3])
+        assert set(shares) == {"encode", "decode", "rest"}
+        assert sum(shares.values()) == pytest.approx(1.0)
+        assert min(shares.values()) > 0
+
+
 class TestScene:
     def test_boxes_on_every_slice_or_where_the_ball_is(self):
         _, mask = bench.ball_volume((32, 32, 8))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,7 +62,11 @@ def run(arguments: argparse.Namespace) -> int:
     checked = prompts[middle : middle + arguments.check]
     equal = bench.at_equal_precision(segmenter, others, volume, checked) if checked else {}
     limit = bench.encoder_limit(segmenter)
-    about = _about(arguments, segmenter) | {"dice_in_float32": equal}
+    shares = bench.stage_shares(segmenter, volume, checked or prompts[:1])
+    rounded = bench.rounding(segmenter, volume, checked or prompts[:1])
+    about = _about(arguments, segmenter) | {
+        "dice_in_float32": equal, "stages": shares, "rounding": asdict(rounded),
+    }  # fmt: skip
     record = bench.as_record(results, limit, about)
     with atomic_path(arguments.output) as path:
         path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
@@ -71,6 +76,11 @@ def run(arguments: argparse.Namespace) -> int:
         print(bench.table(results))
         for name, dice in equal.items():
             print(f"both in float32, {len(checked)} slices: Dice {dice:.4f} with {name}")
+        print(
+            f"{segmenter.precision} with float32: logits correlate by {rounded.correlation:.4f}, "
+            f"Dice {rounded.dice:.4f} one standard deviation above their mean"
+        )
+        print("time: " + ", ".join(f"{part} {share:.0%}" for part, share in shares.items()))
         print(f"encoder: {limit.share:.0%} of {limit.peak / 1e9:.0f} GFLOP/s measured")
     return 0
 
