@@ -1,109 +1,256 @@
+import argparse
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
-from backbones.tiny_sam import tiny_sam
+import transformers
+from backbones.tiny_sam import SHAPE, SIZE
 
-from promptseg import bench
-from promptseg.backbones.convert import to_transformers
-from promptseg.backbones.folders import wrap
-from promptseg.prompts import Point, PromptSet
-from promptseg.segmenter import Segmenter
+from promptseg.backbones.segment_anything import build_sam
+from promptseg.bench.agreement import agreement
+from promptseg.bench.contenders import Contender, Ours, Outcome
+from promptseg.bench.limits import Limit, encoder_flops
+from promptseg.bench.lineup import Lineup
+from promptseg.bench.rows import CHECKS, ROWS
+from promptseg.bench.scenes import (
+    Scene,
+    ball_scene,
+    largest_box,
+    mean_overlap,
+    organ_scene,
+    overlap,
+    slice_boxes,
+)
+from promptseg.bench.turns import Turns, table
+from promptseg.bench.video import random_video
+from promptseg.commands.bench import add_arguments, checks_text, measure
+
+VIDEO_SIDE = 128
+
+
+def options(arguments):
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    return parser.parse_args(arguments)
+
+
+def tiny_sam():
+    torch.manual_seed(0)
+    return build_sam(replace(SHAPE, channels=64, patch_size=4), SIZE).eval()
+
+
+def tiny_video():
+    encoder = transformers.Sam2HieraDetConfig(
+        hidden_size=16,
+        blocks_per_stage=[1, 1, 2, 1],
+        embed_dim_per_stage=[16, 32, 64, 128],
+        num_attention_heads_per_stage=[1, 2, 4, 8],
+        window_size_per_stage=[8, 4, 6, 3],
+        global_attention_blocks=[3],
+    )
+    vision = transformers.Sam2VisionConfig(
+        backbone_config=encoder.to_dict(),
+        backbone_channel_list=[128, 64, 32, 16],
+        fpn_hidden_size=128,
+        backbone_feature_sizes=[[VIDEO_SIDE // stride] * 2 for stride in (4, 8, 16)],
+    )
+    decoder = {"hidden_size": 128, "mlp_dim": 64, "iou_head_hidden_dim": 64}
+    config = transformers.Sam2VideoConfig(
+        vision_config=vision.to_dict(),
+        image_size=VIDEO_SIDE,
+        prompt_encoder_config={"hidden_size": 128, "image_size": VIDEO_SIDE},
+        mask_decoder_config={**decoder, "num_attention_heads": 4},
+        memory_attention_hidden_size=128,
+        memory_attention_feed_forward_hidden_size=64,
+        memory_attention_rope_feat_sizes=[VIDEO_SIDE // 16] * 2,
+        memory_encoder_hidden_size=128,
+        mask_downsampler_embed_dim=128,
+        memory_fuser_embed_dim=128,
+        memory_fuser_intermediate_dim=64,
+    )
+    return random_video(config)
 
 
 @pytest.fixture(scope="module")
-def contenders():
-    sam = tiny_sam().eval()
-    module = to_transformers(sam.state_dict(), "tiny", "sdpa")
-    segmenter = Segmenter(wrap(module, name="tiny"), "cpu", "fp32")
-    return segmenter, {
-        "promptseg": bench.ours(segmenter),
-        "predictor": bench.sam_predictor(sam),
-    }
+def lineup():
+    def organs():
+        scene = organ_scene((56, 44, 20))
+        return Scene(scene.volume, scene.targets[:1])
+
+    return Lineup(
+        tiny_sam,
+        True,
+        ball_scene((SIZE, SIZE, 9), noise=2.0),
+        organs,
+        "cpu",
+        "bf16",
+        make_video=tiny_video,
+    )
 
 
 @pytest.fixture(scope="module")
-def scene(contenders):
-    size = contenders[0].backbone.spec.input_size
-    volume, mask = bench.ball_volume((size, size, 4))
-    return volume, bench.slice_boxes(mask, everywhere=True)
+def measured(lineup, tmp_path_factory):
+    """Every row, and what the file held after each."""
+    output = tmp_path_factory.mktemp("bench") / "bench.json"
+    arguments = options(["-o", str(output)])
+    report = measure(lineup, [*ROWS, *CHECKS], arguments)
+    return report, {result.key: result for result in report.turns.results()}
 
 
-class TestCompare:
-    def test_every_contender_has_a_time_a_round(self, contenders, scene):
-        results = bench.compare(contenders[1], *scene, rounds=2)
-        assert [r.name for r in results] == ["promptseg", "predictor"]
-        assert all(len(r.rounds) == 2 and r.seconds == min(r.rounds) > 0 for r in results)
+class TestRows:
+    def test_every_row_is_measured_and_written(self, measured):
+        report, rows = measured
+        assert list(rows) == list(ROWS)
+        record = json.loads(report.output.read_text())
+        assert [row["key"] for row in record["results"]] == list(ROWS)
+        assert set(CHECKS) <= set(record)
+        assert record["fitted"] is True
 
-    def test_same_weights_give_the_same_masks(self, contenders, scene):
-        results = bench.compare(contenders[1], *scene)
-        assert results[0].dice == 1.0
-        assert results[1].dice > 0.99
+    def test_ratios_are_to_the_reference_of_the_group(self, measured):
+        rows = measured[1]
+        for key, reference in (("frontier", "sam-predictor"), ("sam2-frontier", "sam2-video")):
+            expected = rows[reference].seconds / rows[key].seconds
+            assert rows[key].times == pytest.approx(expected)
+            assert rows[reference].times == rows[reference].dice_reference == 1.0
 
-    def test_equal_precision_is_float32_whatever_is_timed(self, contenders, scene):
-        exact, runs = contenders
-        coarse = Segmenter(exact.backbone, "cpu", "bf16")
-        found = bench.at_equal_precision(
-            coarse, {"predictor": runs["predictor"]}, scene[0], scene[1][1:3]
-        )
-        assert found["predictor"] > 0.99
-        exactly = bench.at_equal_precision(
-            coarse, {"exact": runs["promptseg"]}, scene[0], scene[1][1:3]
-        )
-        two = [k for k in range(4) if k not in (1, 2)]
-        assert exactly == {"exact": 1.0}
-        assert not runs["promptseg"](scene[0], scene[1][1:3])[:, :, two].any()
+    def test_same_weights_give_the_same_masks(self, measured):
+        rows = measured[1]
+        assert rows["every-slice"].dice_reference > 0.99
+        assert rows["transformers"].dice_reference > 0.99
 
-    def test_only_boxes_are_taken(self, contenders, scene):
-        with pytest.raises(TypeError, match="Point"):
-            contenders[1]["predictor"](scene[0], PromptSet([Point((1, 1, 1))]))
+    def test_fitted_masks_follow_the_target(self, measured):
+        rows = measured[1]
+        for key in ("every-slice", "sam-predictor", "frontier", "sam2-every-slice"):
+            assert rows[key].dice_truth > 0.8, key
 
+    def test_the_frontier_encodes_fewer_slices_at_no_loss(self, measured):
+        rows = measured[1]
+        assert rows["frontier"].encoded < rows["every-slice"].encoded == 9
+        assert rows["frontier"].dice_truth >= rows["every-slice"].dice_truth - 0.01
+        assert rows["default-frontier"].encoded < rows["default-whole"].encoded
+        assert rows["default-frontier"].dice_reference == 1.0
 
-class TestRounding:
-    def test_none_in_float32_and_little_in_bfloat16(self, contenders, scene):
-        exact = contenders[0]
-        same = bench.rounding(exact, scene[0], scene[1][1:3])
-        assert same.correlation == pytest.approx(1.0)
-        assert same.dice == 1.0
-        coarse = Segmenter(exact.backbone, "cpu", "bf16")
-        found = bench.rounding(coarse, scene[0], scene[1][1:3])
-        assert 0.9 < found.correlation < 1.0
+    def test_shares_of_stages_add_up(self, measured):
+        stages = measured[1]["every-slice"].stages
+        assert set(stages) == {"encode", "decode", "rest"}
+        assert sum(stages.values()) == pytest.approx(1.0)
+        assert min(stages.values()) > 0
+        assert measured[1]["sam-predictor"].stages == {}
 
+    def test_memory_of_a_row_is_within_its_peak(self, measured):
+        assert all(0 <= row.grown_mb < row.peak_mb for row in measured[1].values())
 
-class TestStages:
-    def test_shares_add_up(self, contenders, scene):
-        shares = bench.stage_shares(contenders[0], scene[0], scene[1][1:3])
-        assert set(shares) == {"encode", "decode", "rest"}
-        assert sum(shares.values()) == pytest.approx(1.0)
-        assert min(shares.values()) > 0
+    def test_text_names_every_row_and_check(self, measured):
+        report, rows = measured
+        text = report.text()
+        assert all(row.name in text for row in rows.values())
+        assert "both in float32, on 2 slices: Dice" in text
+        assert "GFLOP a slice" in text
 
 
-class TestScene:
+class TestAgreement:
+    def test_both_in_float32_agree_and_bfloat16_nearly(self, lineup, measured):
+        found = measured[0].checks["agreement"]
+        assert len(found["others"]) == 2
+        assert min(found["others"].values()) > 0.99
+        assert 0.99 < found["correlation"] < 1.0
+        assert found["mixed"] > 0.98
+
+    def test_other_masks_do_not(self, lineup):
+        nothing = np.zeros(lineup.scene.volume.shape, bool)
+        found = agreement(lineup.segmenter, lineup.scene, 1, {"empty": nothing})
+        assert found.slices == 1
+        assert found.others == {"empty": 0.0}
+
+
+def contender(key, masks, group="g", target=None):
+    scene = ball_scene((16, 16, 6))
+    turn = masks if callable(masks) else lambda: Outcome(masks, 6)
+    return Contender(key, group, f"name of {key}", scene, turn)
+
+
+class TestTurns:
+    def test_an_interrupted_run_keeps_what_it_has(self, tmp_path, lineup):
+        def stop():
+            raise KeyboardInterrupt
+
+        class Stopping:
+            scene, fit, wanted = lineup.scene, True, lineup.wanted
+
+            def contenders(self, keys):
+                return [
+                    contender("first", ball_scene((16, 16, 6)).targets),
+                    contender("next", stop),
+                ]
+
+        arguments = options(["-o", str(tmp_path / "b.json")])
+        with pytest.raises(KeyboardInterrupt):
+            measure(Stopping(), [], arguments)
+        (row,) = json.loads((tmp_path / "b.json").read_text())["results"]
+        assert row["key"] == "first"
+        assert row["dice_truth"] == 1.0
+        assert row["times"] is None
+
+    def test_contenders_alternate(self):
+        masks = ball_scene((16, 16, 6)).targets
+        turns = Turns([contender("a", masks), contender("b", ~masks)], rounds=2)
+        assert [who.key for who, _ in turns] == ["a", "b", "a", "b"]
+        first, last = turns.results()
+        assert len(first.rounds) == 2
+        assert first.seconds == min(first.rounds)
+        assert (first.dice_truth, first.dice_reference) == (1.0, 0.0)
+        assert last.dice_reference == 1.0
+        assert "| name of a |" in table(turns.results())
+
+
+class TestOptions:
+    def test_only_and_against_choose_rows(self):
+        few = options(["-o", "x", "--only", "region", "limit", "--slices", "2"])
+        assert few.only == ["region", "limit"]
+        assert set(options(["-o", "x"]).only) == {*ROWS, *CHECKS}
+
+    def test_nothing_measured_says_nothing(self):
+        assert checks_text({}) == []
+
+
+class TestScenes:
+    def test_target_covers_a_part_of_the_slices_and_of_each(self):
+        target = ball_scene((48, 48, 24)).targets[0]
+        filled = target.any((0, 1))
+        assert 6 <= filled.sum() <= 10
+        assert target.any((1, 2)).sum() <= 18
+
     def test_boxes_on_every_slice_or_where_the_ball_is(self):
-        _, mask = bench.ball_volume((32, 32, 8))
-        filled = int(mask.any((0, 1)).sum())
-        assert len(bench.slice_boxes(mask, everywhere=True)) == 8
-        assert len(bench.slice_boxes(mask, everywhere=False)) == filled < 8
+        target = ball_scene((32, 32, 8)).targets[0]
+        filled = int(target.any((0, 1)).sum())
+        assert len(slice_boxes(target, everywhere=True)) == 8
+        assert len(slice_boxes(target, everywhere=False)) == filled < 8
+        assert largest_box(target)[0].lo[2] == 4
+
+    def test_empty_masks_agree(self):
+        assert overlap(np.zeros(3, bool), np.zeros(3, bool)) == 1.0
+
+    def test_targets_count_the_same(self):
+        one = np.zeros((2, 1, 1, 4), bool)
+        one[0, ..., :2] = one[1, ..., :1] = True
+        other = one.copy()
+        other[1] = False
+        assert mean_overlap(one, other) == 0.5
 
 
 class TestLimit:
-    def test_counts_operations_of_the_encoder(self, contenders):
-        segmenter = contenders[0]
-        size = segmenter.backbone.spec.input_size
-        flops = bench.encoder_flops(segmenter.backbone, torch.rand(1, 3, size, size))
-        assert flops > 0
-        limit = bench.Limit(flops=4.0, peak=8.0, reached=2.0)
-        assert limit.share == 0.25
+    def test_counts_operations_of_the_encoder(self, lineup):
+        backbone = lineup.segmenter.backbone
+        size = backbone.spec.input_size
+        assert encoder_flops(backbone, torch.rand(1, 3, size, size)) > 0
+        assert Limit(flops=4.0, peak=8.0, reached=2.0).share == 0.25
 
 
-class TestTable:
-    def test_ratios_are_to_the_last(self):
-        rows = [
-            bench.Result("a", 2.0, [2.0], 1.0, 1.0),
-            bench.Result("b", 6.0, [6.0], 1.0, 0.5),
-        ]
-        assert "| a | 2.00 | 3.00 |" in bench.table(rows)
-
-
-class TestOverlap:
-    def test_empty_masks_agree(self):
-        assert bench.overlap(np.zeros(3, bool), np.zeros(3, bool)) == 1.0
+class TestOurs:
+    def test_nothing_is_kept_between_turns(self, lineup):
+        ours = Ours(lineup.segmenter, one_box=True)
+        first, second = ours.turn(lineup.scene), ours.turn(lineup.scene)
+        assert first.encoded == second.encoded > 0
+        assert np.array_equal(first.masks, second.masks)

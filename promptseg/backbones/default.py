@@ -13,7 +13,7 @@ from torch import Tensor
 
 from promptseg.backbones.base import BackboneSpec, Decoded, Embedding, PromptBatch
 from promptseg.backbones.network import STRIDE, PromptsegConfig, PromptsegModel
-from promptseg.backbones.prompt_maps import is_blank, prompt_maps
+from promptseg.backbones.prompt_maps import named_maps, prompt_maps
 from promptseg.errors import WeightsError
 from promptseg.io.atomic import atomic_path
 
@@ -70,10 +70,13 @@ class DefaultBackbone:
     ) -> Decoded:
         """Decode B prompts on B embeddings; `multimask` gives three candidates, else one.
 
-        `concept` (B, C) takes the place of the network's own "whatever is prompted".
+        `concept` (B, C) takes the place of the network's own "whatever is prompted", and where no
+        mask is given its likeness to the image's coarsest map is handed over as one: a network
+        that understands rough masks learns a name as fast as a linear classifier.
         """
-        # Blank rows are alike: one is encoded and spread over the batch.
-        maps = prompt_maps(prompts[:1] if is_blank(prompts) else prompts, self.spec.input_size)
+        maps = prompt_maps(prompts, self.spec.input_size)
+        if concept is not None:
+            maps = named_maps(maps, embedding.features[0], concept)
         logits, quality, presence = self.module.decode(embedding.features, maps, concept)
         kept = slice(1, None) if multimask else slice(0, 1)
         scores = quality[:, kept].float().sigmoid()

@@ -45,10 +45,29 @@ def prompt_maps(prompts: PromptBatch, input_size: int) -> Tensor:
     return maps
 
 
-def is_blank(prompts: PromptBatch) -> bool:
-    """True if no row holds anything, as where a token alone says what is wanted."""
-    given = (prompts.labels >= 0).any() | prompts.has_box.any() | prompts.has_mask.any()
-    return prompts.scribbles is None and not bool(given)
+def named_maps(maps: Tensor, coarse: Tensor, concept: Tensor) -> Tensor:
+    """The same maps with a mask from what a name looks like, in rows that have none.
+
+    Args:
+        maps: (B, 7, m, m) from `prompt_maps`.
+        coarse: (B, C, h, w) coarsest map of the image.
+        concept: (B, C) token of each row's target.
+
+    Returns:
+        (B, 7, m, m) float32.
+    """
+    likeness = concept_scores(coarse, concept[:, None])
+    mask = functional.interpolate(likeness, maps.shape[-2:], mode="bilinear", align_corners=False)
+    given = maps[:, HAS_MASK : HAS_MASK + 1]
+    named = torch.tanh(mask / 4) * (1 - given) + maps[:, MASK : MASK + 1]
+    return torch.cat([maps[:, :MASK], named, torch.ones_like(given), maps[:, HAS_CLICK:]], 1)
+
+
+def concept_scores(coarse: Tensor, concepts: Tensor) -> Tensor:
+    """Logits of every place for every token: (B, C, h, w), (B, L, C) -> (B, L, h, w) float32."""
+    scale = concepts.shape[-1] ** -0.5
+    with torch.autocast(coarse.device.type, enabled=False):
+        return torch.einsum("bchw,blc->blhw", coarse.float(), concepts.float()) * scale
 
 
 def click_map(points: Tensor, chosen: Tensor, side: int) -> Tensor:

@@ -1,23 +1,25 @@
-"""`promptseg bench`: ours against the usual way, taking turns in one run."""
+"""`promptseg bench`: ours against the usual ways, taking turns in one run."""
 
 from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from promptseg.commands.parsing import UsageError, add_json, print_json
+from promptseg.bench.rows import CHECKS, ROWS
+from promptseg.commands.parsing import UsageError, add_json, note, print_json
 
 if TYPE_CHECKING:
-    import torch
+    from promptseg.bench.lineup import Lineup
+    from promptseg.bench.turns import Turns
 
-    from promptseg.bench import Run
-    from promptseg.segmenter import Segmenter
-
-AGAINST = ("sam-predictor", "transformers")
+AGAINST = ("sam-predictor", "transformers", "sam2-video")
 RANDOM = "random-vit-b"
+SIDE = 512
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,8 +30,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"contenders: {', '.join(AGAINST)} (all)",
     )  # fmt: skip
     parser.add_argument(
+        "--only", metavar="ROW", nargs="+", choices=(*ROWS, *CHECKS), default=[*ROWS, *CHECKS],
+        help=f"measure these alone: {', '.join((*ROWS, *CHECKS))} (all)",
+    )  # fmt: skip
+    parser.add_argument(
         "--model", default=RANDOM,
-        help=f"original SAM checkpoint, or {RANDOM}: its shape with random weights (default)",
+        help=f"original SAM ViT-B checkpoint, or {RANDOM}: its shape with random weights, of "
+        "which the last layer is fitted so that masks follow the target (default)",
     )  # fmt: skip
     parser.add_argument("--slices", type=int, default=32, help="slices of 512 x 512 (32)")
     parser.add_argument("--rounds", type=int, default=1, help="turns of every contender (1)")
@@ -44,92 +51,145 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Measure, print a table, write the numbers."""
-    from promptseg import bench
-    from promptseg.io.atomic import atomic_path
-
-    if min(arguments.slices, arguments.rounds, arguments.batch) < 1:
-        raise UsageError("--slices, --rounds and --batch must be at least 1")
-    sam = _sam(arguments.model)
-    segmenter = _segmenter(sam, arguments)
-    volume, mask = bench.ball_volume((512, 512, arguments.slices))
-    others = _others(sam, segmenter, arguments.against)
-    prompts = bench.slice_boxes(mask, everywhere=True)
-    results = bench.compare(
-        {"promptseg": bench.ours(segmenter)} | others, volume, prompts, arguments.rounds
-    )
-    middle = max(0, (len(prompts) - arguments.check) // 2)
-    checked = prompts[middle : middle + arguments.check]
-    equal = bench.at_equal_precision(segmenter, others, volume, checked) if checked else {}
-    limit = bench.encoder_limit(segmenter)
-    shares = bench.stage_shares(segmenter, volume, checked or prompts[:1])
-    rounded = bench.rounding(segmenter, volume, checked or prompts[:1])
-    about = _about(arguments, segmenter) | {
-        "dice_in_float32": equal, "stages": shares, "rounding": asdict(rounded),
-    }  # fmt: skip
-    record = bench.as_record(results, limit, about)
-    with atomic_path(arguments.output) as path:
-        path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    """Measure; after every row the file holds all that is known."""
+    if min(arguments.slices, arguments.rounds, arguments.batch, arguments.check) < 1:
+        raise UsageError("--slices, --rounds, --batch and --check must be at least 1")
+    rivals = set(AGAINST) - set(arguments.against)
+    keys = [key for key in arguments.only if key not in rivals]
+    lineup = _lineup(arguments)
+    report = measure(lineup, keys, arguments)
     if arguments.json:
-        print_json(record)
+        print_json(report.record())
     else:
-        print(bench.table(results))
-        for name, dice in equal.items():
-            print(f"both in float32, {len(checked)} slices: Dice {dice:.4f} with {name}")
-        print(
-            f"{segmenter.precision} with float32: logits correlate by {rounded.correlation:.4f}, "
-            f"Dice {rounded.dice:.4f} one standard deviation above their mean"
-        )
-        print("time: " + ", ".join(f"{part} {share:.0%}" for part, share in shares.items()))
-        print(f"encoder: {limit.share:.0%} of {limit.peak / 1e9:.0f} GFLOP/s measured")
+        print(report.text())
     return 0
 
 
-def _sam(model: str) -> torch.nn.Module:
-    """segment_anything's own network, random or from a checkpoint."""
+@dataclass
+class Report:
+    """What is known so far.
+
+    Args:
+        output: File that is written anew whenever something was measured.
+        about: Machine and settings.
+        turns: Contenders and what they did.
+        checks: What was measured apart from the turns.
+    """
+
+    output: Path
+    about: dict[str, Any]
+    turns: Turns
+    checks: dict[str, Any] = field(default_factory=dict)
+
+    def record(self) -> dict[str, Any]:
+        """Plain numbers."""
+        return {**self.about, "results": [asdict(r) for r in self.turns.results()], **self.checks}
+
+    def save(self) -> None:
+        """Write the file."""
+        from promptseg.io.atomic import atomic_path
+
+        with atomic_path(self.output) as path:
+            path.write_text(json.dumps(self.record(), indent=1) + "\n", encoding="utf-8")
+
+    def text(self) -> str:
+        """For a reader."""
+        from promptseg.bench.turns import table
+
+        results = self.turns.results()
+        stages = [
+            f"{r.key}: " + ", ".join(f"{part} {share:.1%}" for part, share in r.stages.items())
+            for r in results
+            if r.stages
+        ]
+        parts = [table(results), "\n".join(stages), *checks_text(self.checks)]
+        return "\n\n".join(part for part in parts if part)
+
+
+def measure(lineup: Lineup, keys: Sequence[str], arguments: argparse.Namespace) -> Report:
+    """Let the contenders of some keys take turns, then check the rest."""
+    from promptseg.bench.turns import Turns
+
+    turns = Turns(lineup.contenders(keys), arguments.rounds)
+    report = Report(arguments.output, _about(lineup, arguments), turns)
+    total = len(turns.contenders) * arguments.rounds
+    for done, (contender, seconds) in enumerate(turns, 1):
+        note(f"{done} of {total}: {contender.key} took {seconds:.1f} s")
+        report.save()
+    for name, check in (("agreement", _agreement), ("limit", _limit)):
+        if name in keys:
+            note(f"measuring the {name}")
+            report.checks[name] = check(lineup, turns, arguments)
+            report.save()
+    return report
+
+
+def checks_text(checks: dict[str, Any]) -> list[str]:
+    """Sentences on agreement and limit, of those that were measured."""
+    found = []
+    if "agreement" in checks:
+        a = checks["agreement"]
+        where = f"on {a['slices']} slices"
+        found += [
+            f"both in float32, {where}: Dice {d:.4f} with {n}" for n, d in a["others"].items()
+        ]
+        found.append(
+            f"ours in {a['precision']} with ours in float32, {where}: Dice {a['mixed']:.4f}; "
+            f"logits correlate by {a['correlation']:.5f}; Dice {a['level_dice']:.4f} where they "
+            "are cut one standard deviation above their mean"
+        )
+    if "limit" in checks:
+        one = checks["limit"]
+        found.append(
+            f"encoder: {one['flops'] / 1e9:.0f} GFLOP a slice, {one['share']:.0%} of the "
+            f"{one['peak'] / 1e9:.0f} GFLOP/s that a matrix product reaches in {one['precision']}"
+        )
+    return ["\n".join(found)] if found else []
+
+
+def _agreement(lineup: Lineup, turns: Turns, arguments: argparse.Namespace) -> dict[str, Any]:
+    from promptseg.bench.agreement import agreement
+
+    ran = {result.key: result.name for result in turns.results()}
+    others = {ran[k]: turns.masks(k)[0] for k in ("transformers", "sam-predictor") if k in ran}
+    found = agreement(lineup.segmenter, lineup.scene, arguments.check, others)
+    return {"precision": lineup.segmenter.precision, **asdict(found)}
+
+
+def _limit(lineup: Lineup, turns: Turns, arguments: argparse.Namespace) -> dict[str, Any]:
+    from promptseg.bench.limits import encoder_limit
+
+    found = encoder_limit(lineup.segmenter)
+    return {"precision": lineup.segmenter.precision, **asdict(found), "share": found.share}
+
+
+def _lineup(arguments: argparse.Namespace) -> Lineup:
+    from promptseg.bench.lineup import Lineup, checkpoint_vit_b, random_vit_b
+    from promptseg.bench.scenes import ball_scene
+
+    fit = arguments.model == RANDOM
+    return Lineup(
+        random_vit_b if fit else partial(checkpoint_vit_b, Path(arguments.model)),
+        fit,
+        ball_scene((SIDE, SIDE, arguments.slices)),
+        device=arguments.device,
+        precision=arguments.precision,
+        batch=arguments.batch,
+        say=note,
+    )
+
+
+def _about(lineup: Lineup, arguments: argparse.Namespace) -> dict[str, Any]:
     import torch
-    from segment_anything import sam_model_registry
 
-    from promptseg.weights import load_state
-
-    torch.manual_seed(0)
-    sam = sam_model_registry["vit_b"]()
-    if model != RANDOM:
-        sam.load_state_dict(load_state(Path(model)))
-    return sam.eval()
-
-
-def _segmenter(sam: torch.nn.Module, arguments: argparse.Namespace) -> Segmenter:
-    """The same weights through promptseg: fused attention, mixed precision, no cache."""
-    from promptseg.backbones.convert import to_transformers
-    from promptseg.backbones.folders import wrap
-    from promptseg.segmenter import Segmenter
-
-    module = to_transformers(sam.state_dict(), arguments.model, "sdpa")
-    backbone = wrap(module, name=arguments.model)
-    return Segmenter(backbone, arguments.device, arguments.precision, arguments.batch)
-
-
-def _others(sam: torch.nn.Module, segmenter: Segmenter, names: list[str]) -> dict[str, Run]:
-    from promptseg import bench
-
-    sam.to(segmenter.device)
-    made: dict[str, Run] = {}
-    if "transformers" in names:
-        made["transformers SamModel"] = bench.transformers_sam(segmenter.backbone.module)
-    if "sam-predictor" in names:
-        made["segment_anything SamPredictor"] = bench.sam_predictor(sam)
-    return made
-
-
-def _about(arguments: argparse.Namespace, segmenter: Segmenter) -> dict[str, Any]:
-    import torch
-
+    target = lineup.scene.targets[0]
     return {
         "model": arguments.model,
-        "slices": arguments.slices,
-        "device": str(segmenter.device),
-        "precision": segmenter.precision,
+        "fitted": lineup.fit,
+        "shape": list(lineup.scene.volume.shape),
+        "slices_of_target": int(target.any((0, 1)).sum()),
+        "device": str(lineup.wanted.device),
+        "precision": lineup.wanted.precision,
         "batch": arguments.batch,
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,

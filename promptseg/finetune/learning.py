@@ -16,6 +16,7 @@ from promptseg.backbones.base import (
     PixelPrompts,
     PromptBatch,
 )
+from promptseg.backbones.prompt_maps import concept_scores
 from promptseg.embeddings import EmbeddingCache, autocast
 from promptseg.errors import FormatError
 from promptseg.finetune.lora import Learner
@@ -214,8 +215,8 @@ def dense_loss(features: Tensor, tokens: Tensor, masks: Tensor) -> Tensor:
     """`apart_loss` of a coarse map whose places point to the token of a label, or to none.
 
     It teaches the encoder and the tokens all labels of a view at once, at a small part of the
-    decoder's cost; like other deep supervision (Lee et al., Deeply-supervised nets, AISTATS 2015)
-    it is dropped afterwards.
+    decoder's cost. The default network is handed this map as a rough mask; with others it is deep
+    supervision (Lee et al., Deeply-supervised nets, AISTATS 2015), dropped afterwards.
 
     Args:
         features: (B, C, h, w).
@@ -225,9 +226,9 @@ def dense_loss(features: Tensor, tokens: Tensor, masks: Tensor) -> Tensor:
     Returns:
         (B,) losses.
     """
-    scores = torch.einsum("bchw,lc->blhw", features.float(), tokens.float())
+    scores = concept_scores(features, tokens.expand(len(features), -1, -1))
     size = (features.shape[-2], features.shape[-1])
-    return apart_loss(scores * tokens.shape[1] ** -0.5, functional.adaptive_avg_pool2d(masks, size))
+    return apart_loss(scores, functional.adaptive_avg_pool2d(masks, size))
 
 
 def apart_loss(scores: Tensor, shares: Tensor) -> Tensor:

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from support import ragged_prompts
@@ -11,7 +13,7 @@ from promptseg.backbones.prompt_maps import (
     MASK,
     NEGATIVE,
     POSITIVE,
-    is_blank,
+    named_maps,
     prompt_maps,
 )
 
@@ -114,13 +116,31 @@ class TestRagged:
                 assert not torch.equal(maps[row], maps[other])
 
 
-class TestBlank:
-    @pytest.mark.parametrize("given", ragged_prompts(SIZE))
-    def test_any_prompt_is_something(self, given):
-        batch = PromptBatch.collate([PixelPrompts(), given], SIZE, HALF)
-        assert is_blank(batch) == (not prompt_maps(batch, SIZE).any())
+class TestNamed:
+    """What a token looks like stands in for a mask, where none is given."""
 
-    def test_rows_without_prompts(self):
-        batch = PromptBatch.collate([PixelPrompts(), PixelPrompts()], SIZE, HALF)
-        assert is_blank(batch)
-        assert not prompt_maps(batch, SIZE).any()
+    def maps_of(self, prompt, likeness):
+        coarse = torch.zeros(1, 16, 4, 4)
+        coarse[0, 0, 1, 2] = likeness
+        concept = torch.zeros(1, 16)
+        concept[0, 0] = 4.0
+        return named_maps(draw(prompt), coarse, concept)[0]
+
+    def test_the_mask_lies_where_the_image_is_like_the_token(self):
+        maps = self.maps_of(PixelPrompts(), 5.0)
+        row, column = divmod(int(maps[MASK].argmax()), HALF)
+        assert (row * 4 // HALF, column * 4 // HALF) == (1, 2)
+        assert maps[MASK].max() == pytest.approx(math.tanh(5.0 / 4), abs=0.2)
+        assert maps[HAS_MASK].min() == 1
+
+    def test_unlike_places_count_against_it(self):
+        assert self.maps_of(PixelPrompts(), -5.0)[MASK].min() < -0.5
+
+    def test_a_given_mask_stays(self):
+        given = PixelPrompts(mask=torch.full((HALF, HALF), 3.0))
+        assert torch.equal(self.maps_of(given, 5.0), draw(given)[0])
+
+    def test_other_channels_stay(self):
+        box = PixelPrompts(box=torch.tensor([4.0, 4.0, 20.0, 20.0]))
+        kept = [n for n in range(7) if n not in (MASK, HAS_MASK)]
+        assert torch.equal(self.maps_of(box, 5.0)[kept], draw(box)[0][kept])
