@@ -9,7 +9,7 @@ import torch
 
 from promptseg.backbones import load_backbone
 from promptseg.backbones.base import PixelPrompts, PromptBatch
-from promptseg.bench import best_of
+from promptseg.bench.limits import best_of
 from promptseg.embeddings import autocast, choose_device, choose_precision
 
 

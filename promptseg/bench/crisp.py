@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import conv_transpose2d
 
 from promptseg.backbones.base import Embedding, PixelPrompts, PromptBatch
 from promptseg.backbones.transformers import TransformersBackbone
 from promptseg.bench.contenders import AXIS
-from promptseg.bench.scenes import Scene, slice_boxes
+from promptseg.bench.scenes import Scene, overlap, slice_boxes
 from promptseg.roi import frame_of, whole_slice
 from promptseg.segmenter import Segmenter
 from promptseg.slice_prompts import sort_prompts
@@ -94,7 +95,8 @@ def last_features(
 def least_squares(features: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:
     """Transposed convolution of stride 2 that gives +10 inside and -10 outside.
 
-    Inside and outside count the same, however few pixels they have.
+    Inside and outside count the same, however few pixels they have; the bias is then moved to
+    where the masks agree best.
 
     Args:
         features: (B, C, m/2, m/2).
@@ -118,7 +120,15 @@ def least_squares(features: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:
         wanted[own] += weighted @ (2 * inside[place].reshape(-1) - 1)
     normal += RIDGE * normal.diagonal().mean() * torch.eye(len(normal), dtype=torch.double)
     solved = (LOGIT * torch.linalg.solve(normal, wanted)).float()
-    return solved[:-1].reshape(2, 2, count).permute(2, 0, 1), solved[-1]
+    factors, offset = solved[:-1].reshape(2, 2, count).permute(2, 0, 1), solved[-1]
+    values = conv_transpose2d(features.float(), factors[:, None], offset[None], stride=2)[:, 0]
+    return factors, offset - best_level(values, shares > 0.5)
+
+
+def best_level(values: Tensor, inside: Tensor) -> float:
+    """Where to cut values so that what lies above agrees best with a mask of their shape."""
+    levels = torch.linspace(-LOGIT, LOGIT, 81).tolist()
+    return max(levels, key=lambda level: overlap((values > level).numpy(), inside.numpy()))
 
 
 @torch.no_grad()
