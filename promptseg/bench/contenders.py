@@ -121,7 +121,7 @@ def sam_predictor(sam: torch.nn.Module, scene: Scene) -> Outcome:
 
 
 @torch.no_grad()
-def transformers_sam(model: torch.nn.Module, scene: Scene) -> Outcome:
+def transformers_sam(model: Any, scene: Scene) -> Outcome:
     """transformers' SamModel and SamProcessor slice by slice, as its documentation shows."""
     from transformers import SamImageProcessor, SamProcessor
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 import transformers
@@ -20,7 +22,7 @@ def random_video(config: transformers.Sam2VideoConfig | None = None) -> torch.nn
     return transformers.Sam2VideoModel(chosen).eval()
 
 
-def image_part(video: torch.nn.Module) -> TransformersBackbone:
+def image_part(video: Any) -> TransformersBackbone:
     """The network that segments single slices, with a copy of the video's weights."""
     own = video.config
     prompt = {**own.prompt_encoder_config.to_dict(), "model_type": "sam2_prompt_encoder"}
@@ -38,7 +40,7 @@ def image_part(video: torch.nn.Module) -> TransformersBackbone:
 
 
 @torch.inference_mode()
-def sam2_video(model: torch.nn.Module, scene: Scene) -> Outcome:
+def sam2_video(model: Any, scene: Scene) -> Outcome:
     """transformers' Sam2VideoModel from one box both ways, as its documentation shows.
 
     In the model's own precision; the documentation loads it in bfloat16.
