@@ -47,6 +47,7 @@ class StopRules:
         least_area: Fewest pixels of a mask at the network's resolution.
         likeness: Least likeness of the grey levels inside to those inside the anchor's mask.
         trusted: Predicted overlap from which on a thick slice is believed without likeness.
+        unlike: Least likeness of any slice, however much the network believes in it.
         taper: True to cut what lies beyond the outermost of several prompted slices to the area
             that those between them foretell.
     """
@@ -61,6 +62,7 @@ class StopRules:
     likeness: float = 0.9
     trusted: float = 0.7
     taper: bool = True
+    unlike: float = 0.1
 
     def poor(self, answer: SliceMask, carried: Tensor) -> bool:
         """True if `answer` should not be trusted after the mask `carried` (m, m) logits."""
@@ -72,6 +74,7 @@ class StopRules:
         ratio = area / max(previous, 1)
         return (
             answer.quality < self.quality
+            or answer.likeness < min(self.unlike, self.likeness)
             or (answer.likeness < self.likeness and answer.quality < self.trusted)
             or dice < self.overlap
             or not self.shrink <= ratio <= self.growth
