@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from backbones.tiny_hiera import tiny_hiera
 from backbones.tiny_sam import SHAPE, SIZE
 
 from promptseg.backbones.segment_anything import build_sam
@@ -40,23 +41,9 @@ def tiny_sam():
 
 
 def tiny_video():
-    encoder = transformers.Sam2HieraDetConfig(
-        hidden_size=16,
-        blocks_per_stage=[1, 1, 2, 1],
-        embed_dim_per_stage=[16, 32, 64, 128],
-        num_attention_heads_per_stage=[1, 2, 4, 8],
-        window_size_per_stage=[8, 4, 6, 3],
-        global_attention_blocks=[3],
-    )
-    vision = transformers.Sam2VisionConfig(
-        backbone_config=encoder.to_dict(),
-        backbone_channel_list=[128, 64, 32, 16],
-        fpn_hidden_size=128,
-        backbone_feature_sizes=[[VIDEO_SIDE // stride] * 2 for stride in (4, 8, 16)],
-    )
     decoder = {"hidden_size": 128, "mlp_dim": 64, "iou_head_hidden_dim": 64}
     config = transformers.Sam2VideoConfig(
-        vision_config=vision.to_dict(),
+        vision_config=tiny_hiera(VIDEO_SIDE, 128).to_dict(),
         image_size=VIDEO_SIDE,
         prompt_encoder_config={"hidden_size": 128, "image_size": VIDEO_SIDE},
         mask_decoder_config={**decoder, "num_attention_heads": 4},

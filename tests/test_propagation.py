@@ -101,6 +101,17 @@ class TestStopRules:
         assert not rules_for(StopRules(), lag=1).poor(odd, disc().logits)
         assert rules_for(StopRules(), lag=3).poor(odd, disc().logits)
 
+    def test_a_slice_unlike_the_target_is_poor_however_sure_the_answer(self):
+        thick = rules_for(StopRules(), lag=1)
+        sure = replace(disc(), quality=0.95)
+        assert thick.poor(replace(sure, likeness=0.05), disc().logits)
+        assert not thick.poor(replace(sure, likeness=0.3), disc().logits)
+
+    def test_grey_levels_count_for_nothing_where_likeness_is_off(self):
+        odd = replace(disc(), likeness=0.0)
+        assert not StopRules(likeness=0).poor(odd, disc().logits)
+        assert StopRules().poor(odd, disc().logits)
+
     def test_every_limit_can_be_set(self):
         burst = disc(radius=13.5)
         assert not StopRules(growth=4, overlap=0).poor(burst, disc().logits)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from tiny_hiera import tiny_hiera
 from tiny_sam import (
     COMBINATIONS,
     SIZE,
@@ -69,22 +70,8 @@ def sam_hq():
 
 
 def sam2_module(attention="sdpa"):
-    encoder = transformers.Sam2HieraDetConfig(
-        hidden_size=16,
-        blocks_per_stage=[1, 1, 2, 1],
-        embed_dim_per_stage=[16, 32, 64, 128],
-        num_attention_heads_per_stage=[1, 2, 4, 8],
-        window_size_per_stage=[8, 4, 6, 3],
-        global_attention_blocks=[3],
-    )
-    vision = transformers.Sam2VisionConfig(
-        backbone_config=encoder.to_dict(),
-        backbone_channel_list=[128, 64, 32, 16],
-        fpn_hidden_size=32,
-        backbone_feature_sizes=[[32, 32], [16, 16], [8, 8]],
-    )
     config = transformers.Sam2Config(
-        vision_config=vision.to_dict(),
+        vision_config=tiny_hiera(2 * SIZE, 32).to_dict(),
         prompt_encoder_config={"hidden_size": 32, "image_size": 2 * SIZE},
         mask_decoder_config=DECODER,
     )
