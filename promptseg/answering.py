@@ -12,9 +12,9 @@ from promptseg.embeddings import Progress, SliceEncoder
 from promptseg.engine import Answered, Engine, Painted, Timings, paint, probabilities
 from promptseg.intensity import Window, normalise
 from promptseg.prompts import Point, PromptSet
-from promptseg.propagation import StopRules
 from promptseg.slice_prompts import BOTH, REFINE, margin_bounds
 from promptseg.slicing import choose_axis
+from promptseg.stopping import StopRules
 from promptseg.uncertainty import Asked, Question
 from promptseg.volume import Segmentation, Volume
 

@@ -16,10 +16,10 @@ from scipy import ndimage
 from torch import Tensor
 
 from promptseg.backbones.base import PixelPrompts
-from promptseg.decoding import Request, SliceDecoder, SliceMask
+from promptseg.decoding import ABSENT_LOGIT, Request, SliceDecoder, SliceMask
 from promptseg.embeddings import Progress
 from promptseg.engine import Answered, Engine
-from promptseg.propagation import ABSENT_LOGIT, Propagator
+from promptseg.propagation import Propagator
 from promptseg.roi import (
     MARGIN,
     frame_of,

@@ -15,6 +15,8 @@ from promptseg.embeddings import Progress, SliceEncoder, autocast, out_of_memory
 from promptseg.errors import PromptsegError
 from promptseg.slicing import Frame
 
+ABSENT_LOGIT = -8.0
+
 logger = logging.getLogger(__name__)
 
 

@@ -17,18 +17,19 @@ from torch import Tensor
 
 from promptseg.consistency import Consistency, cleaned
 from promptseg.crossing import Crossing, cross
-from promptseg.decoding import SliceDecoder, SliceMask
+from promptseg.decoding import ABSENT_LOGIT, SliceDecoder, SliceMask
 from promptseg.embeddings import Progress, SliceEncoder
 from promptseg.errors import PromptError
 from promptseg.greyness import without_odd_greys
 from promptseg.guiding import Guide
 from promptseg.lone_click import Meaning, meanings, plane_mask
 from promptseg.prompts import PromptSet
-from promptseg.propagation import ABSENT_LOGIT, Propagator, StopRules
+from promptseg.propagation import Propagator
 from promptseg.roi import choose_region, frame_of, group_regions, touches_edge, whole_slice
 from promptseg.slice_prompts import SlicePrompts, sort_prompts, target_limits
 from promptseg.slicing import Frame, Region, take_slice
 from promptseg.spanning import Span, span_of, spanned
+from promptseg.stopping import StopRules
 
 GROWTH = 1.5
 GROWTHS = 3

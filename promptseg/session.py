@@ -21,9 +21,9 @@ from promptseg.errors import PromptError, VolumeError
 from promptseg.history import History
 from promptseg.intensity import choose_window
 from promptseg.prompts import Prompt, PromptSet, Text
-from promptseg.propagation import StopRules
 from promptseg.slice_prompts import BOTH, CORRECTION, REFINE, sort_prompts
 from promptseg.slicing import choose_axis, resolve_axis
+from promptseg.stopping import StopRules
 from promptseg.uncertainty import Asked, Question, Sources, Suggestion
 from promptseg.volume import Segmentation, Volume, bounding_slices
 

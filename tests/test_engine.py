@@ -16,9 +16,9 @@ from promptseg.decoding import SliceMask
 from promptseg.engine import Answered, Engine, paint, probabilities
 from promptseg.errors import PromptError
 from promptseg.prompts import Box, Mask, Point, PromptSet, Scribble, Text
-from promptseg.propagation import StopRules
 from promptseg.slice_prompts import REFINE
 from promptseg.slicing import Frame, Region
+from promptseg.stopping import StopRules
 from promptseg.volume import Volume
 
 EVEN = (1.0, 1.0, 1.0)

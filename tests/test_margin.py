@@ -13,10 +13,11 @@ from promptseg.decoding import SliceMask
 from promptseg.embeddings import SliceEncoder
 from promptseg.engine import Engine
 from promptseg.prompts import Box, MarginPoints, Point, PromptSet, Scribble
-from promptseg.propagation import StopRules, plan_walks, rules_where_told
 from promptseg.refine.volume import certain_places, click_voxels, margin_maps
 from promptseg.segmenter import Segmenter
 from promptseg.slice_prompts import margin_bounds, sort_prompts
+from promptseg.stopping import StopRules, rules_where_told
+from promptseg.walking import plan_walks
 
 
 def extremes(target):

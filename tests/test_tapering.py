@@ -4,9 +4,10 @@ import torch
 from support import bright_encoder, discs
 
 from promptseg.decoding import SliceDecoder, SliceMask
-from promptseg.propagation import Propagator, StopRules
+from promptseg.propagation import Propagator
 from promptseg.slice_prompts import SlicePrompts
 from promptseg.slicing import Frame, Region
+from promptseg.stopping import StopRules
 from promptseg.tapering import LEAST_AREA, cut, likely_area, tapered
 
 SIDE = 64

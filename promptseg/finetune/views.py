@@ -16,7 +16,7 @@ from promptseg.evaluate import users
 from promptseg.finetune.augment import augment
 from promptseg.finetune.config import FinetuneConfig
 from promptseg.finetune.episodes import sample_prompts, warp
-from promptseg.propagation import CARRIED_MM, CARRIED_MOST, box_of, carried_by
+from promptseg.handing import CARRIED_MM, CARRIED_MOST, box_of, carried_by
 from promptseg.roi import LEAST_VOXELS, MARGIN
 from promptseg.slicing import in_plane
 

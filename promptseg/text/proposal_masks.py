@@ -14,10 +14,9 @@ import torch
 from torch import Tensor
 
 from promptseg.backbones.base import Embedding, PixelPrompts, PromptBatch
-from promptseg.decoding import SliceDecoder
+from promptseg.decoding import ABSENT_LOGIT, SliceDecoder
 from promptseg.embeddings import autocast
 from promptseg.errors import PromptError
-from promptseg.propagation import ABSENT_LOGIT
 from promptseg.slicing import Frame, in_plane
 
 MOST_CANDIDATES = 512

@@ -13,8 +13,8 @@ from promptseg.auto import consistent, decode_tokens
 from promptseg.backbones.base import PixelPrompts
 from promptseg.decoding import Request, SliceDecoder, SliceMask
 from promptseg.engine import Answered, Answers, Engine, probabilities
+from promptseg.handing import box_of, carried_by
 from promptseg.prompts import PromptSet
-from promptseg.propagation import box_of, carried_by
 from promptseg.slicing import Frame
 from promptseg.uncertainty.views import View
 

@@ -1,0 +1,52 @@
+import numpy as np
+import pytest
+import torch
+from support import BrightRegion, bright_encoder
+from walks_kit import ALONG, EMPTY, FRAME, SHAPE, TUBE, box, disc, propagator, reached
+
+from promptseg.decoding import SliceDecoder
+from promptseg.likeness import Greys, grey_levels
+from promptseg.propagation import Propagator
+from promptseg.slice_prompts import SlicePrompts
+from promptseg.walking import Walk, WalkState
+
+
+class TestLikeness:
+    def compared(self, grey, radius=7.0):
+        """Likeness of a disc of `grey` on slice 6 to one of 0.8 on slice 5."""
+        encoder = bright_encoder(np.zeros(SHAPE, bool))
+        encoder.data[:, :, 5], encoder.data[:, :, 6] = 0.8, grey
+        greys = Greys(encoder.data, FRAME, 64)
+        state = WalkState(Walk(1, 5, 1, 16), 6, disc(radius=14, size=64).logits)
+        answer = disc(radius=2 * radius, size=64)
+        return greys.likeness(state, answer)
+
+    def test_the_same_levels_are_alike_and_others_are_not(self):
+        assert self.compared(0.8) == pytest.approx(1.0)
+        assert self.compared(0.72) < 0.97
+        assert self.compared(0.3) < 0.05
+
+    def test_a_given_mask_well_inside_its_organ_does_not_end_the_walk(self):
+        backbone = BrightRegion()
+        encoder = bright_encoder(TUBE, backbone)
+        rows, columns, _ = np.indices(SHAPE)
+        away = np.hypot(rows - 15, columns - 15)
+        encoder.data = np.where(TUBE, 0.55 + 0.06 * away, 0.0).astype(np.float32)
+        walker = Propagator(SliceDecoder(encoder), FRAME)
+        plane = np.zeros((32, 32), bool)
+        plane[away[:, :, 6] <= 4.6] = True
+        found = reached(walker, {6: SlicePrompts(mask=plane)})
+        assert sorted(found) == list(ALONG)
+
+    def test_a_mask_that_shrinks_is_forgiven(self):
+        assert self.compared(0.7, radius=2) > self.compared(0.7) + 0.1
+
+    def test_shares_add_up_and_an_empty_mask_has_no_preference(self):
+        grey = torch.rand(32, 32, generator=torch.Generator().manual_seed(0))
+        assert float(grey_levels(grey, disc().logits).sum()) == pytest.approx(1.0)
+        empty = grey_levels(grey, EMPTY.logits)
+        assert torch.all(empty == empty[0])
+
+    def test_every_answer_of_a_walk_carries_it(self):
+        found = reached(propagator(), {6: box(6)})
+        assert all(0.9 <= answer.likeness <= 1 for answer in found.values())
