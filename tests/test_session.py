@@ -293,6 +293,14 @@ class TestCorrections:
         assert running.propagate().report["decoded_masks"] - first <= 1 + 2 * 2
         np.testing.assert_array_equal(running.result.data > 0, ONE)
 
+    def test_a_part_that_leads_nowhere_takes_nothing_with_it(self):
+        apart = discs(SHAPE, 2, {22: (29, 20, 5)})
+        running = session(ONE | apart)
+        running.add(BOX)
+        np.testing.assert_array_equal(running.propagate().data > 0, ONE)
+        running.add(Point((29, 20, 22)))
+        np.testing.assert_array_equal(running.propagate().data > 0, ONE | apart)
+
     def test_undo_is_exact_even_if_the_walks_were_forgotten(self, monkeypatch):
         monkeypatch.setattr("promptseg.propagation.WALK_BYTES", 1)
         running, before = self.corrected()
