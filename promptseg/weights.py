@@ -11,11 +11,12 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from promptseg.assets import asset_dir
 from promptseg.checkpoint import convert, converted_from, load_state, sha256_file
 from promptseg.errors import WeightsError
+from promptseg.toml_text import parse_toml
 
 __all__ = [
     "Entry",
@@ -95,18 +96,10 @@ def registry() -> dict[str, Entry]:
     """
     path = asset_dir("weights") / "registry.toml"
     try:
-        tables = _toml(path)
+        tables = parse_toml(path.read_text(encoding="utf-8"))
         return {name: Entry(name=name, **table) for name, table in tables.items()}
     except (OSError, ValueError, TypeError) as error:
         raise WeightsError(f"cannot read the registry of weights {path}: {error}") from error
-
-
-def _toml(path: Path) -> dict[str, dict[str, Any]]:
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-    return tomllib.loads(path.read_text(encoding="utf-8"))
 
 
 def lookup(name: str) -> Entry:

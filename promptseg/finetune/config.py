@@ -6,7 +6,6 @@ import json
 import math
 import os
 import re
-import sys
 import types
 import typing
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from typing import Any
 
 from promptseg.errors import FormatError
 from promptseg.io.atomic import atomic_path
+from promptseg.toml_text import parse_toml
 
 TARGETS = ("attention", "attention_all", "mlp", "convolutions")
 DECODERS = ("frozen", "lora", "full")
@@ -212,7 +212,7 @@ def load_recipe(path: str | os.PathLike[str], **overrides: Any) -> FinetuneConfi
     """
     path = Path(path)
     try:
-        content = _toml(path.read_text(encoding="utf-8"))
+        content = parse_toml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise FormatError(f"{path}: cannot be read: {error.strerror or error}") from error
     except ValueError as error:
@@ -282,14 +282,6 @@ def _located(text: str, recipe: Path, name: str, overridden: bool) -> str:
             f"{recipe}: {name} is {text!r} and that variable is not set: set it, or give --{name}"
         )
     return text if text.startswith(("$", "~")) else str((recipe.parent / filled(text)).resolve())
-
-
-def _toml(text: str) -> dict[str, Any]:
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-    return tomllib.loads(text)
 
 
 def _is_a(value: Any, hint: Any) -> bool:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from promptseg.evaluate.metrics import dice
 from promptseg.finetune.learning import Objective, rows_of
 from promptseg.finetune.state import FOLDER
 from promptseg.finetune.views import View, ViewMaker
@@ -40,30 +41,30 @@ class Validation:
     def __call__(self, step: int) -> dict[str, float]:
         """Measure; draw a picture for this step."""
         self.objective.learner.backbone.module.eval()
-        dice: dict[str, list[float]] = {"box_dice": [], "auto_dice": []}
+        found: dict[str, list[float]] = {"box_dice": [], "auto_dice": []}
         pictures: list[np.ndarray] = []
         for start in range(0, len(self.views), BATCH):
             chunk = self.views[start : start + BATCH]
             answers = self._answers(chunk)
             for view, masks in zip(chunk, answers, strict=True):
                 for name, mask in masks.items():
-                    dice[name].append(dice_of(mask > 0, view.masks[view.places[0]] > 0.5))
+                    found[name].append(dice(mask > 0, view.masks[view.places[0]] > 0.5))
                 if len(pictures) < SHOWN:
                     pictures.append(drawn(view, masks))
         if self.folder is not None and pictures:
             save_contours(pictures, self.folder / FOLDER / "contours" / f"step{step:06d}.png")
-        return {name: float(np.mean(values)) for name, values in dice.items() if values}
+        return {name: float(np.mean(values)) for name, values in found.items() if values}
 
     def boxes(self) -> float:
         """Mean Dice of box prompts alone, without a picture."""
         self.objective.learner.backbone.module.eval()
-        dice = []
+        found = []
         for start in range(0, len(self.views), BATCH):
             chunk = self.views[start : start + BATCH]
             for view, masks in zip(chunk, self._answers(chunk), strict=True):
                 if "box_dice" in masks:
-                    dice.append(dice_of(masks["box_dice"] > 0, view.masks[view.places[0]] > 0.5))
-        return float(np.mean(dice)) if dice else 0.0
+                    found.append(dice(masks["box_dice"] > 0, view.masks[view.places[0]] > 0.5))
+        return float(np.mean(found)) if found else 0.0
 
     @torch.no_grad()
     def _answers(self, views: Sequence[View]) -> list[dict[str, Tensor]]:
@@ -77,12 +78,6 @@ class Validation:
                 if place == views[n].places[0]:
                     answers[n][name] = logits[0].float().cpu()
         return answers
-
-
-def dice_of(one: Tensor, other: Tensor) -> float:
-    """Overlap of two masks; 1 where both are empty."""
-    total = int(one.sum() + other.sum())
-    return 2 * int((one & other).sum()) / total if total else 1.0
 
 
 def drawn(view: View, masks: dict[str, Tensor]) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,6 +10,7 @@ from typing import Any
 
 from promptseg.text.folding import fold
 from promptseg.text.plain import plain_key
+from promptseg.toml_text import parse_toml
 
 SIDES = {"left": "左", "right": "右"}
 LEVELS = {"C": ("cervical", "颈", 7), "T": ("thoracic", "胸", 12), "L": ("lumbar", "腰", 5)}
@@ -105,11 +105,7 @@ def vocabulary() -> Vocabulary:
 
 
 def _rows() -> Mapping[str, Mapping[str, Any]]:
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-    return tomllib.loads(files(__package__).joinpath("concepts.toml").read_text(encoding="utf-8"))
+    return parse_toml(files(__package__).joinpath("concepts.toml").read_text(encoding="utf-8"))
 
 
 def _plain(name: str, row: Mapping[str, Any]) -> Concept:

@@ -16,11 +16,7 @@ import numpy as np
 from promptseg.assets import asset_dir
 from promptseg.errors import WeightsError
 from promptseg.io.atomic import atomic_path
-
-try:
-    import tomllib
-except ModuleNotFoundError:  # pragma: no cover
-    import tomli as tomllib  # type: ignore[no-redef, import-not-found]
+from promptseg.toml_text import parse_toml
 
 FILE = "calibration.toml"
 LEAST = 1e-4
@@ -142,7 +138,7 @@ def calibration_of(sha256: str | None, file: Path | None = None) -> Calibration:
 @lru_cache(maxsize=8)
 def _read(path: Path, stamp: int) -> dict[str, dict[str, Any]]:
     try:
-        found = tomllib.loads(path.read_text(encoding="utf-8"))
+        found = parse_toml(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise WeightsError(f"cannot read the calibration {path}: {error}") from error
     for sha256, entry in found.items():
