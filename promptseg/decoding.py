@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from promptseg.backbones.base import Backbone, Decoded, Embedding, PixelPrompts, PromptBatch
+from promptseg.backbones.memory import Memory, Recollection, Remembering
 from promptseg.embeddings import Progress, SliceEncoder, autocast, out_of_memory
 from promptseg.errors import PromptsegError
 from promptseg.slicing import Frame
@@ -30,6 +31,7 @@ class SliceMask:
         presence: Probability that the target is there; 1 if the network does not predict it.
         given: (H, W) bool mask of the whole slice that the user gave, to be kept as it is.
         likeness: Likeness in [0, 1] of the grey levels inside to those of the anchor's mask.
+        pointer: (P,) float32 on the CPU, what a network with a memory keeps of the target.
     """
 
     logits: Tensor
@@ -37,6 +39,7 @@ class SliceMask:
     presence: float = 1.0
     given: np.ndarray | None = None
     likeness: float = 1.0
+    pointer: Tensor | None = None
 
     @property
     def area(self) -> int:
@@ -53,12 +56,20 @@ class Request:
         prompts: In pixels of the frame's input.
         ambiguous: True if the best of three candidates is wanted.
         concept: (C,) token that names the target, None for "whatever is prompted".
+        memory: What is recalled of the target, for a network with a memory; needs no prompt.
     """
 
     index: int
     prompts: PixelPrompts
     ambiguous: bool = False
     concept: Tensor | None = None
+    memory: Recollection | None = None
+
+    @property
+    def kind(self) -> tuple[bool, bool, tuple[int, int]]:
+        """Requests of one kind can be decoded together."""
+        recalled = (0, 0) if self.memory is None else self.memory.shape
+        return self.ambiguous, self.concept is not None, recalled
 
 
 class SliceDecoder:
@@ -85,7 +96,7 @@ class SliceDecoder:
     def decode_embedded(self, embedding: Embedding, requests: Sequence[Request]) -> list[SliceMask]:
         """Masks of N requests on N embeddings."""
         answers: dict[int, SliceMask] = {}
-        kinds = [(r.ambiguous, r.concept is not None) for r in requests]
+        kinds = [request.kind for request in requests]
         for kind in sorted(set(kinds)):
             rows = [n for n, k in enumerate(kinds) if k == kind]
             while rows:
@@ -141,15 +152,70 @@ class SliceDecoder:
         tokens = [r.concept for r in requests if r.concept is not None]
         named = {"concept": torch.stack(tokens).to(device)} if tokens else {}
         with autocast(device, self.encoder.precision):
+            embedding = self._recalled(embedding, requests)
             decoded = self.backbone.decode(embedding, batch, requests[0].ambiguous, **named)
         self.decoded += len(requests)
-        presence = None if decoded.presence is None else decoded.presence.float().cpu()
-        return replace(
-            decoded,
-            logits=decoded.logits.float().cpu(),
-            quality=decoded.quality.float().cpu(),
-            presence=presence,
+        return Decoded(
+            decoded.logits.float().cpu(),
+            decoded.quality.float().cpu(),
+            None if decoded.presence is None else decoded.presence.float().cpu(),
+            None if decoded.pointer is None else decoded.pointer.float().cpu(),
         )
+
+    def _recalled(self, embedding: Embedding, requests: Sequence[Request]) -> Embedding:
+        """The same, of which each knows what its request recalls."""
+        recollections = [r.memory for r in requests if r.memory is not None]
+        if not recollections:
+            return embedding
+        return self._remembering().recall(embedding, recollections)
+
+    def remember(
+        self, embedding: Embedding, masks: Sequence[SliceMask], by_user: bool = False
+    ) -> list[Memory]:
+        """What a network with a memory keeps of N answers on N embeddings; on the CPU.
+
+        Args:
+            embedding: Of their slices.
+            masks: The answers.
+            by_user: True if the user said where the target is.
+
+        Raises:
+            PromptsegError: If the network has no memory.
+        """
+        found: dict[int, Memory] = {}
+        for pointed in (False, True):
+            rows = [n for n, mask in enumerate(masks) if (mask.pointer is not None) == pointed]
+            for start in range(0, len(rows), self.batch_size):
+                chunk = rows[start : start + self.batch_size]
+                made = self._remembered(embedding[chunk], [masks[n] for n in chunk], by_user)
+                found.update((n, made[row]) for row, n in enumerate(chunk))
+        return [found[n] for n in range(len(masks))]
+
+    @torch.inference_mode()
+    def _remembered(
+        self, embedding: Embedding, masks: Sequence[SliceMask], by_user: bool
+    ) -> Memory:
+        """The same of answers that all have a pointer, or all none."""
+        backbone, device = self._remembering(), self.encoder.device
+        pointers = [mask.pointer for mask in masks if mask.pointer is not None]
+        there = [float(m.area > 0) if by_user else m.presence for m in masks]
+        with autocast(device, self.encoder.precision):
+            memory = backbone.remember(
+                embedding,
+                torch.stack([mask.logits for mask in masks]).to(device),
+                torch.tensor(there, device=device),
+                torch.stack(pointers).to(device) if pointers else None,
+                by_user,
+            )
+        return memory.to("cpu")
+
+    def _remembering(self) -> Remembering:
+        if not isinstance(self.backbone, Remembering):
+            raise PromptsegError(
+                f"{self.backbone.spec.name} has no memory: ask it with prompts, or load a model "
+                "that has one, such as a sam2_video folder"
+            )
+        return self.backbone
 
 
 def best_candidates(decoded: Decoded) -> list[SliceMask]:
@@ -160,6 +226,7 @@ def best_candidates(decoded: Decoded) -> list[SliceMask]:
             decoded.logits[row, candidate].clone(),
             float(decoded.quality[row, candidate]),
             1.0 if decoded.presence is None else float(decoded.presence[row]),
+            pointer=None if decoded.pointer is None else decoded.pointer[row, candidate].clone(),
         )
         for row, candidate in enumerate(chosen.tolist())
     ]

@@ -1,4 +1,4 @@
-"""What travels from slice to slice: a neighbour's mask, or the box around it."""
+"""What travels from slice to slice: a neighbour's mask, the box around it, or a memory."""
 
 from __future__ import annotations
 
@@ -7,15 +7,22 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from promptseg.backbones.base import BackboneSpec
+from promptseg.backbones.base import Backbone, BackboneSpec
+from promptseg.backbones.memory import Remembering
 from promptseg.slicing import Frame
 
-Carried = Literal["mask", "box"]
+Shown = Literal["mask", "box"]
+Carried = Literal["mask", "box", "memory"]
 CARRIED_MM = 3.0
 CARRIED_MOST = 5
 
 
-def carried_by(spec: BackboneSpec) -> Carried:
+def carried_by(backbone: Backbone) -> Carried:
+    """What the engine carries from slice to slice: a memory where the network has one."""
+    return "memory" if isinstance(backbone, Remembering) else shown_as(backbone.spec)
+
+
+def shown_as(spec: BackboneSpec) -> Shown:
     """What a network understands of its neighbour's mask: ours the mask, others its box."""
     return "mask" if spec.family == "promptseg" else "box"
 

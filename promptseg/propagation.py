@@ -1,8 +1,9 @@
 """Carrying a segmentation from prompted slices to the rest of a volume.
 
 Independent of the backbone: walkers leave every anchor (a slice that the user prompted) in both
-directions, hand the mask of one slice to the next as a prompt, and stop when the target is
-lost. Between two anchors the two walks meet, weighted by distance.
+directions, hand the mask of one slice to the next as a prompt, or what the network remembers of
+the slices before, and stop when the target is lost. Between two anchors the two walks meet,
+weighted by distance.
 """
 
 from __future__ import annotations
@@ -13,13 +14,15 @@ from dataclasses import replace
 from torch import Tensor
 
 from promptseg.backbones.base import PixelPrompts
+from promptseg.backbones.memory import Remembering
 from promptseg.decoding import ABSENT_LOGIT, Request, SliceDecoder, SliceMask
 from promptseg.embeddings import Progress
 from promptseg.guiding import Guide, absent
-from promptseg.handing import box_of, carried_by, lag_of
+from promptseg.handing import box_of, carried_by, lag_of, shown_as
 from promptseg.keeping import Kept
 from promptseg.likeness import Greys
 from promptseg.meeting import agree, between, merge_walks, without_ends
+from promptseg.remembering import Rememberer
 from promptseg.slice_prompts import GIVEN_MASK_LOGIT, SlicePrompts
 from promptseg.slicing import Frame
 from promptseg.stopping import StopRules, rules_for, rules_where_told
@@ -58,7 +61,10 @@ class Propagator:
         self.decoder, self.frame = decoder, frame
         self.progress = progress
         self.spec = decoder.backbone.spec
-        self.carries = carried_by(self.spec)
+        self.carries, self.shows = carried_by(decoder.backbone), shown_as(self.spec)
+        self.memories: Rememberer | None = None
+        if isinstance(decoder.backbone, Remembering):
+            self.memories = Rememberer(decoder, decoder.backbone, frame)
         self.lag = lag_of(frame) if self.carries == "mask" else 1
         self.rules = rules_for(StopRules() if rules is None else rules, self.lag)
         self.told = rules_where_told(self.rules)
@@ -107,7 +113,7 @@ class Propagator:
         """What the network is told of a mask that it gave before or next door."""
         if not bool((logits > 0).any()):
             return PixelPrompts()
-        if self.carries == "mask":
+        if self.shows == "mask":
             return PixelPrompts(mask=logits)
         return PixelPrompts(box=box_of(logits, self.spec.input_size))
 
@@ -125,19 +131,9 @@ class Propagator:
         """
         count = self.frame.shape[self.frame.axis]
         walks = plan_walks(anchors, limits, count)
-        keys = [
-            (
-                w.target,
-                w.start,
-                w.step,
-                w.told,
-                self._guided_by(w.target),
-                tensor_key(anchors[w.target][w.start]),
-            )
-            for w in walks
-        ]
+        keys = [self._key(walk, anchors[walk.target]) for walk in walks]
         states = [self._resume(walk, key, anchors) for walk, key in zip(walks, keys, strict=True)]
-        self._advance(states)
+        self._advance(states, anchors)
         for key, state in zip(keys, states, strict=True):
             known = self._walked.get(key)
             if known is None or known.reach <= state.reach:
@@ -145,6 +141,12 @@ class Propagator:
         merged = self._voted(merge_walks(states, anchors), anchors)
         untold = {t for t in merged if self.rules.taper and limits[t] == (0, count)}
         return {t: tapered(m, anchors[t]) if t in untold else m for t, m in merged.items()}
+
+    def _key(self, walk: Walk, anchors: dict[int, SliceMask]) -> tuple[int | str, ...]:
+        """Differs between walks whose answers differ, but for how far they go."""
+        recalled = () if self.memories is None else self.memories.key(walk, anchors)
+        guided, left = self._guided_by(walk.target), tensor_key(anchors[walk.start])
+        return walk.target, walk.start, walk.step, walk.told, guided, left, *recalled
 
     def _guided_by(self, target: int) -> str:
         return self.guides[target].name if target in self.guides else ""
@@ -204,7 +206,7 @@ class Propagator:
         states = [
             WalkState(w, index + w.step, anchors[index].logits, before=answers) for w in walks
         ]
-        self._advance(states)
+        self._advance(states, {target: anchors})
         found = {**answers, index: anchors[index]}
         if not walks:
             return without_ends(found, anchors, index)
@@ -260,21 +262,34 @@ class Propagator:
         answers = {i: a for i, a in known.answers.items() if i in settled}
         return WalkState(walk, walk.stop, known.carried, answers=answers)
 
-    def _advance(self, states: Sequence[WalkState]) -> None:
+    def _advance(
+        self, states: Sequence[WalkState], anchors: dict[int, dict[int, SliceMask]]
+    ) -> None:
         """Move all walks slice by slice until each has arrived or lost its target."""
+        if self.memories is not None:
+            self.memories.equip(states, anchors)
         total = sum(abs(s.walk.stop - s.index) for s in states if s.active)
         done = 0
         while active := [s for s in states if s.active]:
             self._prefetch(active)
-            requests = [Request(s.index, self._handed(self._lead(s))) for s in active]
-            answers = self.decoder.decode(self.frame, requests)
+            embedding = self.decoder.encoder.embed(self.frame, [s.index for s in active])
+            requests = [self._request(s) for s in active]
+            answers = self.decoder.decode_embedded(embedding, requests)
             for state, answer in zip(active, answers, strict=True):
                 rules = self.told if state.walk.told else self.rules
                 state.take(self._judged(state, answer, rules), rules)
                 self._settle(state)
+            if self.memories is not None:
+                self.memories.note(embedding, active)
             done += len(active)
             if self.progress is not None:
                 self.progress("propagate", done, total)
+
+    def _request(self, state: WalkState) -> Request:
+        """What the network is asked on the next slice of a walk."""
+        if self.memories is not None:
+            return self.memories.request(state)
+        return Request(state.index, self._handed(self._lead(state)))
 
     def _settle(self, state: WalkState) -> None:
         """End a walk of a correction that has come to what was known before."""

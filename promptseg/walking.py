@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
+from promptseg.bank import Bank
 from promptseg.decoding import SliceMask
 from promptseg.stopping import StopRules
 
@@ -43,6 +44,7 @@ class WalkState:
         before: Answers that a correction may change; the walk ends where it agrees with them.
         agreed: Slices in a row on which it did.
         settled: True once it has ended that way.
+        bank: What it remembers, of a network with a memory.
     """
 
     walk: Walk
@@ -58,6 +60,7 @@ class WalkState:
     before: Mapping[int, SliceMask] | None = None
     agreed: int = 0
     settled: bool = False
+    bank: Bank | None = None
 
     def __post_init__(self) -> None:
         if self.origin is None:
@@ -74,6 +77,11 @@ class WalkState:
     def active(self) -> bool:
         """True while there are slices left and the target is not lost."""
         return self.index != self.walk.stop and not self.lost and not self.settled
+
+    @property
+    def last(self) -> int:
+        """The slice before the next one."""
+        return self.index - self.walk.step
 
     @property
     def reach(self) -> int:
@@ -124,8 +132,8 @@ def plan_walks(
 
 def mask_bytes(mask: SliceMask) -> int:
     """Memory that an answer holds."""
-    given = 0 if mask.given is None else mask.given.nbytes
-    return mask.logits.numel() * mask.logits.element_size() + given
+    parts = (mask.logits, mask.given, mask.pointer)
+    return sum(part.nbytes for part in parts if part is not None)
 
 
 def masks_bytes(masks: dict[int, SliceMask]) -> int:
@@ -135,7 +143,8 @@ def masks_bytes(masks: dict[int, SliceMask]) -> int:
 
 def walk_bytes(state: WalkState) -> int:
     """Memory that a walk holds."""
-    return masks_bytes(state.answers) + masks_bytes(state.pending)
+    bank = 0 if state.bank is None else state.bank.nbytes
+    return masks_bytes(state.answers) + masks_bytes(state.pending) + bank
 
 
 def tensor_key(answer: SliceMask | None) -> int:

@@ -5,9 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-import transformers
-from backbones.tiny_hiera import tiny_hiera
 from backbones.tiny_sam import SHAPE, SIZE
+from backbones.tiny_video import tiny_video
 
 from promptseg.backbones.segment_anything import build_sam
 from promptseg.bench.agreement import agreement
@@ -23,10 +22,7 @@ from promptseg.bench.scenes import (
     slice_boxes,
 )
 from promptseg.bench.turns import Turns, table
-from promptseg.bench.video import random_video
 from promptseg.commands.bench import add_arguments, checks_text, measure
-
-VIDEO_SIDE = 128
 
 
 def options(arguments):
@@ -38,24 +34,6 @@ def options(arguments):
 def tiny_sam():
     torch.manual_seed(0)
     return build_sam(replace(SHAPE, channels=64, patch_size=4), SIZE).eval()
-
-
-def tiny_video():
-    decoder = {"hidden_size": 128, "mlp_dim": 64, "iou_head_hidden_dim": 64}
-    config = transformers.Sam2VideoConfig(
-        vision_config=tiny_hiera(VIDEO_SIDE, 128).to_dict(),
-        image_size=VIDEO_SIDE,
-        prompt_encoder_config={"hidden_size": 128, "image_size": VIDEO_SIDE},
-        mask_decoder_config={**decoder, "num_attention_heads": 4},
-        memory_attention_hidden_size=128,
-        memory_attention_feed_forward_hidden_size=64,
-        memory_attention_rope_feat_sizes=[VIDEO_SIDE // 16] * 2,
-        memory_encoder_hidden_size=128,
-        mask_downsampler_embed_dim=128,
-        memory_fuser_embed_dim=128,
-        memory_fuser_intermediate_dim=64,
-    )
-    return random_video(config)
 
 
 @pytest.fixture(scope="module")

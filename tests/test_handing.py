@@ -3,8 +3,9 @@ import torch
 from support import BrightRegion, bright_encoder
 from walks_kit import FRAME, SHAPE, TUBE
 
+from promptseg.backbones.memory import MemorySpan
 from promptseg.decoding import SliceDecoder
-from promptseg.handing import box_of, carried_by, lag_of
+from promptseg.handing import box_of, carried_by, lag_of, shown_as
 from promptseg.propagation import Propagator
 from promptseg.slicing import Frame
 
@@ -23,8 +24,23 @@ class TestLag:
 
 class TestCarried:
     def test_ours_gets_masks_and_others_boxes(self):
-        assert carried_by(BrightRegion().spec) == "mask"
-        assert carried_by(BrightRegion(family="sam2").spec) == "box"
+        for family, expected in (("promptseg", "mask"), ("sam2", "box")):
+            backbone = BrightRegion(family=family)
+            assert carried_by(backbone) == shown_as(backbone.spec) == expected
+
+    def test_networks_with_a_memory_use_it_and_are_still_shown_boxes(self):
+        class Remembering(BrightRegion):
+            span = MemorySpan(6, 16, 4)
+
+            def remember(self, embedding, logits, presence, pointers=None, by_user=False):
+                raise NotImplementedError
+
+            def recall(self, embedding, recollections):
+                raise NotImplementedError
+
+        backbone = Remembering(family="sam2")
+        assert carried_by(backbone) == "memory"
+        assert shown_as(backbone.spec) == "box"
 
 
 class TestBox:

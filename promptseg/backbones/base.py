@@ -181,11 +181,13 @@ class Decoded:
         logits: (B, M, mask_size, mask_size), mask where > 0; covers the whole square input.
         quality: (B, M) predicted intersection over union in [0, 1].
         presence: (B,) probability that the target is in the slice; None if not predicted.
+        pointer: (B, M, P) what a network with a memory keeps of each mask; None without one.
     """
 
     logits: Tensor
     quality: Tensor
     presence: Tensor | None = None
+    pointer: Tensor | None = None
 
 
 @runtime_checkable

@@ -22,7 +22,7 @@ FAMILIES = {
     "sam": ("SamModel", "4.29"),
     "sam_hq": ("SamHQModel", "4.53"),
     "sam2": ("Sam2Model", "4.56"),
-    "sam2_video": ("Sam2Model", "4.56"),
+    "sam2_video": ("Sam2VideoModel", "4.56"),
     "edgetam": ("EdgeTamModel", "4.57"),
     "edgetam_video": ("EdgeTamModel", "4.57"),
 }
@@ -39,6 +39,10 @@ def wrap(module: transformers.PreTrainedModel, **options: Any) -> TransformersBa
         raise WeightsError(f"{kind!r} is no promptable model; known: {', '.join(FAMILIES)}")
     if kind == "sam":
         return TransformersSam(module, **options)
+    if kind == "sam2_video":
+        from promptseg.backbones.sam2_video import TransformersSam2Video
+
+        return TransformersSam2Video(module, **options)
     return (TransformersSamHQ if kind == "sam_hq" else TransformersSam2)(module, **options)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -39,6 +39,12 @@ class Group:
     boxes: Tensor | None
     masks: Tensor | None
     concept: Tensor | None = None
+
+    @property
+    def empty(self) -> bool:
+        """True if nothing says what the target is."""
+        given = self.points, self.boxes, self.masks, self.concept
+        return all(part is None for part in given)
 
 
 def decode_in_groups(
@@ -80,9 +86,16 @@ def decode_in_groups(
             named = None if token is None else token[index]
             parts.append(decode(embedding[index], _group(prompts[index], named)))
     back = torch.argsort(torch.tensor([row for index in rows for row in index]))
-    logits = torch.cat([part.logits for part in parts])
-    quality = torch.cat([part.quality for part in parts])
-    return Decoded(logits[back.to(logits.device)], quality[back.to(quality.device)])
+    return _in_order(parts, back)
+
+
+def _in_order(parts: Sequence[Decoded], order: Tensor) -> Decoded:
+    joined: dict[str, Tensor] = {}
+    for name in ("logits", "quality", "presence", "pointer"):
+        column = [getattr(part, name) for part in parts]
+        if column[0] is not None:
+            joined[name] = torch.cat(column)[order.to(column[0].device)]
+    return Decoded(**joined)
 
 
 def _rows_by_shape(prompts: PromptBatch) -> list[list[int]]:

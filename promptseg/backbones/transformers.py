@@ -10,7 +10,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import transformers
@@ -38,6 +38,8 @@ class TransformersBackbone(ABC):
         WeightsError: If the input size cannot work.
     """
 
+    predicts_presence: ClassVar[bool] = False
+
     def __init__(
         self,
         module: transformers.PreTrainedModel,
@@ -60,6 +62,7 @@ class TransformersBackbone(ABC):
             family=module.config.model_type.removesuffix("_video"),
             input_size=wanted,
             mask_size=4 * (wanted // int(prompt.patch_size)),
+            presence=self.predicts_presence,
             concept=int(prompt.hidden_size),
             sha256=sha256,
             licence=licence,
@@ -95,17 +98,21 @@ class TransformersBackbone(ABC):
 
         def decode(features: Embedding, group: Group) -> Decoded:
             with appended_token(self._network.prompt_encoder, group.concept):
-                output = self._network(
-                    **self._given(features.features),
-                    input_points=None if group.points is None else group.points[:, None],
-                    input_labels=None if group.labels is None else group.labels[:, None],
-                    input_boxes=None if group.boxes is None else group.boxes[:, None],
-                    input_masks=group.masks,
-                    multimask_output=multimask,
-                )
-            return Decoded(output.pred_masks[:, 0], output.iou_scores[:, 0].clamp(0.0, 1.0))
+                return self._decoded(features, group, multimask)
 
         return decode_in_groups(self.module, embedding, prompts, decode, concept)
+
+    def _decoded(self, features: Embedding, group: Group, multimask: bool) -> Decoded:
+        """Masks of B prompts of one shape."""
+        output = self._network(
+            **self._given(features.features),
+            input_points=None if group.points is None else group.points[:, None],
+            input_labels=None if group.labels is None else group.labels[:, None],
+            input_boxes=None if group.boxes is None else group.boxes[:, None],
+            input_masks=group.masks,
+            multimask_output=multimask,
+        )
+        return Decoded(output.pred_masks[:, 0], output.iou_scores[:, 0].clamp(0.0, 1.0))
 
     @staticmethod
     @abstractmethod
@@ -139,7 +146,7 @@ class TransformersSam(TransformersBackbone):
         grid = size // config.vision_config.patch_size
         config.vision_config.image_size = config.prompt_encoder_config.image_size = size
         config.prompt_encoder_config.image_embedding_size = grid
-        return _rebuilt(module, config, resize_positions(module.state_dict(), grid), name)
+        return rebuilt(module, config, resize_positions(module.state_dict(), grid), name)
 
     def _encode(self, pixels: Tensor) -> tuple[Tensor, ...]:
         return (self._network.vision_encoder(pixels).last_hidden_state,)
@@ -175,7 +182,7 @@ class TransformersSam2(TransformersBackbone):
         config = copy.deepcopy(module.config)
         config.prompt_encoder_config.image_size = size
         config.vision_config.backbone_feature_sizes = [[size // s, size // s] for s in (4, 8, 16)]
-        return _rebuilt(module, config, module.state_dict(), name)
+        return rebuilt(module, config, module.state_dict(), name)
 
     def _encode(self, pixels: Tensor) -> tuple[Tensor, ...]:
         decoder = self._network.mask_decoder
@@ -206,9 +213,14 @@ def appended_token(prompt_encoder: nn.Module, token: Tensor | None) -> Iterator[
             hook.remove()
 
 
-def _rebuilt(
+def rebuilt(
     module: Any, config: transformers.PretrainedConfig, state: dict[str, Tensor], name: str
 ) -> nn.Module:
+    """A model of the same class with another configuration, and the weights of `state`.
+
+    Raises:
+        WeightsError: If they do not fit it.
+    """
     parameter = next(module.parameters())
     fresh = type(module)(config).to(parameter.device, parameter.dtype)
     load_whole(fresh, state, name)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from promptseg.bench.scenes import Scene, largest_box, slice_boxes
-from promptseg.bench.timed import Timed
+from promptseg.bench.timed import Timed, timed
 from promptseg.engine import Engine
 from promptseg.intensity import choose_window, normalise
 from promptseg.roi import frame_of, whole_slice
@@ -75,7 +75,7 @@ class Ours:
 
     def turn(self, scene: Scene) -> Outcome:
         """Segment every target of a scene."""
-        watched, timed = self._watched()
+        watched, clock = self._watched()
         began, encoded, found = perf_counter(), 0, []
         for target in scene.targets:
             prompts = largest_box(target) if self.one_box else slice_boxes(target, everywhere=True)
@@ -86,15 +86,15 @@ class Ours:
             answer = session.answer(propagate=self.one_box)
             encoded += answer.report["encoded_slices"]
             found.append(answer.data > 0)
-        return Outcome(np.stack(found), encoded, timed.shares(perf_counter() - began))
+        return Outcome(np.stack(found), encoded, clock.shares(perf_counter() - began))
 
     def _watched(self) -> tuple[Segmenter, Timed]:
         """The same segmenter, whose parts are timed."""
         owner = self.segmenter
         spec = owner.backbone.spec
         spec = spec if self.crop is None else replace(spec, crop=self.crop)
-        timed = Timed(owner.backbone, owner.device, spec)
-        return Segmenter(timed, str(owner.device), owner.precision, owner.batch_size), timed
+        clock = timed(owner.backbone, owner.device, spec)
+        return Segmenter(clock, str(owner.device), owner.precision, owner.batch_size), clock
 
 
 def encode_all(engine: Engine) -> None:

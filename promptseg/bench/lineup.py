@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -94,16 +95,17 @@ class Lineup:
         return self._segmenter(wrap(module, name="SAM", input_size=size))  # type: ignore[arg-type]
 
     @cached_property
-    def video(self) -> tuple[torch.nn.Module, Segmenter]:
-        """The video model in our precision, and ours with its image part."""
+    def video(self) -> tuple[torch.nn.Module, Segmenter, Segmenter]:
+        """The video model in our precision, and ours with its image part and with all of it."""
         self.say("making SAM 2.1, fitting its masks to the target")
         video = self.make_video()
         backbone = image_part(video)
         backbone.module.to(self.wanted.device)
         fit_masks(backbone, self.scene)
         video.mask_decoder.load_state_dict(backbone.module.mask_decoder.state_dict())  # type: ignore[union-attr]
+        whole = wrap(copy.deepcopy(video), name="sam2_video of random weights")
         video.to(self.wanted.device, DTYPES[self.wanted.precision])
-        return video, self._segmenter(backbone)
+        return video, self._segmenter(backbone), self._segmenter(whole)
 
     @cached_property
     def phantom(self) -> Scene:
@@ -146,16 +148,19 @@ class Lineup:
         return Contender(key, "SAM", name, self.scene, partial(turn, self.scene))
 
     def _sam2(self, key: str) -> Contender:
-        video, segmenter = self.video
+        video, still, remembering = self.video
         kind = self.wanted.precision
         turn: Callable[[Scene], Outcome]
         if key == "sam2-video":
             name = f"transformers Sam2VideoModel, {kind}, one box, memory through all slices"
             turn = partial(sam2_video, video)
+        elif key == "sam2-memory":
+            name = f"promptseg, {kind}, Sam2VideoModel with memory, {WALK}"
+            turn = Ours(remembering, one_box=True).turn
         else:
             walk = key == "sam2-frontier"
             name = f"promptseg, {kind}, Sam2Model, {WALK if walk else 'a box on every slice'}"
-            turn = Ours(segmenter, one_box=walk).turn
+            turn = Ours(still, one_box=walk).turn
         return Contender(key, "SAM 2.1", name, self.scene, partial(turn, self.scene))
 
     def _default(self, key: str) -> Contender:

@@ -10,6 +10,7 @@ ROWS = {
     "sam-predictor": "sam",
     "sam2-every-slice": "sam2",
     "sam2-frontier": "sam2",
+    "sam2-memory": "sam2",
     "sam2-video": "sam2",
     "default-region": "default",
     "default-frontier": "default",

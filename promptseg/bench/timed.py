@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import TypeVar
@@ -12,6 +12,7 @@ from typing import TypeVar
 import torch
 
 from promptseg.backbones.base import Backbone, BackboneSpec, Decoded, Embedding, PromptBatch
+from promptseg.backbones.memory import Memory, Recollection, Remembering
 
 T = TypeVar("T")
 
@@ -65,6 +66,42 @@ class Timed:
     def _synchronise(self) -> None:
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
+
+
+class TimedMemory(Timed):
+    """The same of a backbone with a memory."""
+
+    def __init__(
+        self, backbone: Remembering, device: torch.device, spec: BackboneSpec | None = None
+    ) -> None:
+        super().__init__(backbone, device, spec)
+        self.span, self._memory = backbone.span, backbone
+        self.seconds["memory"] = 0.0
+
+    def remember(
+        self,
+        embedding: Embedding,
+        logits: torch.Tensor,
+        presence: torch.Tensor,
+        pointers: torch.Tensor | None = None,
+        by_user: bool = False,
+    ) -> Memory:
+        """As the backbone's."""
+        return self._timed(
+            "memory",
+            lambda: self._memory.remember(embedding, logits, presence, pointers, by_user),
+        )
+
+    def recall(self, embedding: Embedding, recollections: Sequence[Recollection]) -> Embedding:
+        """As the backbone's."""
+        return self._timed("memory", lambda: self._memory.recall(embedding, recollections))
+
+
+def timed(backbone: Backbone, device: torch.device, spec: BackboneSpec | None = None) -> Timed:
+    """A backbone that counts the seconds of its parts, with a memory if it has one."""
+    if isinstance(backbone, Remembering):
+        return TimedMemory(backbone, device, spec)
+    return Timed(backbone, device, spec)
 
 
 def forget_peak() -> None:

@@ -16,7 +16,7 @@ from promptseg.evaluate import users
 from promptseg.finetune.augment import augment
 from promptseg.finetune.config import FinetuneConfig
 from promptseg.finetune.episodes import sample_prompts, warp
-from promptseg.handing import CARRIED_MM, CARRIED_MOST, box_of, carried_by
+from promptseg.handing import CARRIED_MM, CARRIED_MOST, box_of, shown_as
 from promptseg.roi import LEAST_VOXELS, MARGIN
 from promptseg.slicing import in_plane
 
@@ -278,7 +278,7 @@ def fitted(prompts: PixelPrompts, spec: BackboneSpec) -> PixelPrompts:
     """Prompts as the engine would give them to this backbone: masks at its size, or as boxes."""
     if prompts.mask is None:
         return prompts
-    if carried_by(spec) == "box":
+    if shown_as(spec) == "box":
         inside = bool((prompts.mask > 0).any())
         return replace(prompts, mask=None, box=box_of(prompts.mask, spec.input_size)
                        if inside else prompts.box)  # fmt: skip

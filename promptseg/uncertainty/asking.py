@@ -13,7 +13,7 @@ from promptseg.auto import consistent, decode_tokens
 from promptseg.backbones.base import PixelPrompts
 from promptseg.decoding import Request, SliceDecoder, SliceMask
 from promptseg.engine import Answered, Answers, Engine, probabilities
-from promptseg.handing import box_of, carried_by
+from promptseg.handing import box_of, shown_as
 from promptseg.prompts import PromptSet
 from promptseg.slicing import Frame
 from promptseg.uncertainty.views import View
@@ -111,10 +111,10 @@ def blended(
 ) -> list[SliceMask]:
     """Mean probability of the candidates of every (target, slice), as logits."""
     spec = decoder.backbone.spec
-    carries = carried_by(spec)
+    shown_by = shown_as(spec)
     requests = []
     for (_, index), mask in zip(places, masks, strict=True):
-        box = None if carries == "mask" else box_of(mask.logits, spec.input_size)
+        box = None if shown_by == "mask" else box_of(mask.logits, spec.input_size)
         shown = PixelPrompts(mask=mask.logits) if box is None else PixelPrompts(box=box)
         requests.append(Request(index, shown, ambiguous=True))
     if not requests:
