@@ -97,6 +97,7 @@ class TestRows:
         assert set(stages) == {"encode", "decode", "rest"}
         assert sum(stages.values()) == pytest.approx(1.0)
         assert min(stages.values()) > 0
+        assert set(measured[1]["sam2-memory"].stages) == {"encode", "decode", "memory", "rest"}
         assert measured[1]["sam-predictor"].stages == {}
 
     def test_memory_of_a_row_is_within_its_peak(self, measured):

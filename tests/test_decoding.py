@@ -6,6 +6,7 @@ import torch
 from support import BrightRegion, bright_encoder, discs, ragged_prompts, tiny_default, tiny_sam
 
 from promptseg.backbones.base import Decoded, Embedding, PixelPrompts
+from promptseg.backbones.memory import Recollection
 from promptseg.decoding import Request, SliceDecoder, SliceMask, best_candidates
 from promptseg.embeddings import SliceEncoder
 from promptseg.errors import PromptsegError
@@ -94,6 +95,30 @@ class TestCandidates:
     def test_presence_is_certain_where_it_is_not_predicted(self):
         decoded = Decoded(torch.zeros(1, 1, 4, 4), torch.ones(1, 1))
         assert best_candidates(decoded)[0].presence == 1.0
+
+    def test_pointers_go_with_their_masks(self):
+        quality = torch.tensor([[0.2, 0.9], [0.8, 0.1]])
+        decoded = Decoded(torch.zeros(2, 2, 4, 4), quality, pointer=torch.eye(4).view(2, 2, 4))
+        found = [int(mask.pointer.argmax()) for mask in best_candidates(decoded)]
+        assert found == [1, 2]
+        assert best_candidates(dataclasses.replace(decoded, pointer=None))[0].pointer is None
+
+
+class TestMemory:
+    def test_a_network_without_one_says_so(self):
+        decoder = SliceDecoder(bright_encoder(TWO))
+        request = Request(3, PixelPrompts(), memory=Recollection((), ()))
+        with pytest.raises(PromptsegError, match="bright has no memory"):
+            decoder.decode(FRAME, [request])
+        embedding = decoder.encoder.embed(FRAME, [3])
+        with pytest.raises(PromptsegError, match="bright has no memory"):
+            decoder.remember(embedding, [SliceMask(torch.zeros(64, 64), 0.5)])
+
+    def test_requests_of_one_kind_recall_as_much(self):
+        some = Recollection(((torch.zeros(1, 2, 4, 4), 0),), ((torch.zeros(1, 8), 1),))
+        plain, remembering = Request(3, PixelPrompts()), Request(3, PixelPrompts(), memory=some)
+        assert remembering.kind == dataclasses.replace(remembering, index=5).kind
+        assert len({plain.kind, remembering.kind, Request(3, PixelPrompts(), True).kind}) == 3
 
 
 class TestAnswer:

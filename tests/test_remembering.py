@@ -21,6 +21,7 @@ from promptseg.stopping import StopRules
 from promptseg.walking import Walk, WalkState, walk_bytes
 
 COUNT, START = 24, 6
+TURNED = [8, 9, 12, 13, 14, 20]
 SHAPE = (32, 32, COUNT)
 FRAME = Frame(2, Region((0, 32), (0, 32)), SHAPE, (1.0, 1.0, 1.0), VIDEO_SIDE)
 MASK = VIDEO_SIDE // 4
@@ -41,6 +42,7 @@ def grey():
     rng = np.random.default_rng(0)
     data = rng.random(SHAPE) * 0.6
     data[8:24, 8:24] += np.linspace(0.1, 0.4, COUNT)
+    data[..., TURNED] = 1 - data[..., TURNED]
     return data.astype(np.float32)
 
 
@@ -54,6 +56,16 @@ def propagator(faint=False, rules=NEVER):
 
 def box(index, low=8, high=23):
     return SlicePrompts(box=((low, low, index), (high, high, index + 1)))
+
+
+def corners(index):
+    """(4,) a box as the library takes it."""
+    return box(index).to_pixels(FRAME, index, MASK).box - 0.5
+
+
+def pixels():
+    """(N, 3, side, side) the volume as the library takes it."""
+    return normalised(FRAME.extract(grey(), range(COUNT)), VIDEO_SIDE)
 
 
 def walked(walker, anchors, limits=(0, COUNT)):
@@ -82,14 +94,31 @@ class TestParity:
     @pytest.mark.parametrize("faint", [False, True], ids=["seen everywhere", "absent somewhere"])
     def test_as_the_library_tracks_a_video(self, faint, reverse):
         found = both_ways(faint)
-        pixels = normalised(FRAME.extract(grey(), range(COUNT)), VIDEO_SIDE)
-        corners = box(START).to_pixels(FRAME, START, MASK).box - 0.5
-        expected = tracked(video(faint), pixels, START, corners, reverse)
+        expected = tracked(video(faint), pixels(), {START: corners(START)}, START, reverse)
         assert sorted(expected) == list(range(START + 1) if reverse else range(START, COUNT))
         for index, (logits, score) in expected.items():
             torch.testing.assert_close(found[index].logits, logits, **CLOSE)
             presence = torch.tensor(score).sigmoid()
             assert found[index].presence == pytest.approx(float(presence), abs=1e-4)
+
+    def test_between_two_boxes_both_are_remembered(self):
+        later = START + 9
+        walker, steps = propagator(), []
+        note = walker.memories.note
+
+        def watching(embedding, states):
+            note(embedding, states)
+            steps.extend(s for s in states if (s.walk.start, s.walk.step) == (START, 1))
+
+        walker.memories.note = watching
+        walked(walker, {START: box(START), later: box(later)})
+        boxes = {index: corners(index) for index in (START, later)}
+        expected = tracked(video(), pixels(), boxes, START, reverse=False)
+        alone = both_ways()
+        for index in range(START + 1, later):
+            found = steps[-1].answers[index].logits
+            torch.testing.assert_close(found, expected[index][0], **CLOSE)
+            assert (found - alone[index].logits).abs().max() > 0.01
 
     def test_the_frames_differ_and_some_are_absent(self):
         seen, faint = both_ways(), both_ways(True)

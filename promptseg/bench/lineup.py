@@ -103,7 +103,7 @@ class Lineup:
         backbone.module.to(self.wanted.device)
         fit_masks(backbone, self.scene)
         video.mask_decoder.load_state_dict(backbone.module.mask_decoder.state_dict())  # type: ignore[union-attr]
-        whole = wrap(copy.deepcopy(video), name="sam2_video of random weights")
+        whole = wrap(copy.deepcopy(video), name="sam2_video of random weights")  # type: ignore[arg-type]
         video.to(self.wanted.device, DTYPES[self.wanted.precision])
         return video, self._segmenter(backbone), self._segmenter(whole)
 

@@ -29,6 +29,13 @@ def embedding(backbone):
         return backbone.encode(pixels)
 
 
+@pytest.fixture(scope="module")
+def folder(backbone, tmp_path_factory):
+    path = tmp_path_factory.mktemp("video")
+    backbone.module.save_pretrained(path)
+    return path
+
+
 def nothing(count, size=VIDEO_SIDE):
     return collate(*[prompt(0, False, False)] * count, size=size, mask_size=size // 4)
 
@@ -183,12 +190,6 @@ class TestRemembering:
 
 
 class TestLoading:
-    @pytest.fixture(scope="class")
-    def folder(self, backbone, tmp_path_factory):
-        path = tmp_path_factory.mktemp("video")
-        backbone.module.save_pretrained(path)
-        return path
-
     def test_a_folder_loads_with_its_memory(self, folder, backbone, embedding):
         again = load_backbone(folder)
         assert isinstance(again, Remembering)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 import transformers
 from backbones.tiny_hiera import tiny_hiera
@@ -45,31 +47,32 @@ def remembering_video(faint: bool = False) -> torch.nn.Module:
     if faint:
         last = video.mask_decoder.pred_obj_score_head.proj_out
         last.weight.data.neg_()
-        last.bias.data.neg_().add_(1.375)
+        last.bias.data.neg_().add_(1.7)
     return video.eval()
 
 
 def tracked(
-    video: torch.nn.Module, pixels: Tensor, start: int, box: Tensor, reverse: bool
+    video: torch.nn.Module, pixels: Tensor, boxes: Mapping[int, Tensor], start: int, reverse: bool
 ) -> dict[int, tuple[Tensor, float]]:
-    """Logits (m, m) and score of the target's presence by frame, from one box.
+    """Logits (m, m) and score of the target's presence by frame, from boxes of one target.
 
     Args:
         video: The model.
         pixels: (N, 3, side, side) as it takes them.
-        start: Frame of the box.
-        box: (4,) x0, y0, x1, y1, pixel centres at whole numbers.
+        boxes: (4,) x0, y0, x1, y1 by frame, pixel centres at whole numbers.
+        start: Where it begins, one of these frames.
         reverse: True to go backwards.
     """
     session = Sam2VideoInferenceSession(pixels, *pixels.shape[-2:], dtype=torch.float32)
     number = session.obj_id_to_idx(1)
-    corners = {
-        "point_coords": box.view(1, 1, 2, 2),
-        "point_labels": torch.tensor([[BOX_LABELS]], dtype=torch.int32),
-    }
-    session.add_point_inputs(number, start, corners)
-    session.obj_with_new_inputs = [1]
-    video(session, frame_idx=start)
+    for frame, box in boxes.items():
+        corners = {
+            "point_coords": box.view(1, 1, 2, 2),
+            "point_labels": torch.tensor([[BOX_LABELS]], dtype=torch.int32),
+        }
+        session.add_point_inputs(number, frame, corners)
+        session.obj_with_new_inputs = [1]
+        video(session, frame_idx=frame)
     return {
         found.frame_idx: (found.pred_masks[0, 0], float(found.object_score_logits))
         for found in video.propagate_in_video_iterator(session, start, reverse=reverse)
