@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import inf
 
 from torch import Tensor
 
@@ -72,3 +73,10 @@ def rules_where_told(rules: StopRules) -> StopRules:
         rules, presence=0.2, quality=0.1, overlap=0.1, growth=4.0, shrink=0.05, patience=3,
         likeness=0.0,
     )  # fmt: skip
+
+
+NEVER = StopRules(
+    presence=-1.0, quality=-1.0, overlap=-1.0, growth=inf, shrink=-1.0, patience=0, least_area=0,
+    likeness=0.0, trusted=0.0, unlike=0.0, taper=False,
+)  # fmt: skip
+"""Trusts every answer, as a network that tracks a video does."""

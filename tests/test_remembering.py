@@ -1,5 +1,6 @@
 """Walks over a network with a memory, beside the library's own tracking of a video."""
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -17,7 +18,7 @@ from promptseg.propagation import Propagator
 from promptseg.segmenter import Segmenter
 from promptseg.slice_prompts import SlicePrompts
 from promptseg.slicing import Frame, Region
-from promptseg.stopping import StopRules
+from promptseg.stopping import NEVER
 from promptseg.walking import Walk, WalkState, walk_bytes
 
 COUNT, START = 24, 6
@@ -26,10 +27,6 @@ SHAPE = (32, 32, COUNT)
 FRAME = Frame(2, Region((0, 32), (0, 32)), SHAPE, (1.0, 1.0, 1.0), VIDEO_SIDE)
 MASK = VIDEO_SIDE // 4
 CLOSE = {"atol": 2e-3, "rtol": 1e-3}
-NEVER = StopRules(
-    presence=-1, quality=-1, overlap=-1, growth=float("inf"), shrink=-1, patience=COUNT,
-    least_area=0, likeness=0, trusted=0, unlike=0, taper=False,
-)  # fmt: skip
 
 
 @cache
@@ -175,10 +172,7 @@ class TestCarrying:
         assert shapes[-1] == (7, 9)
 
     def test_slices_that_are_not_trusted_are_not_remembered(self):
-        rules = StopRules(
-            presence=0.5, quality=-1, overlap=-1, growth=float("inf"), shrink=-1, patience=COUNT,
-            least_area=0, likeness=0, trusted=0, unlike=0, taper=False,
-        )  # fmt: skip
+        rules = replace(NEVER, presence=0.5, patience=COUNT)
         walker, held = propagator(True, rules), []
         note = walker.memories.note
 

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 from walks_kit import EMPTY, disc
 
-from promptseg.stopping import StopRules, rules_for
+from promptseg.stopping import NEVER, StopRules, rules_for, rules_where_told
 
 
 class TestStopRules:
@@ -57,3 +57,14 @@ class TestStopRules:
         assert not StopRules(growth=4, overlap=0).poor(burst, disc().logits)
         assert StopRules(growth=1.2).poor(disc(radius=10), disc().logits)
         assert StopRules(least_area=500).poor(disc(), disc().logits)
+
+
+class TestNever:
+    @pytest.mark.parametrize("lag", [1, 3])
+    def test_every_answer_is_trusted(self, lag):
+        hopeless = replace(EMPTY, quality=0.0, presence=0.0, likeness=0.0)
+        for answer in (hopeless, disc(radius=1), disc(radius=13.5)):
+            for before in (EMPTY, disc()):
+                assert not rules_for(NEVER, lag).poor(answer, before.logits)
+                assert not NEVER.poor(answer, before.logits)
+        assert rules_where_told(StopRules()).poor(hopeless, disc().logits)

@@ -16,6 +16,7 @@ from promptseg.engine import Engine
 from promptseg.intensity import choose_window, normalise
 from promptseg.roi import frame_of, whole_slice
 from promptseg.segmenter import Segmenter
+from promptseg.stopping import NEVER
 from promptseg.volume import Volume
 
 AXIS = 2
@@ -66,12 +67,15 @@ class Ours:
         crop: True if the network sees a region around the target, False for whole slices; None
             for what the network was trained for.
         every: True to encode every whole slice before the walk, reached or not.
+        tracked: True to walk to the volume's ends whatever the answers are, and to leave them as
+            they are, as a video is tracked.
     """
 
     segmenter: Segmenter
     one_box: bool = False
     crop: bool | None = None
     every: bool = False
+    tracked: bool = False
 
     def turn(self, scene: Scene) -> Outcome:
         """Segment every target of a scene."""
@@ -79,7 +83,8 @@ class Ours:
         began, encoded, found = perf_counter(), 0, []
         for target in scene.targets:
             prompts = largest_box(target) if self.one_box else slice_boxes(target, everywhere=True)
-            session = watched.session(scene.volume, AXIS, consistency="clean")
+            session = watched.session(scene.volume, AXIS, consistency=self._consistency)
+            session.rules = NEVER if self.tracked else None
             session.add(*prompts)
             if self.every:
                 encode_all(session.prepared(session.prompts.to_voxel(scene.volume), AXIS))
@@ -87,6 +92,10 @@ class Ours:
             encoded += answer.report["encoded_slices"]
             found.append(answer.data > 0)
         return Outcome(np.stack(found), encoded, clock.shares(perf_counter() - began))
+
+    @property
+    def _consistency(self) -> str:
+        return "none" if self.tracked else "clean"
 
     def _watched(self) -> tuple[Segmenter, Timed]:
         """The same segmenter, whose parts are timed."""

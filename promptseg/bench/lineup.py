@@ -155,8 +155,8 @@ class Lineup:
             name = f"transformers Sam2VideoModel, {kind}, one box, memory through all slices"
             turn = partial(sam2_video, video)
         elif key == "sam2-memory":
-            name = f"promptseg, {kind}, Sam2VideoModel with memory, {WALK}"
-            turn = Ours(remembering, one_box=True).turn
+            name = f"promptseg, {kind}, Sam2VideoModel, one box, memory through all slices"
+            turn = Ours(remembering, one_box=True, tracked=True).turn
         else:
             walk = key == "sam2-frontier"
             name = f"promptseg, {kind}, Sam2Model, {WALK if walk else 'a box on every slice'}"
