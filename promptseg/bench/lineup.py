@@ -89,8 +89,8 @@ class Lineup:
 
     @cached_property
     def small(self) -> Segmenter:
-        """Ours with SAM's weights at half its input size."""
-        size = self.sam[1].spec.input_size // 2
+        """Ours with SAM's weights at three quarters of its input size."""
+        size = self.sam[1].spec.input_size * 3 // 4
         module: torch.nn.Module = self.sam[1].module
         return self._segmenter(wrap(module, name="SAM", input_size=size))  # type: ignore[arg-type]
 
@@ -135,7 +135,7 @@ class Lineup:
             turn = partial(transformers_sam, backbone.module)
         elif key == "region":
             name = (
-                f"{start}{WALK}, a region around the target at {size // 2} pixels (position "
+                f"{start}{WALK}, a region around the target at {size * 3 // 4} pixels (position "
                 "tables interpolated)"
             )
             turn = Ours(self.small, one_box=True, crop=True).turn
