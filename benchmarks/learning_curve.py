@@ -264,7 +264,7 @@ def figure(points: list[dict[str, Any]], path: Path) -> None:
                     color=COLOURS[method],
                     label=NAMES[method],
                 )
-        panel.set(xscale="log", xlabel="labelled cases", title=title, xlim=(0.8, 20), ylim=(0, 1))
+        panel.set(xscale="log", xlabel="labelled cases", title=title, xlim=(0.8, 20), ylim=(0.4, 1))
         panel.set_xticks([1, 4, 8, 16], ["1", "4", "8", "16"])
         panel.minorticks_off()
         panel.grid(alpha=0.3)

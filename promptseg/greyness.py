@@ -70,11 +70,15 @@ def log_ratio(masks: Tensor, greys: Tensor) -> Tensor | None:
     Returns:
         None if the target is too small, or nothing lies beside it.
     """
-    inside = shrunk(masks, CORE)
-    beside = widened(masks, BESIDE) & ~widened(masks, CORE)
-    if min(int(inside.sum()), int(beside.sum())) < FEWEST:
+    inside, outside = shrunk(masks, CORE), beside(masks)
+    if min(int(inside.sum()), int(outside.sum())) < FEWEST:
         return None
-    return (shares(greys[inside]) / shares(greys[beside])).log()
+    return (shares(greys[inside]) / shares(greys[outside])).log()
+
+
+def beside(masks: Tensor) -> Tensor:
+    """(N, m, m) bool of what lies beside masks (N, m, m), without the pixels next to them."""
+    return widened(masks, BESIDE) & ~widened(masks, CORE)
 
 
 def shares(values: Tensor) -> Tensor:

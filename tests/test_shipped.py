@@ -24,7 +24,7 @@ def segmenter():
 
 class TestOneBox:
     @pytest.mark.parametrize(
-        ("organ", "least", "beyond"), [("left kidney", 0.93, 0.06), ("spleen", 0.9, 0.08)]
+        ("organ", "least", "beyond"), [("left kidney", 0.95, 0.02), ("right kidney", 0.95, 0.02)]
     )
     def test_an_organ_is_found_and_not_left(self, scene, segmenter, organ, least, beyond):
         volume, masks = scene
