@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -26,14 +28,15 @@ class TestLikeness:
         assert self.compared(0.72) < 0.97
         assert self.compared(0.3) < 0.05
 
-    def beyond(self, grey, given=False):
+    def beyond(self, grey, given=False, apart=1.0):
         """Likeness of `grey` on slice 6 to a bright disc with a dark hollow, in the dark."""
         encoder = bright_encoder(np.zeros(SHAPE, bool))
         rows, columns = np.indices(SHAPE[:2])
         away = np.hypot(rows - 15.5, columns - 15.5)
         encoder.data[:, :, 5] = np.where((away < 7) & (away > 2.5), 0.8, 0.2)
         encoder.data[:, :, 6] = grey
-        greys = Greys(encoder.data, FRAME, 64)
+        frame = replace(FRAME, spacing=(1.0, 1.0, apart))
+        greys = Greys(encoder.data, frame, 64)
         mask = disc(radius=14, size=64)
         state = WalkState(Walk(1, 5, 1, 16), 6, mask.logits, given=given)
         if given:
@@ -43,6 +46,9 @@ class TestLikeness:
     def test_what_looks_like_the_surroundings_is_not_the_target(self):
         assert self.beyond(0.2) == 0.0
         assert self.beyond(0.8) > 0.8
+
+    def test_but_slices_far_apart_may_differ_in_brightness(self):
+        assert self.beyond(0.2, apart=8.0) > 0.1
 
     def test_but_a_given_mask_may_lie_well_inside_its_organ(self):
         assert self.beyond(0.2, given=True) > 0.9
