@@ -12,7 +12,7 @@ from promptseg.slicing import Frame, take_slice
 from promptseg.walking import WalkState
 
 GREY_BINS = 16
-SURROUNDED, NEAR_MM = 0.8, 4.5
+COMPARED_MM = 2.0, 4.5
 
 
 class Greys:
@@ -46,9 +46,10 @@ class Greys:
         0 for a mask that looks rather like what lies around the anchor's: a walk that has run out
         of an organ into fat is sure of itself, and fat inside a kidney's mask is enough to make
         it look a little like the kidney. On the synthetic CT this takes the right kidney from
-        0.785 to 0.970 and the liver from 0.873 to 0.959. Not asked of slices 4.5 mm or more
-        apart: in cine MRI they differ so much in brightness that the left ventricle of ACDC
-        71-80 fell from 0.923 to 0.843.
+        0.785 to 0.970 and the stomach from 0.342 to 0.859, three sarcomas from 0.677 to 0.760.
+        Asked only of slices 2 to 4.5 mm apart: thinner ones are held to more likeness anyway,
+        and thicker ones differ so much in brightness that the left ventricle of ACDC 71-80 fell
+        from 0.923 to 0.843.
         """
         origin = state.carried if state.origin is None else state.origin
         known = [(state.walk.start, origin)]
@@ -63,8 +64,9 @@ class Greys:
             float((grey_levels(self.of(place), logits) * here).sqrt().sum())
             for place, logits in known
         )
-        near = self.frame.spacing[self.frame.axis] < NEAR_MM
-        if near and not state.given and alike < SURROUNDED * self._around(state, origin, here):
+        thinner, thicker = COMPARED_MM
+        compared = thinner <= self.frame.spacing[self.frame.axis] < thicker and not state.given
+        if compared and alike < self._around(state, origin, here):
             return 0.0
         shrunk = answer.area / max(int((origin > 0).sum()), 1)
         return min(1.0, alike / max(min(shrunk, 1.0), 0.01) ** 0.25)

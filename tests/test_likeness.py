@@ -28,7 +28,7 @@ class TestLikeness:
         assert self.compared(0.72) < 0.97
         assert self.compared(0.3) < 0.05
 
-    def beyond(self, grey, given=False, apart=1.0):
+    def beyond(self, grey, given=False, apart=3.0):
         """Likeness of `grey` on slice 6 to a bright disc with a dark hollow, in the dark."""
         encoder = bright_encoder(np.zeros(SHAPE, bool))
         rows, columns = np.indices(SHAPE[:2])
@@ -47,8 +47,9 @@ class TestLikeness:
         assert self.beyond(0.2) == 0.0
         assert self.beyond(0.8) > 0.8
 
-    def test_but_slices_far_apart_may_differ_in_brightness(self):
-        assert self.beyond(0.2, apart=8.0) > 0.1
+    @pytest.mark.parametrize("apart", [1.0, 8.0])
+    def test_but_other_rules_hold_for_thin_and_for_thick_slices(self, apart):
+        assert self.beyond(0.2, apart=apart) > 0.1
 
     def test_but_a_given_mask_may_lie_well_inside_its_organ(self):
         assert self.beyond(0.2, given=True) > 0.9
