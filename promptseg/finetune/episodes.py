@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import cv2
@@ -14,9 +14,13 @@ from torch import Tensor
 from promptseg.backbones.base import PixelPrompts
 from promptseg.evaluate import users
 from promptseg.finetune.augment import augment
-from promptseg.finetune.synthetic import synthetic_slices
+from promptseg.finetune.conventions import random_convention
+from promptseg.finetune.lesions import with_lesion
+from promptseg.finetune.simulated import KINDS, OUTLINING, Mask2D, Prompter, sample_prompts
+from promptseg.finetune.synthetic import INNER, synthetic_slices
 
-Mask2D = NDArray[np.bool_]
+REDRAWN = 0.25
+LESIONS = 0.06
 CT_WINDOWS = ((400, 40), (1500, -600), (1800, 400), (80, 40), (150, 30), (350, 50))
 
 
@@ -201,110 +205,6 @@ def warp(
     return np.asarray(sampled, np.float32)
 
 
-def mask_logits(mask: Mask2D, rng: np.random.Generator) -> Tensor:
-    """(S/2, S/2) logits as a network would have given for this mask."""
-    soft = cv2.resize(
-        mask.astype(np.float32), (mask.shape[1] // 2,) * 2, interpolation=cv2.INTER_AREA
-    )
-    if rng.random() < 0.5:
-        soft = cv2.GaussianBlur(soft, (0, 0), rng.uniform(0.5, 2.5))
-    return torch.from_numpy((soft * 2 - 1) * np.float32(rng.uniform(2, 12)))
-
-
-def box_prompt(target: Mask2D, rng: np.random.Generator) -> PixelPrompts:
-    """Tight or loose box, now and then with a click."""
-    loose = rng.uniform(0, 0.2) if rng.random() < 0.3 else 0.0
-    box = users.jittered_box(target, rng, float(rng.uniform(0, 0.1)), loose)
-    if rng.random() < 0.12:
-        point = torch.from_numpy(users.inner_click(target, rng))
-        return PixelPrompts(point, torch.ones(1, dtype=torch.long), torch.from_numpy(box))
-    return PixelPrompts(box=torch.from_numpy(box))
-
-
-def click_prompt(target: Mask2D, rng: np.random.Generator) -> PixelPrompts:
-    """One click, central or anywhere inside."""
-    centred = rng.random() < 0.4
-    point = users.centre_click(target) if centred else users.inner_click(target, rng)
-    return PixelPrompts(torch.from_numpy(point), torch.ones(1, dtype=torch.long))
-
-
-def clicks_prompt(target: Mask2D, rng: np.random.Generator) -> PixelPrompts:
-    """Two to six foreground clicks and up to three in the background."""
-    inside = [users.inner_click(target, rng) for _ in range(int(rng.integers(2, 7)))]
-    near = background_near(target)
-    outside = [users.inner_click(near, rng) for _ in range(int(rng.integers(0, 4)) * near.any())]
-    labels = torch.tensor([1] * len(inside) + [0] * len(outside))
-    return PixelPrompts(torch.from_numpy(np.concatenate(inside + outside)), labels)
-
-
-def background_near(target: Mask2D) -> Mask2D:
-    """Background within about a tenth of the crop of the target."""
-    reach = max(3, target.shape[0] // 10) | 1
-    return (cv2.dilate(target.astype(np.uint8), np.ones((reach, reach))) > 0) & ~target
-
-
-def margin_prompt(target: Mask2D, rng: np.random.Generator) -> PixelPrompts:
-    """Interior margin points, half of the time with the box around them."""
-    inset = rng.uniform(1, 4) * max(1.0, target.shape[0] / 128)
-    points = torch.from_numpy(users.margin_points(target, rng, inset))
-    box = torch.cat([points.min(0).values, points.max(0).values]) if rng.random() < 0.5 else None
-    return PixelPrompts(points, torch.ones(len(points), dtype=torch.long), box)
-
-
-def scribble_prompt(target: Mask2D, rng: np.random.Generator) -> PixelPrompts:
-    """One or two strokes inside, often one outside."""
-    inside = users.scribble(target, rng)
-    if rng.random() < 0.4:
-        inside |= users.scribble(target, rng)
-    near = background_near(target) if rng.random() < 0.5 else ~target
-    drawn = rng.random() < 0.7 and near.any()
-    outside = users.scribble(near, rng) if drawn else np.zeros_like(target)
-    return PixelPrompts(scribbles=torch.from_numpy(np.stack([inside, outside])).float())
-
-
-def rough_prompt(target: Mask2D, rng: np.random.Generator) -> PixelPrompts:
-    """A rough mask, sometimes already corrected by a click on its largest error."""
-    rough = users.rough_mask(target, rng)
-    click = users.corrective_click(rough, target, rng) if rng.random() < 0.5 else None
-    if click is None:
-        return PixelPrompts(mask=mask_logits(rough, rng))
-    return PixelPrompts(torch.from_numpy(click[0]), torch.tensor([click[1]]),
-                        mask=mask_logits(rough, rng))  # fmt: skip
-
-
-def neighbour_prompt(neighbour: Mask2D, rng: np.random.Generator) -> PixelPrompts:
-    """The mask of a neighbouring slice, exact or as a network would have drawn it."""
-    mask = users.rough_mask(neighbour, rng) if rng.random() < 0.4 else neighbour
-    return PixelPrompts(mask=mask_logits(mask, rng))
-
-
-KINDS: tuple[tuple[float, Callable[[Mask2D, np.random.Generator], PixelPrompts]], ...] = (
-    (0.37, box_prompt),
-    (0.22, click_prompt),
-    (0.08, clicks_prompt),
-    (0.08, margin_prompt),
-    (0.12, scribble_prompt),
-    (0.13, rough_prompt),
-)
-
-
-def sample_prompts(
-    target: Mask2D, neighbour: Mask2D | None, count: int, rng: np.random.Generator
-) -> tuple[list[PixelPrompts], list[bool]]:
-    """`count` independent interactions; an absent target can only come from a neighbour."""
-    prompts, ambiguous = [], []
-    for _ in range(count):
-        carried = neighbour is not None and neighbour.any()
-        if carried and (not target.any() or rng.random() < 0.25):
-            prompts.append(neighbour_prompt(neighbour, rng))  # type: ignore[arg-type]
-            ambiguous.append(False)
-            continue
-        kind = rng.choice(len(KINDS), p=[weight for weight, _ in KINDS])
-        prompts.append(KINDS[kind][1](target, rng))
-        ambiguous.append(KINDS[kind][1] is click_prompt)
-    return prompts, ambiguous
-
-
 def pick_component(stack: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.bool_]:
     """Keep one component of the middle slice of (H, W, 3), and what it touches beside it."""
     count, components, stats, _ = cv2.connectedComponentsWithStats(stack[..., 1].astype(np.uint8))
@@ -347,7 +247,19 @@ def real_episode(case: Case, size: int, count: int, rng: np.random.Generator) ->
     if absent and (neighbour is None or not neighbour.any()):
         return None
     grey = normalise_crop(warp(image, matrix, size, case.ground), case, hard, rng)
+    if not absent and rng.random() < LESIONS:
+        return lesion_episode(grey, count, rng)
     return finish(grey, target, neighbour, count, case.modality != "CT", rng)
+
+
+def lesion_episode(
+    grey: NDArray[np.float32], count: int, rng: np.random.Generator
+) -> Episode | None:
+    """An episode on a lesion generated in a real crop (S, S, 3)."""
+    image, masks = with_lesion(grey, rng)
+    if masks[..., 1].sum() < 12:
+        return None
+    return finish(image, masks[..., 1].astype(np.float32), masks[..., 0], count, True, rng)
 
 
 def beyond_extent(
@@ -368,7 +280,9 @@ def synthetic_episode(size: int, count: int, rng: np.random.Generator) -> Episod
     usable = np.flatnonzero((areas >= 0.004 * size**2) & (areas <= 0.6 * size**2))
     if not len(usable):
         return None
-    masks = stack == rng.choice(usable)
+    chosen = int(rng.choice(usable))
+    parts = [chosen, chosen + INNER] if rng.random() < 0.4 else [chosen]
+    masks = np.isin(stack, parts)
     if rng.random() < 0.5:
         masks = pick_component(masks, rng)
     target = masks[..., 1].astype(np.float32)
@@ -384,10 +298,17 @@ def finish(
     invert: bool,
     rng: np.random.Generator,
 ) -> Episode:
-    """Augment, draw the prompts, pack as tensors."""
+    """Redraw the outline now and then, augment, draw the prompts, pack as tensors."""
+    kinds: Sequence[tuple[float, Prompter]] = KINDS
+    if (target > 0.5).any() and rng.random() < REDRAWN:
+        redraw = random_convention(target, rng)
+        redrawn, kinds = redraw(target), OUTLINING
+        if (redrawn > 0.5).sum() >= 12:
+            target = redrawn
+            neighbour = None if neighbour is None else redraw(neighbour.astype(np.float32)) > 0.5
     image = augment(grey, rng, invert)
     if rng.random() < 0.15:
         image = np.repeat(image[..., 1:2], 3, -1)
-    prompts, ambiguous = sample_prompts(target > 0.5, neighbour, count, rng)
+    prompts, ambiguous = sample_prompts(target > 0.5, neighbour, count, rng, kinds)
     pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
     return Episode(pixels, torch.from_numpy(np.ascontiguousarray(target)), prompts, ambiguous)

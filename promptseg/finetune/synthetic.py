@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+INNER = 40
 Image = NDArray[np.float32]
 Labels = NDArray[np.uint8]
 
@@ -55,7 +56,7 @@ def shape_labels(size: int, rng: np.random.Generator) -> Labels:
         radii = rng.uniform(0.05, 0.32, 2) * size
         draw_shape(labels, label, centre, radii, rng)
         if rng.random() < 0.35:
-            draw_shape(labels, label + 40, centre, radii * rng.uniform(0.4, 0.8), rng)
+            draw_shape(labels, label + INNER, centre, radii * rng.uniform(0.4, 0.8), rng)
     return displaced(labels, rng, size * rng.uniform(0.005, 0.035))
 
 

@@ -15,7 +15,8 @@ from promptseg.backbones.base import BackboneSpec, PixelPrompts
 from promptseg.evaluate import users
 from promptseg.finetune.augment import augment
 from promptseg.finetune.config import FinetuneConfig
-from promptseg.finetune.episodes import sample_prompts, warp
+from promptseg.finetune.episodes import warp
+from promptseg.finetune.simulated import sample_prompts
 from promptseg.handing import CARRIED_MM, CARRIED_MOST, box_of, shown_as
 from promptseg.roi import LEAST_VOXELS, MARGIN
 from promptseg.slicing import in_plane

@@ -7,19 +7,23 @@ from support import discs
 
 from promptseg.finetune import episodes
 from promptseg.finetune.episodes import (
-    KINDS,
     Case,
     beyond_extent,
     choose_target,
     crop_matrix,
-    mask_logits,
     normalise_crop,
     pick_component,
     random_window,
     real_episode,
-    sample_prompts,
     synthetic_episode,
     warp,
+)
+from promptseg.finetune.simulated import (
+    KINDS,
+    OUTLINING,
+    mask_logits,
+    neighbour_prompt,
+    sample_prompts,
 )
 
 SIZE = 64
@@ -143,7 +147,8 @@ class TestEpisode:
                 assert len(prompt.points) == len(prompt.labels)
 
     def test_shares_of_the_kinds_add_up(self):
-        assert sum(share for share, _ in KINDS) == pytest.approx(1.0)
+        for kinds in (KINDS, OUTLINING):
+            assert sum(share for share, _ in kinds) == pytest.approx(1.0)
 
     def test_seed_decides_everything(self):
         for build, given in ((real_episode, case()), (synthetic_episode, None)):
@@ -158,6 +163,47 @@ class TestEpisode:
                         assert (first is None) == (second is None)
                         assert first is None or torch.equal(first, second)
             assert not torch.equal(one[0].image, one[1].image)
+
+
+class TestRedrawnOutlines:
+    @pytest.fixture
+    def redrawn(self, monkeypatch):
+        monkeypatch.setattr(episodes, "REDRAWN", 1.0)
+        return draw(60, given=case())
+
+    def test_every_prompt_shows_the_outline(self, redrawn):
+        present = [e for e in redrawn if (e.target > 0.5).any()]
+        assert len(present) > 30
+        for episode in present:
+            assert not any(episode.ambiguous)
+            assert all(
+                p.box is not None or p.mask is not None or len(p.points) > 3
+                for p in episode.prompts
+            )
+
+    def test_boxes_follow_them(self, redrawn):
+        gaps = []
+        for episode in redrawn:
+            columns = torch.nonzero(episode.target > 0.5)[:, 1]
+            for prompt in episode.prompts:
+                if prompt.box is not None and len(prompt.points) == 0:
+                    sides = float(columns.max() - columns.min() + 1)
+                    gaps.append(abs(float(prompt.box[0] - columns.min())) / sides)
+        assert len(gaps) > 20
+        assert np.median(gaps) < 0.1
+
+
+class TestLesionEpisodes:
+    def test_take_the_place_of_the_organ(self, monkeypatch):
+        monkeypatch.setattr(episodes, "LESIONS", 1.0)
+        monkeypatch.setattr(episodes, "REDRAWN", 0.0)
+        with_lesions = [e for e in draw(40, given=case()) if (e.target > 0.5).any()]
+        monkeypatch.setattr(episodes, "LESIONS", 0.0)
+        without = [e for e in draw(40, given=case()) if (e.target > 0.5).any()]
+        assert len(with_lesions) > 20
+        same = [torch.equal(a.target, b.target)
+                for a, b in zip(with_lesions, without, strict=False)]  # fmt: skip
+        assert not any(same)
 
 
 class TestAbsentTargets:
@@ -372,4 +418,4 @@ class TestMaskPrompts:
         masks = [p.mask for p in prompts if p.mask is not None and len(p.points) == 0]
         near = [m for m in masks if (m > 0)[5:15, 5:15].float().mean() > 0.5]
         assert 5 <= len(near) < 40
-        assert episodes.neighbour_prompt(neighbour, np.random.default_rng(0)).mask is not None
+        assert neighbour_prompt(neighbour, np.random.default_rng(0)).mask is not None
