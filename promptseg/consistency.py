@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 import torch
@@ -16,7 +15,6 @@ from promptseg.decoding import SliceMask
 from promptseg.errors import PromptsegError
 from promptseg.slicing import in_plane
 
-Switch = Literal["auto", "none", "clean", "vote", "both"]
 SWITCHES = ("auto", "none", "clean", "vote", "both")
 THICKEST = 3.0
 SMOOTH_MM = 0.5

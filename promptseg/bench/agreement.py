@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from promptseg.bench.contenders import AXIS
-from promptseg.bench.scenes import Scene, overlap, slice_boxes
+from promptseg.bench.scenes import Scene, slice_boxes
+from promptseg.evaluate.metrics import dice
 from promptseg.prompts import PromptSet
 from promptseg.segmenter import Segmenter
 
@@ -52,14 +53,14 @@ def agreement(
     exact, fine = masks_and_logits(plain, scene, prompts)
     level = fine.mean() + fine.std()
     beside = {
-        name: overlap(exact[..., places], masks[..., places]) for name, masks in others.items()
+        name: dice(exact[..., places], masks[..., places]) for name, masks in others.items()
     }
     return Agreement(
         len(prompts),
-        overlap(mixed, exact),
+        dice(mixed, exact),
         beside,
         float(np.corrcoef(coarse.ravel(), fine.ravel())[0, 1]),
-        overlap(coarse > level, fine > level),
+        dice(coarse > level, fine > level),
     )
 
 

@@ -18,7 +18,8 @@ from torch.nn.functional import conv_transpose2d
 from promptseg.backbones.base import Embedding, PixelPrompts, PromptBatch
 from promptseg.backbones.transformers import TransformersBackbone
 from promptseg.bench.contenders import AXIS
-from promptseg.bench.scenes import Scene, overlap, slice_boxes
+from promptseg.bench.scenes import Scene, slice_boxes
+from promptseg.evaluate.metrics import dice
 from promptseg.roi import frame_of, whole_slice
 from promptseg.segmenter import Segmenter
 from promptseg.slice_prompts import sort_prompts
@@ -128,7 +129,7 @@ def least_squares(features: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:
 def best_level(values: Tensor, inside: Tensor) -> float:
     """Where to cut values so that what lies above agrees best with a mask of their shape."""
     levels = torch.linspace(-LOGIT, LOGIT, 81).tolist()
-    return max(levels, key=lambda level: overlap((values > level).numpy(), inside.numpy()))
+    return max(levels, key=lambda level: dice((values > level).numpy(), inside.numpy()))
 
 
 @torch.no_grad()

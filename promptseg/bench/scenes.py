@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from promptseg.evaluate.metrics import dice
 from promptseg.phantom import SHAPE, abdomen_phantom
 from promptseg.prompts import Box, PromptSet
 from promptseg.volume import Volume
@@ -65,12 +66,6 @@ def _box(mask: np.ndarray, index: int, shown: int) -> Box:
     return Box((i0, j0, index), (i1, j1, index + 1))
 
 
-def overlap(one: np.ndarray, other: np.ndarray) -> float:
-    """Dice of two bool arrays, 1 where both are empty."""
-    total = int(one.sum()) + int(other.sum())
-    return 1.0 if total == 0 else 2 * int((one & other).sum()) / total
-
-
 def mean_overlap(one: np.ndarray, other: np.ndarray) -> float:
     """Mean Dice of T targets, each of (T, I, J, K) bool."""
-    return float(np.mean([overlap(a, b) for a, b in zip(one, other, strict=True)]))
+    return float(np.mean([dice(a, b) for a, b in zip(one, other, strict=True)]))
