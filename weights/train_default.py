@@ -46,7 +46,7 @@ SHARES = {
 }  # fmt: skip
 MEDSCRIBBLE_ACDC = ("patient004", "patient017", "patient018", "patient050", "patient056")
 TUMOUR, CORE = (1, 2, 3, 4), (1, 3, 4)
-HARDER_HEART = ((2,), (2,), (1,), (3,))
+HARDER_HEART = ((2,), (3,), (1,), (3,))
 STAGES = ((0.85, 128, 16), (1.0, 256, 8))
 MUON_RATIO = 30.0
 

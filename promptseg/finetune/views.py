@@ -23,6 +23,7 @@ from promptseg.slicing import in_plane
 
 LEAST_PIXELS = 12
 BODY_LEVEL = 0.04
+ON_SLICE, ALL_LABELS = 0.5, 0.2
 Box = NDArray[np.float32]
 
 
@@ -189,9 +190,9 @@ class ViewMaker:
             return view_matrix(case.body, 1.0, case.spacing, self.spec.input_size, rng, 0.06)
         draw = rng.random()
         box = case.boxes[place]
-        if draw < 0.35 and not absent:
+        if draw < ON_SLICE and not absent:
             box = users.tight_box(case.labels[index] == place + 1)
-        elif draw < 0.6:
+        elif draw < ON_SLICE + ALL_LABELS:
             every = np.stack(list(case.boxes.values()))
             box = np.concatenate([every[:, :2].min(0), every[:, 2:].max(0)])
         loose = 0.35 if self.training else 0.0
