@@ -52,9 +52,7 @@ def agreement(
     mixed, coarse = masks_and_logits(segmenter, scene, prompts)
     exact, fine = masks_and_logits(plain, scene, prompts)
     level = fine.mean() + fine.std()
-    beside = {
-        name: dice(exact[..., places], masks[..., places]) for name, masks in others.items()
-    }
+    beside = {name: dice(exact[..., places], masks[..., places]) for name, masks in others.items()}
     return Agreement(
         len(prompts),
         dice(mixed, exact),
