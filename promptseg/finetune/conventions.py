@@ -51,7 +51,7 @@ def cut(shares: Shares, share: float, angle: float) -> Redraw:
         angle: Radians, of the normal that points to the side that is lost.
     """
     rows, columns = np.indices(shares.shape, np.float32)
-    along = columns * np.float32(np.cos(angle)) + rows * np.float32(np.sin(angle))
+    along = np.asarray(columns * np.cos(angle) + rows * np.sin(angle), np.float32)
     line = np.float32(np.quantile(along[shares > 0.5], 1 - share))
     kept = np.clip(0.5 + line - along, 0, 1)
     return lambda other: np.asarray(other * kept, np.float32)
