@@ -302,9 +302,9 @@ def finish(
     kinds: Sequence[tuple[float, Prompter]] = KINDS
     if (target > 0.5).any() and rng.random() < REDRAWN:
         redraw = random_convention(target, rng)
-        redrawn, kinds = redraw(target), OUTLINING
+        redrawn = redraw(target)
         if (redrawn > 0.5).sum() >= 12:
-            target = redrawn
+            target, kinds = redrawn, OUTLINING
             neighbour = None if neighbour is None else redraw(neighbour.astype(np.float32)) > 0.5
     image = augment(grey, rng, invert)
     if rng.random() < 0.15:

@@ -23,13 +23,13 @@ def lesion_fields(image: Image, rng: np.random.Generator) -> Image:
     row, column = middle + inner.start
     radii = size * rng.uniform(0.06, 0.24) * np.exp(rng.uniform(-0.35, 0.35, 2))
     rows, columns = np.indices((size, size), np.float32)
-    round_ = 1 - ((rows - row) / radii[0]) ** 2 - ((columns - column) / radii[1]) ** 2
+    dome = 1 - ((rows - row) / radii[0]) ** 2 - ((columns - column) / radii[1]) ** 2
     rough = rng.uniform(0.1, 0.7)
     cells = int(rng.integers(5, 14))
     ragged = smooth_noise(size, cells, rng) * rough
     change = [smooth_noise(size, cells, rng) * rough * 0.4 - rng.uniform(0, 0.35) for _ in range(2)]
-    beside = [round_ + ragged + part for part in change]
-    return np.stack([beside[0], round_ + ragged, beside[1]], -1).astype(np.float32)
+    beside = [dome + ragged + part for part in change]
+    return np.stack([beside[0], dome + ragged, beside[1]], -1).astype(np.float32)
 
 
 def with_lesion(image: Image, rng: np.random.Generator) -> tuple[Image, NDArray[np.bool_]]:
