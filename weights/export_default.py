@@ -1,29 +1,44 @@
-"""Write weights/default.safetensors from the latest checkpoint of train_default.py.
+"""Write weights/default.safetensors from checkpoints of train_default.py.
 
     python weights/export_default.py runs/default/last.pt weights/default.safetensors
 
-The moving average of the weights is what is kept. Prints size and sha256 for registry.toml.
+The moving average of the weights is what is kept. Of several checkpoints the mean is written, a
+"model soup" (Wortsman et al., ICML 2022): stages of one training lie in one basin, and their mean
+is better than each. Prints size and sha256 for registry.toml.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from promptseg.backbones.default import save_default
 from promptseg.backbones.network import PromptsegConfig, PromptsegModel
 from promptseg.weights import sha256_file
 
 
-def export(checkpoint: Path, target: Path) -> None:
-    state = torch.load(checkpoint, weights_only=True, map_location="cpu")
+def soup(states: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Mean of state dictionaries with the same names and shapes; integers are the first's."""
+    return {
+        name: torch.stack([state[name] for state in states]).mean(0)
+        if value.is_floating_point()
+        else value
+        for name, value in states[0].items()
+    }
+
+
+def export(checkpoints: Sequence[Path], target: Path) -> None:
+    loaded = [torch.load(path, weights_only=True, map_location="cpu") for path in checkpoints]
+    last = max(loaded, key=lambda state: state["step"])
     module = PromptsegModel(PromptsegConfig())
-    module.load_state_dict(state["average"])
-    save_default(module, target, {"steps": str(state["step"]), "crops": str(state["drawn"])})
+    module.load_state_dict(soup([state["average"] for state in loaded]))
+    save_default(module, target, {"steps": str(last["step"]), "crops": str(last["drawn"])})
     print(f"{target}: {target.stat().st_size} bytes, sha256 {sha256_file(target)}")
 
 
 if __name__ == "__main__":
-    export(Path(sys.argv[1]), Path(sys.argv[2]))
+    export([Path(name) for name in sys.argv[1:-1]], Path(sys.argv[-1]))

@@ -1,0 +1,54 @@
+"""The mean of several checkpoints, which becomes the default model."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from promptseg.backbones.default import load_default
+from promptseg.backbones.network import PromptsegConfig, PromptsegModel
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "weights"))
+
+from export_default import export, soup
+
+
+def checkpoint(path: Path, seed: int, step: int) -> dict[str, torch.Tensor]:
+    torch.manual_seed(seed)
+    average = PromptsegModel(PromptsegConfig()).state_dict()
+    torch.save({"average": average, "step": step, "drawn": 8 * step}, path)
+    return average
+
+
+class TestSoup:
+    def test_is_the_mean_of_every_tensor(self) -> None:
+        states = [{"a": torch.tensor([x, 2 * x]), "b": torch.tensor(x)} for x in (1.0, 2.0, 6.0)]
+        mean = soup(states)
+        assert mean["a"].tolist() == [3.0, 6.0]
+        assert mean["b"].item() == 3.0
+
+    def test_of_one_is_that_one(self) -> None:
+        state = {"a": torch.randn(3)}
+        assert torch.equal(soup([state])["a"], state["a"])
+
+    def test_keeps_integers_of_the_first(self) -> None:
+        counts = [{"n": torch.tensor(2)}, {"n": torch.tensor(5)}]
+        assert soup(counts)["n"].item() == 2
+
+    def test_refuses_other_shapes(self) -> None:
+        with pytest.raises(RuntimeError, match="size"):
+            soup([{"a": torch.zeros(2)}, {"a": torch.zeros(3)}])
+
+
+class TestExport:
+    def test_writes_a_model_that_loads_with_the_mean_and_the_last_step(self, tmp_path) -> None:
+        first = checkpoint(tmp_path / "first.pt", 0, 7)
+        last = checkpoint(tmp_path / "last.pt", 1, 9)
+        target = tmp_path / "default.safetensors"
+        export([tmp_path / "last.pt", tmp_path / "first.pt"], target)
+        for name, value in load_default(target, "mean").module.state_dict().items():
+            torch.testing.assert_close(value, (first[name] + last[name]) / 2)
+        with safe_open(target, "pt") as file:
+            assert (file.metadata()["steps"], file.metadata()["crops"]) == ("9", "72")
