@@ -85,7 +85,6 @@ def recipe(chosen: argparse.Namespace, method: str, cases: int) -> FinetuneConfi
         final_slices=0,
         validation_slices=0,
         **METHODS[method],
-        **({} if chosen.boxes is None else {"boxes": chosen.boxes}),
     )
 
 
@@ -332,7 +331,6 @@ def main() -> None:
     parser.add_argument("--slices", type=int, default=12, help="a case, of the box score")
     parser.add_argument("--model", default="default")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--boxes", type=float, help="share of boxes in training, if not usual")
     parser.add_argument("--parallel", type=int, default=1, help="cells at once")
     parser.add_argument("--processes", type=int, default=1, help="that train one adapter")
     parser.add_argument("--figure", action="store_true", help="only draw what is there")

@@ -67,7 +67,6 @@ class FinetuneConfig:
     unprompted: float = option(0.5, "weight of segmenting with no prompt, 0 to 1")
     dense: float = option(0.0, "weight of telling labels apart, in the answers and the encoder")
     prompts: int = option(2, "simulated interactions on each slice")
-    boxes: float = option(0.37, "share of boxes among them, masks of neighbours aside")
     absent: float = option(0.15, "share of slices without the target")
     whole: float = option(0.25, "share of slices seen whole rather than around the target")
     half: float = option(0.6, "share of the training at half the input size; default model only")
@@ -174,7 +173,6 @@ _RANGES: dict[str, tuple[float, float]] = {
     "unprompted": (0, 1),
     "dense": (0, 100),
     "prompts": (1, 16),
-    "boxes": (0, 1),
     "absent": (0, 0.9),
     "whole": (0, 1),
     "half": (0, 1),

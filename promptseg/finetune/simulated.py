@@ -104,15 +104,6 @@ KINDS: tuple[tuple[float, Prompter], ...] = (
 )
 
 
-def kinds_with_boxes(share: float) -> tuple[tuple[float, Prompter], ...]:
-    """`KINDS` with boxes as a given share, 0 to 1, and the others in proportion."""
-    usual = sum(chance for chance, build in KINDS if build is box_prompt)
-    rest = (1 - share) / (1 - usual)
-    return tuple(
-        (share if build is box_prompt else chance * rest, build) for chance, build in KINDS
-    )
-
-
 OUTLINING: tuple[tuple[float, Prompter], ...] = (
     (0.6, box_prompt),
     (0.15, margin_prompt),

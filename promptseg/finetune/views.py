@@ -16,7 +16,7 @@ from promptseg.evaluate import users
 from promptseg.finetune.augment import augment
 from promptseg.finetune.config import FinetuneConfig
 from promptseg.finetune.episodes import warp
-from promptseg.finetune.simulated import kinds_with_boxes, sample_prompts
+from promptseg.finetune.simulated import sample_prompts
 from promptseg.handing import CARRIED_MM, CARRIED_MOST, box_of, shown_as
 from promptseg.roi import LEAST_VOXELS, MARGIN
 from promptseg.slicing import in_plane
@@ -236,9 +236,7 @@ class ViewMaker:
         if not self.training:
             box = torch.from_numpy(users.jittered_box(target, rng))
             return [PixelPrompts(box=box)], [False]
-        prompts, ambiguous = sample_prompts(
-            target, beside, self.config.prompts, rng, kinds_with_boxes(self.config.boxes)
-        )
+        prompts, ambiguous = sample_prompts(target, beside, self.config.prompts, rng)
         return [fitted(prompt, self.spec) for prompt in prompts], ambiguous
 
 

@@ -21,8 +21,6 @@ from promptseg.finetune.episodes import (
 from promptseg.finetune.simulated import (
     KINDS,
     OUTLINING,
-    box_prompt,
-    kinds_with_boxes,
     mask_logits,
     neighbour_prompt,
     sample_prompts,
@@ -421,28 +419,3 @@ class TestMaskPrompts:
         near = [m for m in masks if (m > 0)[5:15, 5:15].float().mean() > 0.5]
         assert 5 <= len(near) < 40
         assert neighbour_prompt(neighbour, np.random.default_rng(0)).mask is not None
-
-
-class TestShareOfBoxes:
-    def test_the_usual_share_leaves_the_chances_as_they_are(self):
-        usual = next(chance for chance, build in KINDS if build is box_prompt)
-        for (chance, build), (before, same) in zip(kinds_with_boxes(usual), KINDS, strict=True):
-            assert build is same
-            assert chance == pytest.approx(before)
-
-    @pytest.mark.parametrize("share", [0.0, 0.5, 0.9, 1.0])
-    def test_the_others_keep_their_proportions(self, share):
-        chances = {build: chance for chance, build in kinds_with_boxes(share)}
-        assert sum(chances.values()) == pytest.approx(1)
-        assert chances.pop(box_prompt) == pytest.approx(share)
-        rest = {build: chance for chance, build in KINDS if build is not box_prompt}
-        for build, chance in chances.items():
-            assert chance * sum(rest.values()) == pytest.approx((1 - share) * rest[build])
-
-    def test_all_boxes(self):
-        target = np.zeros((SIZE, SIZE), bool)
-        target[20:40, 10:50] = True
-        rng = np.random.default_rng(0)
-        prompts, ambiguous = sample_prompts(target, None, 40, rng, kinds_with_boxes(1.0))
-        assert not any(ambiguous)
-        assert not any(torch.isnan(prompt.box).any() for prompt in prompts)
