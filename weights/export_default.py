@@ -3,8 +3,8 @@
     python weights/export_default.py runs/default/last.pt weights/default.safetensors
 
 The moving average of the weights is what is kept. Of several checkpoints the mean is written, a
-"model soup" (Wortsman et al., ICML 2022): stages of one training lie in one basin, and their mean
-is better than each. Prints size and sha256 for registry.toml.
+"model soup" (Wortsman et al., ICML 2022): stages of one training lie in one basin.
+Prints size and sha256 for registry.toml.
 """
 
 from __future__ import annotations
@@ -22,13 +22,8 @@ from promptseg.weights import sha256_file
 
 
 def soup(states: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Mean of state dictionaries with the same names and shapes; integers are the first's."""
-    return {
-        name: torch.stack([state[name] for state in states]).mean(0)
-        if value.is_floating_point()
-        else value
-        for name, value in states[0].items()
-    }
+    """Mean of state dictionaries with the same names and shapes."""
+    return {name: torch.stack([state[name] for state in states]).mean(0) for name in states[0]}
 
 
 def export(checkpoints: Sequence[Path], target: Path) -> None:

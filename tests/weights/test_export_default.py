@@ -33,10 +33,6 @@ class TestSoup:
         state = {"a": torch.randn(3)}
         assert torch.equal(soup([state])["a"], state["a"])
 
-    def test_keeps_integers_of_the_first(self) -> None:
-        counts = [{"n": torch.tensor(2)}, {"n": torch.tensor(5)}]
-        assert soup(counts)["n"].item() == 2
-
     def test_refuses_other_shapes(self) -> None:
         with pytest.raises(RuntimeError, match="size"):
             soup([{"a": torch.zeros(2)}, {"a": torch.zeros(3)}])
