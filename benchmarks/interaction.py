@@ -4,9 +4,10 @@
 
 `clicks`: left atrium cases 57-68, one jittered box on the slice of the largest area, then five
 clicks by the rule of the CVPR 2025 interactive segmentation challenge on what `--way` left wrong:
-by default the network on the clicked slice and then IF-GC with every click, as `Session.refine`
-does. The same clicks go to the network alone and to plain graph cut; and every one of `--modes`
-is also played with a user who clicks on its own answers.
+by default the network on the clicked slice, then the learned corrector and IF-GC with every click,
+as `Session.refine` does. The same clicks go to the same without the corrector, to the network alone
+and to plain graph cut; and every one of `--modes` is also played with a user who clicks on its own
+answers. `--corrector none` plays without it, `--corrector FILE` with another one.
 `margin`: tumour core (labels 1, 3, 4) on T1c of the BraTS patients with at most six interior
 margin points; patient 5 is held back from training.
 
@@ -32,7 +33,7 @@ from promptseg.adapters.stack import base_digest
 from promptseg.embeddings import EmbeddingCache
 from promptseg.evaluate.cohort import Case
 from promptseg.evaluate.metrics import dice, dice_auc, normalised_surface_dice
-from promptseg.evaluate.playing import Played, play
+from promptseg.evaluate.playing import Played, Player, play
 from promptseg.evaluate.settings import Settings
 from promptseg.evaluate.tasks import Task, volume_task
 from promptseg.io.atomic import atomic_path
@@ -77,11 +78,25 @@ def clicked(segmenter: ps.Segmenter, case: Case, mode: str, against: tuple[str, 
     return play(segmenter, volume_task(case, 1, settings), settings)
 
 
+def without_corrector(segmenter: ps.Segmenter, played: Played, way: str) -> list[Any]:
+    """The same prompts with the graph cut alone."""
+    plain = ps.Segmenter(
+        segmenter.backbone, str(segmenter.device), segmenter.precision, cache=segmenter.cache,
+        corrector=None,
+    )  # fmt: skip
+    player = Player(plain, played.task, way)  # type: ignore[arg-type]
+    first = len(played.prompts) - len(played.masks) + 1
+    steps = [played.prompts[:first], *([click] for click in played.prompts[first:])]
+    return [player.answer(step)[0] for step in steps]
+
+
 def corrections(segmenter: ps.Segmenter, case: Case, way: str, modes: list[str]) -> dict[str, Any]:
     """All ways of correcting one left atrium."""
     played = clicked(segmenter, case, way, ("network", "graph_cut"))
     record: dict[str, Any] = {"case": case.name, "dice": {}, "nsd_2mm": {}, "seconds": {}}
     ways = {"IF-GC": played.masks, **{f"{k}, same clicks": v for k, v in played.against.items()}}
+    if segmenter.corrector is not None:
+        ways["IF-GC alone, same clicks"] = without_corrector(segmenter, played, way)
     record["seconds"]["IF-GC"] = played.seconds
     for mode in modes:
         own = clicked(segmenter, case, mode, ())
@@ -177,9 +192,15 @@ def main() -> None:
     parser.add_argument("--patients", nargs="*", help="BraTS patients, all by default")
     parser.add_argument("--users", type=int, default=3, help="simulated users of margin points")
     parser.add_argument("--model", default="default")
+    parser.add_argument("--corrector", default="auto", help="auto, none or a file")
     chosen = parser.parse_args()
-    segmenter = ps.Segmenter.from_pretrained(chosen.model, cache=EmbeddingCache(3 << 30))
-    weights = base_digest(segmenter.backbone)[:12]
+    named = {"auto": "auto", "none": None}
+    corrector = named.get(chosen.corrector, chosen.corrector)
+    segmenter = ps.Segmenter.from_pretrained(
+        chosen.model, cache=EmbeddingCache(3 << 30), corrector=corrector
+    )
+    held = segmenter.corrector
+    weights = base_digest(segmenter.backbone)[:12] + (f"_{held.sha256[:6]}" if held else "")
     out = chosen.out / weights
     out.mkdir(parents=True, exist_ok=True)
     summary: dict[str, Any] = {"model": chosen.model, "weights": weights}

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
+
+import numpy as np
 
 from promptseg.consistency import Consistency
 from promptseg.embeddings import Progress, SliceEncoder
 from promptseg.engine import Answered, Engine, Painted, Timings, paint, probabilities
 from promptseg.intensity import Window, normalise
-from promptseg.prompts import Point, PromptSet
+from promptseg.prompts import Point, Prompt, PromptSet
 from promptseg.slice_prompts import BOTH, REFINE, margin_bounds
 from promptseg.slicing import choose_axis
 from promptseg.stopping import StopRules
@@ -19,6 +21,8 @@ from promptseg.uncertainty import Asked, Question
 from promptseg.volume import Segmentation, Volume
 
 if TYPE_CHECKING:
+    from promptseg.embeddings import Precision
+    from promptseg.refine.corrector import Click, Corrector
     from promptseg.segmenter import Segmenter
 
 
@@ -75,18 +79,29 @@ class Answerer:
         plain = paint(answers, engine.shape)
         timings.add("paint", began)
         began = perf_counter()
-        painted = cut_anew(plain, answers, question, engine)
+        painted = self._refined(plain, answers, question, engine)
         timings.add("refine", began)
         result = Segmentation.from_volume(
             self.volume,
             painted.labels,
             score=painted.scores,
             uncertainty=painted.uncertainty,
-            report=self._report(engine, timings, question.propagate),
+            report=self._report(engine, timings, question),
             labels=labels,
         )
         asked = Asked(engine, self.adapter, question, answers, plain.labels, painted.labels)
         return result, asked
+
+    def _refined(
+        self, painted: Painted, answers: list[Answered], question: Question, engine: Engine
+    ) -> Painted:
+        """After the clicks that ask for it, by the segmenter's corrector and graph cut."""
+        corrector, precision = self._corrector(question), self.segmenter.precision
+        return cut_anew(painted, answers, question, engine, corrector, precision)
+
+    def _corrector(self, question: Question) -> Corrector | None:
+        """What corrects in 3D, None where no click asks for it."""
+        return self.segmenter.corrector if asks_refinement(question.prompts) else None
 
     def _encoder(self, adapter: str) -> SliceEncoder:
         owner = self.segmenter
@@ -101,11 +116,13 @@ class Answerer:
             adapter,
         )
 
-    def _report(self, engine: Engine, timings: Timings, propagate: bool) -> dict[str, Any]:
+    def _report(self, engine: Engine, timings: Timings, question: Question) -> dict[str, Any]:
+        corrector = self._corrector(question)
         return {
             "axis": engine.axis,
             "window": self.window.to_dict(),
-            "propagated": propagate,
+            "propagated": question.propagate,
+            "corrector": None if corrector is None else corrector.sha256,
             "precision": self.segmenter.precision,
             "device": str(self.segmenter.device),
             "encoded_slices": engine.encoder.encoded,
@@ -142,25 +159,53 @@ def ask(engine: Engine, question: Question, progress: Progress | None = None) ->
     return segment_unprompted(engine, question.tokens, progress)
 
 
+def asks_refinement(prompts: PromptSet) -> set[int]:
+    """Targets with a click that asks for refinement in 3D."""
+    return {p.target for p in prompts if _asks(p)}
+
+
+def _asks(prompt: Prompt) -> TypeGuard[Point]:
+    return isinstance(prompt, Point) and prompt.role in (REFINE, BOTH)
+
+
+def clicks_and_known(places: PromptSet) -> tuple[list[Click], tuple[np.ndarray, np.ndarray]]:
+    """Clicks that ask for refinement, in their order, and the voxels known without them."""
+    from promptseg.refine.volume import click_voxels
+
+    known = click_voxels(PromptSet([p for p in places if not _asks(p)]))
+    late = [p for p in places if _asks(p)]
+    return [(tuple(int(np.floor(x + 0.5)) for x in p.at), p.positive) for p in late], known
+
+
 def cut_anew(
-    painted: Painted, answered: list[Answered], question: Question, engine: Engine
+    painted: Painted,
+    answered: list[Answered],
+    question: Question,
+    engine: Engine,
+    corrector: Corrector | None = None,
+    precision: Precision = "fp32",
 ) -> Painted:
-    """Labels after graph cut on the clicks that ask for it, and on margin points in 3D."""
+    """Labels after graph cut on the clicks that ask for it, and on margin points in 3D.
+
+    A corrector changes the probability of a target that clicks ask for before it is cut.
+    """
     prompts = question.prompts
-    asking = {p.target for p in prompts if isinstance(p, Point) and p.role in (REFINE, BOTH)}
+    asking = asks_refinement(prompts)
     bounds = margin_bounds(prompts, engine.shape) if question.propagate else {}
     if not asking and not bounds:
         return painted
     from promptseg.refine.volume import certain_places, refined_labels
 
     clicks = certain_places(prompts, painted.labels, engine.axis)
-    shares = {
-        t: engine.spanned(prompts.for_target(t), bounds[t])
-        if t in bounds
-        else probabilities(answered, engine.shape, t)
-        for t in sorted({*asking, *bounds})
-    }
-    labels = refined_labels(
-        painted.labels, shares, engine.encoder.data, clicks, engine.spacing, bounds=bounds
-    )
+    image, spacing = engine.encoder.data, engine.spacing
+    shares = {}
+    for t in sorted({*asking, *bounds}):
+        if t in bounds:
+            shares[t] = engine.spanned(prompts.for_target(t), bounds[t])
+            continue
+        shares[t] = probabilities(answered, engine.shape, t)
+        if corrector is not None:
+            told = clicks_and_known(clicks.for_target(t))
+            shares[t] = corrector.corrected(shares[t], image, told[0], spacing, told[1], precision)
+    labels = refined_labels(painted.labels, shares, image, clicks, spacing, bounds=bounds)
     return replace(painted, labels=labels)

@@ -25,10 +25,12 @@ from promptseg.prompts import Prompt, PromptSet
 from promptseg.volume import Segmentation, Volume
 
 if TYPE_CHECKING:
+    from promptseg.refine.corrector import Corrector
     from promptseg.session import Session
     from promptseg.text.proposal_scores import ImageText
 
 AdapterLike: TypeAlias = "str | Path | Adapter"
+CorrectorLike: TypeAlias = "str | Path | Corrector | None"
 
 
 class Segmenter:
@@ -41,6 +43,8 @@ class Segmenter:
         batch_size: Slices encoded at once; halved when memory runs out.
         cache: Where embeddings are kept; memory only by default.
         text_model: Image-text model for words that no adapter knows, as `load_clip` gives it.
+        corrector: Network that takes up corrective clicks in 3D before the graph cut, or its file:
+            `auto` for the one that ships; None for the graph cut alone. Read when first needed.
 
     Raises:
         WeightsError: If the backbone is none, such as the name of one.
@@ -61,6 +65,7 @@ class Segmenter:
         batch_size: int = 8,
         cache: EmbeddingCache | None = None,
         text_model: ImageText | None = None,
+        corrector: CorrectorLike = "auto",
     ) -> None:
         if not isinstance(backbone, Backbone):
             raise WeightsError(
@@ -75,6 +80,7 @@ class Segmenter:
         self.batch_size = batch_size
         self.cache = cache
         self.text_model = text_model
+        self._corrector: CorrectorLike = corrector
 
     @classmethod
     def from_pretrained(
@@ -86,6 +92,7 @@ class Segmenter:
         batch_size: int = 8,
         cache: EmbeddingCache | None = None,
         text_model: str | Path | ImageText | None = None,
+        corrector: CorrectorLike = "auto",
     ) -> Segmenter:
         """Load a model of the registry, a checkpoint or a folder of transformers.
 
@@ -98,6 +105,7 @@ class Segmenter:
             batch_size: As in the constructor.
             cache: As in the constructor.
             text_model: As in the constructor, or the folder or `hf-hub:` name of one.
+            corrector: As in the constructor.
 
         Raises:
             WeightsError: If a model is unknown, missing, corrupt or unsafe.
@@ -115,12 +123,29 @@ class Segmenter:
             from promptseg.text.clip import load_clip
 
             words = load_clip(words, device=device)
-        segmenter = cls(load_backbone(model), device, precision, batch_size, cache, words)
+        segmenter = cls(
+            load_backbone(model), device, precision, batch_size, cache, words, corrector
+        )
         for one in held:
             segmenter.adapters.add(one)
         if held:
             segmenter.adapters.use(held[0].name)
         return segmenter
+
+    @property
+    def corrector(self) -> Corrector | None:
+        """What takes up corrective clicks in 3D before the graph cut, None for nothing.
+
+        Raises:
+            WeightsError: If its file is missing or damaged.
+        """
+        held = self._corrector
+        if isinstance(held, (str, Path)):
+            from promptseg.refine.corrector import load_corrector
+
+            held = load_corrector(None if held == "auto" else Path(held)).to(self.device)
+            self._corrector = held
+        return held
 
     @property
     def organ(self) -> str | None:

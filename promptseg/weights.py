@@ -44,7 +44,7 @@ class Entry:
 
     Args:
         name: Name in the registry.
-        family: `promptseg`, `segment-anything`, `sam2`, `mobile_sam` or `text`.
+        family: `promptseg`, `segment-anything`, `sam2`, `mobile_sam`, `text` or `corrector`.
         architecture: Size or kind within the family.
         file: Name of the file.
         licence: Terms of the weights.

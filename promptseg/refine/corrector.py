@@ -1,0 +1,180 @@
+"""The learned 3D corrector: a mask's probability after clicks, from image, mask and clicks."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from promptseg.embeddings import Precision, autocast
+from promptseg.errors import PromptError, WeightsError
+from promptseg.io.atomic import atomic_path
+from promptseg.refine.corrector_inputs import (
+    Patch,
+    Told,
+    choose_patch,
+    corrector_inputs,
+    distance_to,
+    logits_of,
+    standardised,
+)
+from promptseg.refine.corrector_network import ClickCorrector
+from promptseg.weights import check, lookup, pull, sha256_file
+
+NAME, FORMAT, VERSION = "corrector", "promptseg-corrector", 1
+NOWHERE = np.zeros((0, 3), np.int64)
+AROUND = 8.0
+ELSEWHERE = 0.15
+STEPS = 8
+
+Click = tuple[Sequence[int], bool]
+
+
+class Corrector:
+    """Corrects a mask in 3D from clicks, of any target and any network.
+
+    It looks at one view of the mask and all clicks, at most 64 elements long, and says what to add
+    to the logits of the mask: once for every click, with those before it. An answer counts fully
+    around its newest click and by `ELSEWHERE` far from it, so that one click that is taken wrongly
+    spoils little. Clicks are no hard constraints here: cut afterwards with `graph_cut_refine`.
+
+    Args:
+        network: What corrects.
+        sha256: Digest of its file, None if it has none.
+    """
+
+    def __init__(self, network: ClickCorrector, sha256: str | None = None) -> None:
+        self.network, self.sha256 = network.eval(), sha256
+
+    def to(self, device: torch.device) -> Corrector:
+        """The same on a device."""
+        return Corrector(copy.deepcopy(self.network).to(device), self.sha256)
+
+    def corrected(
+        self,
+        probability: NDArray[np.floating],
+        image: NDArray[np.floating],
+        clicks: Sequence[Click],
+        spacing: Sequence[float],
+        known: tuple[NDArray[np.integer], NDArray[np.integer]] = (NOWHERE, NOWHERE),
+        precision: Precision = "fp32",
+    ) -> NDArray[np.float32]:
+        """Foreground probability after clicks.
+
+        Args:
+            probability: (I, J, K) before, in [0, 1].
+            image: (I, J, K) grey values.
+            clicks: In their order, each a voxel and True on the target, False beside it.
+            spacing: (3,) mm.
+            known: (N, 3) whole voxels of the target and (M, 3) beside it, known before any click.
+            precision: `fp32`, `bf16` or `fp16`.
+
+        Returns:
+            (I, J, K) float32; unchanged far from mask and clicks, and without a click.
+
+        Raises:
+            PromptError: If image and probability have different shapes.
+        """
+        if image.shape != probability.shape:
+            raise PromptError(
+                f"the image has shape {image.shape}, the probability {probability.shape}"
+            )
+        after = np.array(probability, np.float32)
+        if not clicks:
+            return after
+        places = np.concatenate([*known, [voxel for voxel, _ in clicks]]).astype(np.int64)
+        patch = choose_patch(after > 0.5, places, spacing, self.network.multiple)
+        prior = logits_of(patch.view(after))
+        answer = self._folded(patch, prior, image, clicks, known, precision)
+        part = after[patch.region]
+        logits = logits_of(torch.from_numpy(part)).numpy() + patch.restore(answer - prior)
+        after[patch.region] = 1 / (1 + np.exp(-logits))
+        return after
+
+    def _folded(
+        self,
+        patch: Patch,
+        prior: Tensor,
+        image: NDArray[np.floating],
+        clicks: Sequence[Click],
+        known: tuple[NDArray[np.integer], NDArray[np.integer]],
+        precision: Precision,
+    ) -> Tensor:
+        """(D, H, W) logits in the view after one click after the other."""
+        grey = standardised(patch.view(image))
+        told = [Told.of(grey, patch.seeds(voxels)) for voxels in known]
+        answer = prior
+        for number, (voxel, positive) in enumerate(clicks, 1):
+            seeds = patch.seeds(np.array([voxel]))
+            side = 0 if positive else 1
+            told[side] = told[side].and_at(seeds)
+            if number > len(clicks) - STEPS:
+                after = prior + self._change(corrector_inputs(prior, *told), precision)
+                near = np.exp(-((distance_to(seeds) / AROUND) ** 2) / 2)
+                answer = answer.lerp(after, torch.from_numpy(ELSEWHERE + (1 - ELSEWHERE) * near))
+        return answer
+
+    def _change(self, inputs: Tensor, precision: Precision) -> Tensor:
+        device = next(self.network.parameters()).device
+        with torch.inference_mode(), autocast(device, precision):
+            return self.network(inputs[None].to(device))[0].float().cpu()
+
+
+def save_corrector(
+    network: ClickCorrector, path: Path, about: Mapping[str, str] | None = None
+) -> None:
+    """Write one safetensors file in half precision that carries its own configuration.
+
+    Args:
+        network: What to write.
+        path: File to write.
+        about: Further metadata.
+    """
+    state = {name: value.half().contiguous() for name, value in network.state_dict().items()}
+    config = json.dumps(network.config())
+    metadata = {"format": FORMAT, "version": str(VERSION), "config": config, **(about or {})}
+    with atomic_path(path) as temporary:
+        save_file(state, temporary, metadata)
+
+
+def load_corrector(path: Path | None = None) -> Corrector:
+    """Read a file of `save_corrector`; the one that ships if None, once a process.
+
+    Raises:
+        WeightsError: If the file is missing, corrupt or holds something else.
+    """
+    if path is None:
+        return _shipped(pull(NAME))
+    return _read(path)
+
+
+@lru_cache(maxsize=1)
+def _shipped(path: Path) -> Corrector:
+    check(lookup(NAME), path)
+    return _read(path)
+
+
+def _read(path: Path) -> Corrector:
+    try:
+        with safe_open(path, "pt") as file:
+            about = file.metadata() or {}
+            state = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"{path} is no whole safetensors file: {error}") from error
+    if about.get("format") != FORMAT or about.get("version") != str(VERSION):
+        raise WeightsError(f"{path} is no corrector of version {VERSION}")
+    try:
+        network = ClickCorrector(**json.loads(about["config"]))
+        network.load_state_dict(state)
+    except (KeyError, ValueError, TypeError, RuntimeError) as error:
+        raise WeightsError(f"{path} is no whole corrector: {error}") from error
+    return Corrector(network, sha256_file(path))
