@@ -4,10 +4,10 @@
 
 `clicks`: left atrium cases 57-68, one jittered box on the slice of the largest area, then five
 clicks by the rule of the CVPR 2025 interactive segmentation challenge on what `--way` left wrong:
-by default the network on the clicked slice, then the learned corrector and IF-GC with every click,
-as `Session.refine` does. The same clicks go to the same without the corrector, to the network alone
-and to plain graph cut; and every one of `--modes` is also played with a user who clicks on its own
-answers. `--corrector none` plays without it, `--corrector FILE` with another one.
+by default the network on the clicked slice and then IF-GC with every click, as `Session.refine`
+does. The same clicks go to the network alone and to plain graph cut; and every one of `--modes`
+is also played with a user who clicks on its own answers. `--corrector auto` (or a file) lets the
+learned corrector take up the clicks before IF-GC, and shows IF-GC alone on the same clicks too.
 `margin`: tumour core (labels 1, 3, 4) on T1c of the BraTS patients with at most six interior
 margin points; patient 5 is held back from training.
 
@@ -81,9 +81,8 @@ def clicked(segmenter: ps.Segmenter, case: Case, mode: str, against: tuple[str, 
 def without_corrector(segmenter: ps.Segmenter, played: Played, way: str) -> list[Any]:
     """The same prompts with the graph cut alone."""
     plain = ps.Segmenter(
-        segmenter.backbone, str(segmenter.device), segmenter.precision, cache=segmenter.cache,
-        corrector=None,
-    )  # fmt: skip
+        segmenter.backbone, str(segmenter.device), segmenter.precision, cache=segmenter.cache
+    )
     player = Player(plain, played.task, way)  # type: ignore[arg-type]
     first = len(played.prompts) - len(played.masks) + 1
     steps = [played.prompts[:first], *([click] for click in played.prompts[first:])]
@@ -192,12 +191,10 @@ def main() -> None:
     parser.add_argument("--patients", nargs="*", help="BraTS patients, all by default")
     parser.add_argument("--users", type=int, default=3, help="simulated users of margin points")
     parser.add_argument("--model", default="default")
-    parser.add_argument("--corrector", default="auto", help="auto, none or a file")
+    parser.add_argument("--corrector", help="auto or a file; none by default")
     chosen = parser.parse_args()
-    named = {"auto": "auto", "none": None}
-    corrector = named.get(chosen.corrector, chosen.corrector)
     segmenter = ps.Segmenter.from_pretrained(
-        chosen.model, cache=EmbeddingCache(3 << 30), corrector=corrector
+        chosen.model, cache=EmbeddingCache(3 << 30), corrector=chosen.corrector
     )
     held = segmenter.corrector
     weights = base_digest(segmenter.backbone)[:12] + (f"_{held.sha256[:6]}" if held else "")

@@ -43,8 +43,9 @@ class Segmenter:
         batch_size: Slices encoded at once; halved when memory runs out.
         cache: Where embeddings are kept; memory only by default.
         text_model: Image-text model for words that no adapter knows, as `load_clip` gives it.
-        corrector: Network that takes up corrective clicks in 3D before the graph cut, or its file:
-            `auto` for the one that ships; None for the graph cut alone. Read when first needed.
+        corrector: Network that takes up corrective clicks in 3D before the graph cut, or its file;
+            `auto` for the one that ships, which helps where much of a mask is wrong; None for the
+            graph cut alone. Read when first needed.
 
     Raises:
         WeightsError: If the backbone is none, such as the name of one.
@@ -65,7 +66,7 @@ class Segmenter:
         batch_size: int = 8,
         cache: EmbeddingCache | None = None,
         text_model: ImageText | None = None,
-        corrector: CorrectorLike = "auto",
+        corrector: CorrectorLike = None,
     ) -> None:
         if not isinstance(backbone, Backbone):
             raise WeightsError(
@@ -92,7 +93,7 @@ class Segmenter:
         batch_size: int = 8,
         cache: EmbeddingCache | None = None,
         text_model: str | Path | ImageText | None = None,
-        corrector: CorrectorLike = "auto",
+        corrector: CorrectorLike = None,
     ) -> Segmenter:
         """Load a model of the registry, a checkpoint or a folder of transformers.
 

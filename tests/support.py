@@ -178,10 +178,9 @@ def bright_encoder(
 
 
 def segmenter(backbone: object | None = None, **options: object) -> Segmenter:
-    """On the CPU in float32 without a corrector, over `BrightRegion` unless told otherwise."""
+    """A segmenter on the CPU in float32, over `BrightRegion` unless told otherwise."""
     chosen = BrightRegion() if backbone is None else backbone
-    fixed = {"device": "cpu", "precision": "fp32", "corrector": None}
-    return Segmenter(chosen, **{**fixed, **options})  # type: ignore[arg-type]
+    return Segmenter(chosen, **{"device": "cpu", "precision": "fp32", **options})  # type: ignore[arg-type]
 
 
 def dice(one: np.ndarray, other: np.ndarray) -> float:

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from promptseg.errors import PromptError, WeightsError
 from promptseg.prompts import Box, Point
-from promptseg.refine.corrector import Corrector, load_corrector, save_corrector
+from promptseg.refine.corrector import UNASKED, Corrector, load_corrector, save_corrector
 from promptseg.refine.corrector_inputs import (
     LOGIT_LIMIT,
     Told,
@@ -192,11 +192,11 @@ class TestCorrecting:
         np.testing.assert_array_equal(after[far], probability[far])
         assert (after != probability).any()
 
-    def test_what_the_network_says_is_added_to_the_logits(self):
+    def test_what_clicks_make_the_network_say_is_added_to_the_logits(self):
         probability, image = self.scene()
         click = [((15, 15, 10), True)]
         after = Corrector(Adds(1.0)).corrected(probability, image, click, (1, 1, 1))
-        expected = 1 / (1 + np.exp(-(np.log(9) + 1)))
+        expected = 1 / (1 + np.exp(-(np.log(9) + 1 - UNASKED)))
         np.testing.assert_allclose(after[15, 15, 10], expected, rtol=1e-4)
 
     def test_only_clicks_and_no_mask(self):
@@ -265,10 +265,10 @@ class TestInASession:
         return running.refine(mode).data, running
 
     @pytest.mark.parametrize("mode", ["graph_cut", "both"])
-    def test_a_click_asks_the_corrector_once(self, mode):
+    def test_a_click_asks_the_corrector_without_and_with_it(self, mode):
         adds = Adds(0.0)
         self.refined(Corrector(adds), mode)
-        assert adds.asked == 1
+        assert adds.asked == 2
 
     def test_the_network_mode_does_not_ask_it(self):
         adds = Adds(0.0)

@@ -21,7 +21,7 @@ Library = Literal["segment-anything", "transformers"]
 
 UNWRAPPED = {
     "text": "it understands words and segments nothing; words need no --model of their own",
-    "corrector": "it corrects masks from clicks, with every model, and needs no --model of its own",
+    "corrector": "it corrects the masks of any model from clicks; give it as corrector=",
     "mobile_sam": "MobileSAM has a TinyViT encoder, for which promptseg has no wrapper yet",
     "sam_hq": "original SAM-HQ checkpoints have no wrapper; give a transformers folder of SAM-HQ",
     "transformers": "these are weights of a transformers model; give the folder with config.json",

@@ -61,11 +61,12 @@ class TestFaults:
 
     def test_a_leak_takes_like_grey_values_only(self):
         image = IMAGE.copy()
-        image[:, :, 20:] = 0.8
-        found = leaked(signed_distance(TARGET), TARGET, image, SIZE, rng(1)) > 0
-        beyond = found & ~TARGET
-        assert beyond.any()
-        assert image[beyond].mean() > 0.5
+        image[:, :, 18:] = 0.8
+        image += rng().normal(0, 0.02, SHAPE).astype(np.float32)
+        leaks = [leaked(signed_distance(TARGET), TARGET, image, SIZE, rng(n)) > 0 for n in range(9)]
+        beyond = [found & ~TARGET for found in leaks]
+        assert sum(part.any() for part in beyond) >= 3
+        assert all(image[part].mean() > 0.5 for part in beyond if part.any())
 
     def test_nothing_leaks_where_the_grey_value_differs(self):
         height = signed_distance(TARGET)
