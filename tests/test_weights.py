@@ -92,6 +92,7 @@ class TestRegistry:
             "sam2.1_base_plus",
             "sam2.1_large",
             "text",
+            "corrector",
         }
         for entry in entries.values():
             assert entry.sha256 is None or len(entry.sha256) == 64
