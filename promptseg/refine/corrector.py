@@ -34,7 +34,6 @@ NAME, FORMAT, VERSION = "corrector", "promptseg-corrector", 1
 NOWHERE = np.zeros((0, 3), np.int64)
 AROUND = 8.0
 ELSEWHERE = 0.15
-STEPS = 8
 UNASKED = 0.5
 
 Click = tuple[Sequence[int], bool]
@@ -117,14 +116,13 @@ class Corrector:
         told = [Told.of(grey, patch.seeds(voxels)) for voxels in known]
         unasked = UNASKED * self._change(corrector_inputs(prior, *told), precision)
         answer = prior
-        for number, (voxel, positive) in enumerate(clicks, 1):
+        for voxel, positive in clicks:
             seeds = patch.seeds(np.array([voxel]))
             side = 0 if positive else 1
             told[side] = told[side].and_at(seeds)
-            if number > len(clicks) - STEPS:
-                after = prior + self._change(corrector_inputs(prior, *told), precision) - unasked
-                near = np.exp(-((distance_to(seeds) / AROUND) ** 2) / 2)
-                answer = answer.lerp(after, torch.from_numpy(ELSEWHERE + (1 - ELSEWHERE) * near))
+            after = prior + self._change(corrector_inputs(prior, *told), precision) - unasked
+            near = np.exp(-((distance_to(seeds) / AROUND) ** 2) / 2)
+            answer = answer.lerp(after, torch.from_numpy(ELSEWHERE + (1 - ELSEWHERE) * near))
         return answer
 
     def _change(self, inputs: Tensor, precision: Precision) -> Tensor:
