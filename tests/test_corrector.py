@@ -16,7 +16,7 @@ from promptseg.prompts import Box, Point
 from promptseg.refine.corrector import UNASKED, Corrector, load_corrector, save_corrector
 from promptseg.refine.corrector_inputs import (
     LOGIT_LIMIT,
-    Told,
+    ClickDistances,
     choose_patch,
     corrector_inputs,
     logits_of,
@@ -105,13 +105,16 @@ class TestInputs:
         image = np.random.default_rng(0).normal(size=(9, 10, 11)).astype(np.float32)
         first, both = np.zeros(image.shape, bool), np.zeros(image.shape, bool)
         first[2, 3, 4] = both[2, 3, 4] = both[7, 7, 7] = True
-        one, two = Told.of(image, first).and_at(both & ~first), Told.of(image, both)
+        one, two = (
+            ClickDistances.of(image, first).and_at(both & ~first),
+            ClickDistances.of(image, both),
+        )
         np.testing.assert_allclose(one.straight, two.straight)
         np.testing.assert_allclose(one.along, two.along, rtol=1e-5)
 
     def test_channels_are_finite_and_bounded_without_any_click(self):
         image = np.zeros((8, 8, 8), np.float32)
-        nothing = Told.of(image, np.zeros(image.shape, bool))
+        nothing = ClickDistances.of(image, np.zeros(image.shape, bool))
         found = corrector_inputs(logits_of(torch.rand(8, 8, 8)), nothing, nothing)
         assert found.shape == (INPUTS, 8, 8, 8)
         assert found.abs().max() <= 4
@@ -121,7 +124,7 @@ class TestInputs:
         image = np.zeros((8, 8, 8), np.float32)
         seeds = np.zeros(image.shape, bool)
         seeds[4, 4, 4] = True
-        here, nothing = Told.of(image, seeds), Told.of(image, ~seeds & False)
+        here, nothing = ClickDistances.of(image, seeds), ClickDistances.of(image, ~seeds & False)
         logits = torch.zeros(8, 8, 8)
         inside = corrector_inputs(logits, here, nothing)
         outside = corrector_inputs(logits, nothing, here)

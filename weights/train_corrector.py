@@ -54,8 +54,8 @@ AROUND = 0.4
 BATCH = 2
 
 
-def asked(cases: list[episodes.Case], rng: np.random.Generator) -> Iterator[tuple[str, Case]]:
-    """Targets to be answered: the group, and the volume with its one target as label 1."""
+def asked(cases: list[episodes.Case], rng: np.random.Generator) -> Iterator[Case]:
+    """Targets to be answered, each a volume with the target as label 1."""
     for group, count in ANSWERED.items():
         held = [case for case in cases if case.group == group]
         for number in range(count):
@@ -65,7 +65,7 @@ def asked(cases: list[episodes.Case], rng: np.random.Generator) -> Iterator[tupl
             target = np.isin(case.labels, choices[int(rng.integers(len(choices)))])
             if target.sum() >= LEAST_VOXELS:
                 volume = ps.Volume(case.image, np.diag([*case.spacing, 1.0]))
-                yield group, Case(f"{group}_{number}", volume, target.astype(np.uint8))
+                yield Case(f"{group}_{number}", volume, target.astype(np.uint8))
 
 
 def answered(segmenter: ps.Segmenter, case: Case, seed: int) -> Crop:
@@ -88,7 +88,7 @@ def answered(segmenter: ps.Segmenter, case: Case, seed: int) -> Crop:
 def prepare(folder: Path, seed: int) -> None:
     """Write the model's answers that are missing in a folder."""
     rng, segmenter = np.random.default_rng(seed), ps.Segmenter.from_pretrained("default")
-    for number, (_, case) in enumerate(asked(load_cases(DATA, held_back=False), rng)):
+    for number, case in enumerate(asked(load_cases(DATA, held_back=False), rng)):
         path = folder / f"{case.name}.npz"
         if path.is_file():
             continue

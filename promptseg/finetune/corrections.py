@@ -16,7 +16,7 @@ from promptseg.evaluate.clicks import deepest, largest_component
 from promptseg.finetune.faults import faulty_logits, smooth_field
 from promptseg.prompts import Box
 from promptseg.refine.corrector_inputs import (
-    Told,
+    ClickDistances,
     choose_patch,
     corrector_inputs,
     logits_of,
@@ -83,8 +83,8 @@ class Correction:
 
     logits: Tensor
     target: Mask
-    inside: Told
-    outside: Told
+    inside: ClickDistances
+    outside: ClickDistances
 
     def inputs(self) -> Tensor:
         """(1, INPUTS, D, H, W) for the network."""
@@ -157,7 +157,9 @@ def draw_correction(crop: Crop, rng: Rng, simulated: float = 0.55) -> Correction
     if rng.random() < 0.8:
         start_with_box((logits > 0).numpy(), target, crop.axis, rng, inside, outside)
     grey = standardised(torch.from_numpy(image))
-    return Correction(logits, target, Told.of(grey, inside), Told.of(grey, outside))
+    return Correction(
+        logits, target, ClickDistances.of(grey, inside), ClickDistances.of(grey, outside)
+    )
 
 
 def start_with_box(

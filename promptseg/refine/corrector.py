@@ -19,8 +19,8 @@ from promptseg.embeddings import Precision, autocast
 from promptseg.errors import PromptError, WeightsError
 from promptseg.io.atomic import atomic_path
 from promptseg.refine.corrector_inputs import (
+    ClickDistances,
     Patch,
-    Told,
     choose_patch,
     corrector_inputs,
     distance_to,
@@ -113,7 +113,7 @@ class Corrector:
     ) -> Tensor:
         """(D, H, W) logits in the view after one click after the other."""
         grey = standardised(patch.view(image))
-        told = [Told.of(grey, patch.seeds(voxels)) for voxels in known]
+        told = [ClickDistances.of(grey, patch.seeds(voxels)) for voxels in known]
         unasked = UNASKED * self._change(corrector_inputs(prior, *told), precision)
         answer = prior
         for voxel, positive in clicks:

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional
 
-from promptseg.refine.geodesic import geodesic_distance
+from promptseg.refine.geodesic import euclidean_encoding, geodesic_distance
 from promptseg.refine.graphcut import Region
+from promptseg.volume import bounding_slices
 
 LONG_SIDE = 64
 MARGIN = 0.2
@@ -104,10 +104,10 @@ def choose_patch(
 
 def _corners(found: NDArray[np.bool_]) -> NDArray[np.int64]:
     """(2, 3) first and last voxel of the box around a mask; (0, 3) of an empty one."""
-    spans = [np.flatnonzero(found.any(axis=tuple({0, 1, 2} - {a}))) for a in range(3)]
-    if not len(spans[0]):
+    box = bounding_slices(found)
+    if box is None:
         return np.zeros((0, 3), np.int64)
-    return np.array([[s[0] for s in spans], [s[-1] for s in spans]], np.int64)
+    return np.array([[side.start for side in box], [side.stop - 1 for side in box]], np.int64)
 
 
 def logits_of(probability: Tensor) -> Tensor:
@@ -116,7 +116,7 @@ def logits_of(probability: Tensor) -> Tensor:
 
 
 @dataclass
-class Told:
+class ClickDistances:
     """How far every element lies from the clicks of one class.
 
     Args:
@@ -130,17 +130,17 @@ class Told:
     along: NDArray[np.float32]
 
     @classmethod
-    def of(cls, image: NDArray[np.float32], seeds: NDArray[np.bool_]) -> Told:
+    def of(cls, image: NDArray[np.float32], seeds: NDArray[np.bool_]) -> ClickDistances:
         """From clicks, (D, H, W) bool; without one everything is far away."""
         if not seeds.any():
             return cls(image, np.full(image.shape, _FAR), np.full(image.shape, _FAR))
         along = geodesic_distance(image, seeds, None, 1.0, STEP_COST)
         return cls(image, distance_to(seeds), along)
 
-    def and_at(self, seeds: NDArray[np.bool_]) -> Told:
+    def and_at(self, seeds: NDArray[np.bool_]) -> ClickDistances:
         """The same with more clicks, (D, H, W) bool."""
-        one = Told.of(self.image, seeds)
-        return Told(
+        one = ClickDistances.of(self.image, seeds)
+        return ClickDistances(
             self.image,
             np.minimum(self.straight, one.straight),
             np.minimum(self.along, one.along),
@@ -152,7 +152,7 @@ def standardised(image: Tensor) -> NDArray[np.float32]:
     return ((image - image.mean()) / image.std().clamp(min=1e-6)).numpy()
 
 
-def corrector_inputs(logits: Tensor, inside: Told, outside: Told) -> Tensor:
+def corrector_inputs(logits: Tensor, inside: ClickDistances, outside: ClickDistances) -> Tensor:
     """Channels of the network, (INPUTS, D, H, W).
 
     Args:
@@ -180,6 +180,4 @@ def signed_distance(found: NDArray[np.bool_]) -> NDArray[np.float32]:
 
 def distance_to(seeds: NDArray[np.bool_]) -> NDArray[np.float32]:
     """Distance to the nearest true element; large where there is none."""
-    if not seeds.any():
-        return np.full(seeds.shape, _FAR)
-    return ndimage.distance_transform_edt(~seeds).astype(np.float32)
+    return np.minimum(euclidean_encoding(seeds), _FAR)

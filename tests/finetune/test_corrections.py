@@ -26,7 +26,7 @@ from promptseg.finetune.faults import (
     shortened,
     smooth_field,
 )
-from promptseg.refine.corrector_inputs import LOGIT_LIMIT, Told, signed_distance
+from promptseg.refine.corrector_inputs import LOGIT_LIMIT, ClickDistances, signed_distance
 from promptseg.refine.corrector_network import INPUTS
 
 SHAPE = (32, 30, 28)
@@ -157,7 +157,7 @@ class TestViews:
 
 class TestClicks:
     def correction(self, logits):
-        nothing = Told.of(IMAGE, np.zeros(SHAPE, bool))
+        nothing = ClickDistances.of(IMAGE, np.zeros(SHAPE, bool))
         return Correction(torch.from_numpy(logits), TARGET, nothing, nothing)
 
     def test_a_missed_target_is_clicked_inside_and_a_false_one_outside(self):
