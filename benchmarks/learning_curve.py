@@ -64,6 +64,7 @@ COLOURS = {"adapter": "#c0392b", "full": "#2471a3", "decoder": "#7d6608", "unet"
 COUNTS = (8, 16, 4, 1)
 FIRST, LAST = 57, 68
 UNET_SIZE = 192
+BESIDE = 1.05
 
 
 def validation(chosen: argparse.Namespace) -> tuple[int, int]:
@@ -249,14 +250,14 @@ def figure(points: list[dict[str, Any]], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    drawing, panels = pyplot.subplots(1, 2, figsize=(9, 3.6), sharey=True)
+    drawing, panels = pyplot.subplots(1, 2, figsize=(9, 3.6))
     titles = {"box_2d": "box, slice by slice", "auto_3d": "no prompt, 3D"}
     for panel, (key, title) in zip(panels, titles.items(), strict=True):
-        for method in METHODS:
+        for place, method in enumerate(METHODS):
             own = [p for p in points if p["method"] == method and key in p]
             if own:
                 panel.errorbar(
-                    [p["cases"] for p in own],
+                    [p["cases"] * BESIDE ** (place - 1.5) for p in own],
                     [p[key]["mean"] for p in own],
                     [p[key]["std"] for p in own],
                     marker="o",
@@ -264,14 +265,20 @@ def figure(points: list[dict[str, Any]], path: Path) -> None:
                     color=COLOURS[method],
                     label=NAMES[method],
                 )
-        panel.set(xscale="log", xlabel="labelled cases", title=title, xlim=(0.8, 20), ylim=(0.4, 1))
+        panel.set(xscale="log", xlabel="labelled cases", title=title, xlim=(0.8, 20))
         panel.set_xticks([1, 4, 8, 16], ["1", "4", "8", "16"])
         panel.minorticks_off()
         panel.grid(alpha=0.3)
-    panels[0].set_ylabel("Dice")
+    panels[0].set(ylabel="Dice", ylim=(0.8, 0.95))
+    panels[1].set(ylim=(0.4, 1))
     panels[1].legend(frameon=False, loc="lower right")
     minutes = sorted({p["minutes"] for p in points})
-    drawing.suptitle(f"left atrium, {', '.join(f'{m:g}' for m in minutes)} minutes a point")
+    counts = sorted({p["auto_3d"]["n"] for p in points})
+    drawing.suptitle(
+        f"left atrium, {', '.join(f'{m:g}' for m in minutes)} minutes a point; "
+        f"mean and standard deviation over {', '.join(map(str, counts))} cases",
+        fontsize="medium",
+    )
     drawing.tight_layout()
     drawing.savefig(path, dpi=150)
 

@@ -10,6 +10,7 @@ from promptseg.decoding import ABSENT_LOGIT, SliceMask
 from promptseg.walking import WalkState
 
 AGREED_DICE = 0.97
+STRAY_MOVES, STRAY_SHARE = 2, 0.5
 
 
 def merge_walks(
@@ -50,6 +51,25 @@ def agree(one: SliceMask | None, other: SliceMask | None) -> bool:
         return not inside
     both, total = int((inside[0] & inside[1]).sum()), int(inside[0].sum() + inside[1].sum())
     return 2 * both >= AGREED_DICE * total
+
+
+def changed(one: SliceMask | None, other: SliceMask | None) -> int:
+    """Pixels inside one of two answers only; None is an empty one."""
+    inside = [m.logits > 0 for m in (one, other) if m is not None]
+    if len(inside) < 2:
+        return int(inside[0].sum()) if inside else 0
+    return int((inside[0] ^ inside[1]).sum())
+
+
+def strays(own: SliceMask, before: SliceMask | None, moved: int) -> bool:
+    """True if an answer on the way from a corrected slice has run out of its target.
+
+    It then changes more than `STRAY_MOVES` times the `moved` pixels of the correction itself, and
+    more than `STRAY_SHARE` of the mask that was there.
+    """
+    change = changed(own, before)
+    area = 0 if before is None else before.area
+    return change > STRAY_MOVES * moved and change > STRAY_SHARE * area
 
 
 def between(one: SliceMask | None, other: SliceMask | None, share: float) -> SliceMask | None:

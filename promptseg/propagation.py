@@ -21,7 +21,7 @@ from promptseg.guiding import Guide, absent
 from promptseg.handing import box_of, carried_by, lag_of, shown_as
 from promptseg.keeping import Kept
 from promptseg.likeness import Greys
-from promptseg.meeting import agree, between, merge_walks, without_ends
+from promptseg.meeting import agree, between, changed, merge_walks, strays, without_ends
 from promptseg.remembering import Rememberer
 from promptseg.slice_prompts import GIVEN_MASK_LOGIT, SlicePrompts
 from promptseg.slicing import Frame
@@ -172,8 +172,9 @@ class Propagator:
     ) -> dict[int, SliceMask]:
         """Answers of one target after one of its slices was corrected.
 
-        Walks leave the corrected slice, and end where they agree with the answers there were.
-        Beyond, and on the far side of the next prompted slice, those stay.
+        Walks leave the corrected slice, and end where they agree with the answers there were, or
+        where they change far more than the correction did. Beyond, and on the far side of the
+        next prompted slice, those stay.
 
         Args:
             answers: By slice, before.
@@ -203,8 +204,10 @@ class Propagator:
         count = self.frame.shape[self.frame.axis]
         planned = plan_walks({target: anchors}, {target: limits[target]}, count)
         walks = [walk for walk in planned if walk.start == index]
+        moved = changed(anchors[index], answers.get(index))
         states = [
-            WalkState(w, index + w.step, anchors[index].logits, before=answers) for w in walks
+            WalkState(w, index + w.step, anchors[index].logits, before=answers, moved=moved)
+            for w in walks
         ]
         self._advance(states, {target: anchors})
         found = {**answers, index: anchors[index]}
@@ -225,6 +228,8 @@ class Propagator:
         """
         walk, guide = state.walk, self.guides.get(state.walk.target)
         end = state.index if state.settled else walk.stop
+        if state.end is not None:
+            end = state.end
         led = walk.stop in anchors and anchors[walk.stop].area > 0
         for index in range(walk.start + walk.step, end, walk.step):
             own, before = state.answers.get(index), found.get(index)
@@ -292,7 +297,7 @@ class Propagator:
         return Request(state.index, self._handed(self._lead(state)))
 
     def _settle(self, state: WalkState) -> None:
-        """End a walk of a correction that has come to what was known before."""
+        """End a walk of a correction that has come to what was known before, or has strayed."""
         if state.before is None:
             return
         index = state.index - state.walk.step
@@ -302,6 +307,8 @@ class Propagator:
             own = guide.vote(index, abs(index - state.walk.start), own)
         state.agreed = state.agreed + 1 if agree(own, before) else 0
         state.settled = state.agreed >= AGREEING
+        if own is not None and strays(own, before, state.moved):
+            state.settled, state.end = True, index
 
     def _lead(self, state: WalkState) -> Tensor:
         """The mask to be handed to the next slice."""

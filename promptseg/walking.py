@@ -43,7 +43,9 @@ class WalkState:
         given: True if the anchor's mask is the user's own.
         before: Answers that a correction may change; the walk ends where it agrees with them.
         agreed: Slices in a row on which it did.
-        settled: True once it has ended that way.
+        settled: True once it has ended that way, or has strayed.
+        moved: Pixels that the correction changed on the slice where the walk starts.
+        end: First slice that it leaves as it was, of one that has strayed.
         bank: What it remembers, of a network with a memory.
     """
 
@@ -60,6 +62,8 @@ class WalkState:
     before: Mapping[int, SliceMask] | None = None
     agreed: int = 0
     settled: bool = False
+    moved: int = 0
+    end: int | None = None
     bank: Bank | None = None
 
     def __post_init__(self) -> None:

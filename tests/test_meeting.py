@@ -1,8 +1,8 @@
 import pytest
 import torch
-from walks_kit import flat
+from walks_kit import disc, flat
 
-from promptseg.meeting import meet
+from promptseg.meeting import changed, meet, strays
 from promptseg.walking import Walk, WalkState
 
 
@@ -33,3 +33,24 @@ class TestMeeting:
     def test_beyond_the_last_anchor_one_walk_decides(self):
         outer = WalkState(Walk(1, 8, 1, 16), 10, flat(0).logits, answers={9: flat(3)})
         assert float(meet(9, [outer]).logits[0, 0]) == 3
+
+
+class TestStraying:
+    def test_pixels_inside_one_only_are_changed(self):
+        small, large = disc(3), disc(6)
+        rim = large.area - small.area
+        assert changed(small, large) == changed(large, small) == rim > 0
+        assert changed(large, large) == changed(None, None) == 0
+        assert changed(None, large) == changed(large, None) == large.area
+
+    def test_more_than_the_correction_and_much_of_the_mask(self):
+        small, large = disc(3), disc(6)
+        rim = large.area - small.area
+        assert strays(large, small, moved=rim // 2 - 1)
+        assert not strays(large, small, moved=rim // 2 + 1)
+        assert not strays(disc(6.4), disc(6), moved=0)
+        assert not strays(large, large, moved=0)
+
+    def test_where_nothing_was_before(self):
+        assert strays(disc(6), None, moved=3)
+        assert not strays(disc(6), None, moved=disc(6).area)

@@ -2,12 +2,13 @@ import numpy as np
 import pytest
 import torch
 from support import BrightRegion, bright_encoder, discs
-from walks_kit import ALONG, FRAME, TUBE, box, click, propagator, reached, shown
+from walks_kit import ALONG, FRAME, TUBE, box, click, disc, propagator, reached, shown
 
 from promptseg.decoding import SliceDecoder
 from promptseg.propagation import Propagator
 from promptseg.slice_prompts import GIVEN_MASK_LOGIT, SlicePrompts
 from promptseg.slicing import Frame
+from promptseg.stopping import StopRules
 
 
 class TestHandingOn:
@@ -181,3 +182,20 @@ class TestWalkingOnce:
         assert sorted(found) == sorted(fresh)
         for index in fresh:
             assert torch.equal(found[index].logits, fresh[index].logits), index
+
+
+class TestStraying:
+    def corrected(self, anchor):
+        walker = propagator(rules=StopRules(likeness=0.0))
+        before = {index: disc(9, 31, 31, size=64) for index in ALONG}
+        return before, walker.correct(before, {7: anchor}, 1, 7, {1: (0, 16)})
+
+    def test_a_small_correction_does_not_change_all_that_follows(self):
+        anchor = disc(9.3, 31, 31, size=64)
+        before, after = self.corrected(anchor)
+        assert after == {**before, 7: anchor}
+
+    def test_a_large_one_does(self):
+        before, after = self.corrected(disc(12, 31, 31, size=64))
+        for index in set(ALONG) - {7}:
+            assert after[index].area > 1.5 * before[index].area
