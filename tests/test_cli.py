@@ -18,7 +18,9 @@ from promptseg.commands.parsing import join_negatives
 from promptseg.io import read, write
 from promptseg.phantom import abdomen_phantom
 from promptseg.prompts import Box, MarginPoints, Point, PromptSet, Scribble, Text
+from promptseg.slice_prompts import BOTH
 from promptseg.volume import Segmentation
+from promptseg.weights import sha256_file
 
 BOX = ["--box", "30,15,8,42,28,9"]
 SMALL = {"shape": (60, 45, 16), "spacing": (6.0, 6.0, 15.0)}
@@ -529,6 +531,72 @@ class TestSegment:
         assert main([*job, "--report", str(tmp_path / "r.json")]) == 1
         assert out.read_text() == "old"
         assert sorted(path.name for path in tmp_path.iterdir()) == ["bad", "m.nii"]
+
+
+@pytest.fixture(scope="module")
+def corrected(image: Path, model: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run in which a random corrector takes up a click."""
+    import torch
+
+    from promptseg.refine.corrector import save_corrector
+    from promptseg.refine.corrector_network import ClickCorrector
+
+    folder = tmp_path_factory.mktemp("corrected")
+    torch.manual_seed(0)
+    network = ClickCorrector((8, 16), 4)
+    torch.nn.init.normal_(network.head.weight, std=0.3)
+    save_corrector(network, folder / "c.safetensors")
+    click = Point((40, 26, 8), role=BOTH)
+    PromptSet([Box((30, 15, 8), (42, 28, 9)), click]).save(folder / "p.json")
+    command = [
+        "segment", str(image), "-o", str(folder / "mask.nii.gz"), "--model", model,
+        "--prompts", str(folder / "p.json"), "--corrector", str(folder / "c.safetensors"),
+        "--precision", "fp32", "--report", str(folder / "run.json"),
+    ]  # fmt: skip
+    assert main(command) == 0
+    return folder
+
+
+class TestCorrector:
+    def test_the_manifest_names_it_and_a_rerun_takes_it(
+        self, corrected: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        manifest = json.loads((corrected / "run.json").read_text())
+        path = corrected / "c.safetensors"
+        assert manifest["settings"]["corrector"] == str(path)
+        assert manifest["result"]["report"]["corrector"] == sha256_file(path)
+        assert main(["rerun", str(corrected / "run.json")]) == 0
+        assert capsys.readouterr().out == "same mask\n"
+
+    def test_it_changes_the_mask(
+        self, corrected: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        manifest = json.loads((corrected / "run.json").read_text())
+        del manifest["settings"]["corrector"]
+        manifest["result"]["report"]["corrector"] = None
+        (tmp_path / "run.json").write_text(json.dumps(manifest))
+        assert main(["rerun", str(tmp_path / "run.json")]) == 1
+        assert "differs" in capsys.readouterr().out
+
+    def test_a_rerun_refuses_another_one(
+        self, corrected: Path, tmp_path: Path, refused: Refusal
+    ) -> None:
+        manifest = json.loads((corrected / "run.json").read_text())
+        manifest["result"]["report"]["corrector"] = "00" * 32
+        (tmp_path / "run.json").write_text(json.dumps(manifest))
+        assert "the manifest wants 0000" in refused("rerun", tmp_path / "run.json")
+        del manifest["settings"]["corrector"]
+        (tmp_path / "run.json").write_text(json.dumps(manifest))
+        assert "corrector auto has sha256" in refused("rerun", tmp_path / "run.json")
+
+    def test_a_missing_one_is_refused_before_anything_is_done(
+        self, image: Path, model: str, tmp_path: Path, refused: Refusal
+    ) -> None:
+        said = refused(
+            "segment", image, "-o", tmp_path / "m.nii.gz", *BOX, "--model", model,
+            "--corrector", tmp_path / "no.safetensors",
+        )  # fmt: skip
+        assert "no.safetensors" in said
 
 
 class TestSample:

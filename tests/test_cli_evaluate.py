@@ -84,6 +84,11 @@ class TestCommand:
         assert status == 2
         assert "--prompt text" in err
 
+    def test_a_corrector_without_clicks_that_ask_for_it(self, evaluate):
+        status, _, err, _ = evaluate("--prompt", "clicks", "--corrector", "auto")
+        assert status == 2
+        assert "--refine both" in err
+
     def test_3d_from_a_box_beside_baselines(self, evaluate):
         status, out, _, folder = evaluate(
             "--prompt", "clicks", "--dims", "3d", "--start", "box", "--clicks", 1, "--cases", "2-2",

@@ -213,12 +213,15 @@ def _segmenter(arguments: argparse.Namespace) -> Segmenter:
         raise UsageError(f"--adapter is given {len(arguments.adapter)} times: give one")
     if arguments.text_model is not None and arguments.prompt != "text":
         raise UsageError("--text-model is given, but no words are: use --prompt text")
+    if arguments.corrector is not None and arguments.refine == "network":
+        raise UsageError("--corrector is given, but no click asks for it: use --refine both")
     segmenter = Segmenter.from_pretrained(
         arguments.model,
         adapter=arguments.adapter[0] if arguments.adapter else None,
         device=arguments.device,
         precision=arguments.precision,
         text_model=arguments.text_model,
+        corrector=arguments.corrector,
     )
     spec = segmenter.backbone.spec
     note(

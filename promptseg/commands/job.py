@@ -39,6 +39,8 @@ class Choices:
         sha256: Digest that the model's weights must have, None for any.
         text_model: Folder or hub name of an image-text model for words that no adapter knows.
         consistency: One of `CONSISTENCY`.
+        corrector: `auto`, a file or None: what takes up corrective clicks before the graph cut.
+        corrector_sha256: Digest that its file must have, None for any.
     """
 
     model: str = "default"
@@ -52,6 +54,8 @@ class Choices:
     sha256: str | None = None
     text_model: str | None = None
     consistency: str = "auto"
+    corrector: str | None = None
+    corrector_sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,7 @@ class Run:
                 "propagate": self.choices.propagate,
                 "consistency": self.choices.consistency,
                 **({"text_model": self.choices.text_model} if self.choices.text_model else {}),
+                **({"corrector": self.choices.corrector} if self.choices.corrector else {}),
             },
             timings=self.timings,
             adapters={name: adapter_digest(name) for name in self.choices.adapters},
@@ -134,6 +139,11 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         metavar="NAME|PATH",
         help="LoRA adapter for the model; with no prompt it finds its organ itself",
     )
+    group.add_argument(
+        "--corrector",
+        metavar="auto|PATH",
+        help="network that takes up clicks which correct in 3D, before the graph cut",
+    )
     group.add_argument("--device", default="auto", metavar="auto|cpu|cuda", help="where to compute")
     group.add_argument("--precision", choices=PRECISIONS, default="auto")
 
@@ -171,6 +181,7 @@ def choices_of(arguments: argparse.Namespace) -> Choices:
         uncertainty=arguments.uncertainty is not None,
         text_model=arguments.text_model,
         consistency=arguments.consistency,
+        corrector=arguments.corrector,
     )
 
 
@@ -222,16 +233,27 @@ def _segmenter(choices: Choices) -> Segmenter:
         device=choices.device,
         precision=choices.precision,
         text_model=choices.text_model,
+        corrector=choices.corrector,
     )
     spec = segmenter.backbone.spec
     if choices.sha256 is not None and spec.sha256 != choices.sha256:
         raise WeightsError(
             f"model {spec.name} has sha256 {spec.sha256}, the manifest wants {choices.sha256}"
         )
+    _check_corrector(segmenter, choices)
     note(
         f"model {spec.name} on {segmenter.device} in {segmenter.precision}; licence: {spec.licence}"
     )
     return segmenter
+
+
+def _check_corrector(segmenter: Segmenter, choices: Choices) -> None:
+    held = segmenter.corrector
+    wanted = choices.corrector_sha256
+    if held is not None and wanted is not None and held.sha256 != wanted:
+        raise WeightsError(
+            f"corrector {choices.corrector} has sha256 {held.sha256}, the manifest wants {wanted}"
+        )
 
 
 def _hush_transformers() -> None:

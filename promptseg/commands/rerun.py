@@ -72,6 +72,7 @@ def _check_weights(manifest: dict[str, Any]) -> None:
 def _choices(manifest: dict[str, Any]) -> Choices:
     try:
         settings = manifest["settings"]
+        corrector = manifest["result"].get("report", {}).get("corrector")
         return Choices(
             model=manifest["model"]["name"],
             adapters=tuple(adapter["name"] for adapter in manifest.get("adapters", [])),
@@ -83,6 +84,8 @@ def _choices(manifest: dict[str, Any]) -> Choices:
             precision=manifest["precision"],
             sha256=manifest["model"].get("sha256"),
             text_model=settings.get("text_model"),
+            corrector=settings.get("corrector", None if corrector is None else "auto"),
+            corrector_sha256=corrector,
         )
     except (KeyError, TypeError) as error:
         raise PromptsegError(f"the manifest is damaged: {error!r}") from error
