@@ -35,6 +35,7 @@ from torch import Tensor, nn
 from promptseg.adapters import Adapter, base_digest, read_adapter
 from promptseg.backbones import load_backbone
 from promptseg.backbones.base import BackboneSpec
+from promptseg.embeddings import autocast, choose_precision
 from promptseg.evaluate import evaluate
 from promptseg.evaluate.cohort import open_cohort
 from promptseg.finetune.config import FinetuneConfig, load_recipe
@@ -168,6 +169,7 @@ def train_unet(
 
     torch.manual_seed(config.seed)
     torch.set_num_threads(threads)
+    precision = choose_precision("auto", torch.device(device))
     network = BasicUNet(spatial_dims=2, in_channels=3, out_channels=1).to(device)
     spec = BackboneSpec("unet", "promptseg", UNET_SIZE, UNET_SIZE, "2.5d", True)
     views = ViewMaker(cases, 1, spec, replace(config, encoder="lora", whole=1.0))
@@ -181,7 +183,7 @@ def train_unet(
         batch = [views[n] for n in range(step * config.batch, (step + 1) * config.batch)]
         pixels = torch.stack([view.image for view in batch]).to(device)
         target = torch.stack([view.masks[0] for view in batch]).to(device)
-        with torch.autocast(torch.device(device).type, torch.bfloat16):
+        with autocast(torch.device(device), precision):
             logits = network(pixels)[:, 0]
         optimiser.zero_grad()
         loss(logits.float(), target).mean().backward()

@@ -35,6 +35,7 @@ GROWTH = 1.5
 GROWTHS = 3
 CROSSINGS = 8
 CLICKS = 64
+CLICK_MARGIN = 1 / 6
 SURE, MISSED_SHARE = 0.97, 0.25
 CERTAIN_LOGIT = 60.0
 Answers = dict[int, dict[int, SliceMask]]
@@ -185,14 +186,20 @@ class Engine:
                 prompted[index].guess = found[0].mask if found else None
 
     def _region(self, prompted: dict[int, SlicePrompts]) -> Region:
+        """Where a target is looked for: around where it starts, with room about corrections."""
         starting = {i: p.without_corrections() or p for i, p in prompted.items() if p.starts}
         key = tuple(f"{i}:{p.signature()}" for i, p in starting.items())
         if key not in self._regions:
             self._regions[key] = choose_region(self.decoder, self.axis, self.spacing, starting)
         region = self._regions[key]
-        for extent in (p.extent(self.axis) for p in prompted.values()):
-            if extent is not None and not region.contains(extent):
-                region = region.union(extent.grow(4))
+        margin = round(max(region.shape) * CLICK_MARGIN)
+        for prompts in prompted.values():
+            extent = prompts.extent(self.axis)
+            if extent is None:
+                continue
+            room = extent.grow(margin)
+            if not region.contains(room if prompts.corrects else extent):
+                region = region.union(room)
         return region
 
     def _answer_group(
@@ -205,25 +212,44 @@ class Engine:
     ) -> Answered:
         """Answer in a view that is widened while a target reaches its edge.
 
-        The prompted slices are fitted first, and then the walk. A view that was widened often
-        enough shows small targets badly: what still reaches its edge is named in `cut`.
+        The prompted slices are fitted first, and then the walk. Corrections widen nothing but by
+        where they are: one whose answer runs out of the target would so change the view of every
+        slice. A view that was widened often enough shows small targets badly: what still reaches
+        its edge is named in `cut`.
         """
+        told = limits if propagate else None
         propagator, grown = self._propagator(region, progress), 0
-        while grown < GROWTHS and self._cut(propagator.frame, answer_starts(propagator, by_target)):
+        while (answers := self._fitting(propagator, by_target, told, grown == GROWTHS)) is None:
             region, grown = region.grow(factor=GROWTH), grown + 1
             propagator = self._propagator(region, progress)
-        while True:
-            propagator.guides = self._guides(propagator, by_target, limits) if propagate else {}
-            answers = answer_all(propagator, by_target, limits, propagate)
-            cut = self._cut(propagator.frame, answers)
-            if not cut or grown == GROWTHS:
-                break
-            region, grown = region.grow(factor=GROWTH), grown + 1
-            propagator = self._propagator(region, progress)
-        self.cut = sorted({*self.cut, *cut})
+        self.cut = sorted({*self.cut, *self._cut(propagator.frame, answers)})
         if propagate and self.consistency.clean:
             answers = self._cleaned(propagator, by_target, answers)
         return Answered(propagator.frame, answers)
+
+    def _fitting(
+        self,
+        propagator: Propagator,
+        by_target: ByTarget,
+        limits: dict[int, tuple[int, int]] | None,
+        last: bool,
+    ) -> Answers | None:
+        """Answers in one view, None if it should be wider; `last` takes them as they are.
+
+        Without limits nothing is propagated.
+        """
+
+        def narrow(answers: Answers) -> bool:
+            return not last and bool(self._cut(propagator.frame, answers))
+
+        anchors = answer_starts(propagator, by_target)
+        if narrow(anchors):
+            return None
+        walked = anchors
+        if limits is not None:
+            propagator.guides = self._guides(propagator, by_target, limits)
+            walked = propagator.propagate(anchors, limits)
+        return None if narrow(walked) else take_up(propagator, by_target, anchors, walked, limits)
 
     def _cleaned(self, propagator: Propagator, by_target: ByTarget, answers: Answers) -> Answers:
         """Answers without rims that look unlike the target, stray parts and cavities."""
@@ -393,29 +419,39 @@ def answer_starts(propagator: Propagator, by_target: ByTarget) -> Answers:
     }
 
 
-def answer_all(
+def take_up(
     propagator: Propagator,
     by_target: ByTarget,
-    limits: dict[int, tuple[int, int]],
-    propagate: bool,
+    starts: Answers,
+    walked: Answers,
+    limits: dict[int, tuple[int, int]] | None,
 ) -> Answers:
-    """Answer the starting slices, propagate, then take up the corrections in their order.
+    """Answers after the corrections, in their order.
 
     A correction changes the answers around it only, as far as its walks differ from them.
+
+    Args:
+        propagator: Of the view.
+        by_target: Prompts by target and slice.
+        starts: Of `answer_starts`.
+        walked: What came of them on all slices.
+        limits: Half-open slice range by target; None corrects the prompted slices only.
     """
-    anchors = answer_starts(propagator, by_target)
-    answers = propagator.propagate(anchors, limits) if propagate else anchors
+    anchors, answers = {t: dict(slices) for t, slices in starts.items()}, dict(walked)
     for target, slices in by_target.items():
         for index, prompts in slices.items():
-            if prompts.starts and prompts.without_corrections() is None:
+            if not prompts.corrects:
                 continue
-            prior = None if prompts.starts else answers[target].get(index)
+            own = answers[target]
+            prior = None if prompts.starts else own.get(index)
             if prior is None and not prompts.includes:
                 continue
             anchors[target][index] = propagator.answer(index, prompts, prior)
-            if propagate:
-                own = propagator.correct(answers[target], anchors[target], target, index, limits)
-                answers = {**answers, target: own}
+            answers[target] = (
+                {**own, index: anchors[target][index]}
+                if limits is None
+                else propagator.correct(own, anchors[target], target, index, limits)
+            )
     return answers
 
 

@@ -73,6 +73,11 @@ class SlicePrompts:
         return alone and self.labels == [1]
 
     @property
+    def corrects(self) -> bool:
+        """True unless all that is said here says where the target is, before any answer."""
+        return not self.starts or self.without_corrections() is not None
+
+    @property
     def includes(self) -> bool:
         """True if something says that part of the slice is inside."""
         return self.starts or any(self.labels) or bool(self.late[0])

@@ -289,6 +289,32 @@ class TestRegionOfInterest:
             found = answer(near | far, box, Point((80, 80, 4), role=role)) > 0
             assert dice(found, near | far) > 0.95
 
+    @pytest.mark.parametrize("propagate", [True, False])
+    def test_a_correction_that_runs_out_of_it_does_not_widen_it(self, propagate):
+        shape = (120, 120, 16)
+        organ = discs(shape, 2, dict.fromkeys(range(16), (60, 60, 14)))
+        bar = np.zeros(shape, bool)
+        bar[:, 76:78, 6:10] = True
+        engine = Engine(bright_encoder(organ | bar), 2, EVEN)
+        box, click = flat_box(organ, 2, 8), Point((60, 76, 8), role="correction")
+        (before,) = engine.run(PromptSet([box]), propagate)
+        (after,) = engine.run(PromptSet([box, click]), propagate)
+        assert after.frame == before.frame
+        assert engine.cut == [1]
+        for index, mask in after.answers[1].items():
+            grown = mask.area > before.answers[1][index].area
+            assert grown == bar[:, :, index].any()
+
+    def test_there_is_room_about_a_correction_near_its_edge(self):
+        organ = discs((120, 120, 16), 2, dict.fromkeys(range(16), (60, 60, 14)))
+        engine = Engine(bright_encoder(organ), 2, EVEN)
+        prompts = [flat_box(organ, 2, 8)]
+        (plain,) = engine.run(PromptSet(prompts))
+        edge = plain.frame.region.cols[1] - 1
+        (wider,) = engine.run(PromptSet([*prompts, Point((60, edge, 8), role="correction")]))
+        assert wider.frame.region.cols[1] == edge + 1 + round(max(plain.frame.region.shape) / 6)
+        assert wider.frame.region.rows == plain.frame.region.rows
+
     def test_whole_slice_networks_see_the_whole_slice(self):
         blob = tube(range(4, 18))
         backbone = BrightRegion(family="sam", crop=False)
