@@ -70,7 +70,7 @@ class FinetuneConfig:
     absent: float = option(0.15, "share of slices without the target")
     whole: float = option(0.25, "share of slices seen whole rather than around the target")
     half: float = option(0.6, "share of the training at half the input size; default model only")
-    flips: bool = option(False, "mirror slices; only for organs without a side")
+    flips: bool = option(False, "swap left and right; only for organs without a side")
     steps: int | None = option(None, "optimiser steps; give this or minutes")
     minutes: float | None = option(None, "training time; give this or steps")
     batch: int = option(8, "slices a step")

@@ -147,7 +147,10 @@ def _organ_case(case: Case, labels: Sequence[int], config: FinetuneConfig) -> Or
     window = choose_window(volume, window_of(config))
     axis = choose_axis(volume, PromptSet(), config.axis)
     limits = (window.low, window.high)
-    return organ_case(case.name, volume.data, case.labels, labels, axis, volume.spacing, limits)
+    sides = choose_axis(volume, PromptSet(), "sagittal") if config.flips else None
+    return organ_case(
+        case.name, volume.data, case.labels, labels, axis, volume.spacing, limits, sides
+    )
 
 
 def window_of(config: FinetuneConfig) -> str:

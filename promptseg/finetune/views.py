@@ -41,6 +41,7 @@ class OrganCase:
         slices: Indices of the slices on which each label has at least `LEAST_PIXELS`.
         boxes: Each label's box x0, y0, x1, y1 over all slices.
         body: Box of what is not black.
+        mirror: Factors of x and y that swap left and right; 1, 1 where no side of a slice does.
     """
 
     name: str
@@ -52,6 +53,7 @@ class OrganCase:
     slices: dict[int, NDArray[np.int64]]
     boxes: dict[int, Box]
     body: Box
+    mirror: tuple[int, int] = (1, 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +90,7 @@ def organ_case(
     axis: int,
     spacing: Sequence[float] | NDArray[np.floating],
     window: tuple[float, float],
+    sides: int | None = None,
 ) -> OrganCase:
     """Bring a case into the form that training uses.
 
@@ -99,6 +102,7 @@ def organ_case(
         axis: Slice axis.
         spacing: (3,) mm.
         window: Grey values that become 0 and 1.
+        sides: Voxel axis from left to right; None if mirroring is not wanted.
     """
     image = np.ascontiguousarray(np.moveaxis(data, axis, 0))
     planes = np.zeros(image.shape, np.uint8)
@@ -115,7 +119,10 @@ def organ_case(
     rows, cols = in_plane(axis)
     millimetres = (float(spacing[rows]), float(spacing[cols]))
     thickness = float(spacing[axis])
-    return OrganCase(name, image, planes, millimetres, thickness, window, slices, boxes, body)
+    mirror = -1 if sides == cols else 1, -1 if sides == rows else 1
+    return OrganCase(
+        name, image, planes, millimetres, thickness, window, slices, boxes, body, mirror
+    )
 
 
 class ViewMaker:
@@ -196,8 +203,9 @@ class ViewMaker:
             every = np.stack(list(case.boxes.values()))
             box = np.concatenate([every[:, :2].min(0), every[:, 2:].max(0)])
         loose = 0.35 if self.training else 0.0
-        size, flips = self.spec.input_size, self.config.flips and self.training
-        return view_matrix(box, MARGIN, case.spacing, size, rng, loose, flips)
+        mirror = case.mirror if self.training else (1, 1)
+        size = self.spec.input_size
+        return view_matrix(box, MARGIN, case.spacing, size, rng, loose, mirror)
 
     def _cut(
         self, case: OrganCase, index: int, matrix: NDArray[np.float32], rng: np.random.Generator
@@ -247,7 +255,7 @@ def view_matrix(
     size: int,
     rng: np.random.Generator,
     loose: float = 0.0,
-    flips: bool = False,
+    mirror: tuple[int, int] = (1, 1),
 ) -> NDArray[np.float32]:
     """(2, 3) map from the pixels of a square view to those of the slice.
 
@@ -258,7 +266,7 @@ def view_matrix(
         size: Side of the view in pixels.
         rng: Draws zoom, offset, rotation and stretch.
         loose: How much of them; 0 for none.
-        flips: True to mirror every other view.
+        mirror: Factors of x and y for every other view.
     """
     millimetres = np.array([spacing[1], spacing[0]])
     longest = float(((box[2:] - box[:2]) * millimetres).max())
@@ -268,7 +276,7 @@ def view_matrix(
     turned = loose > 0 and rng.random() < 0.5
     turn = np.deg2rad(rng.uniform(-15, 15)) if turned else 0.0
     stretch = np.exp(rng.uniform(-0.2, 0.2, 2) * loose)
-    stretch *= [-1, 1] if flips and rng.random() < 0.5 else [1, 1]
+    stretch *= mirror if -1 in mirror and rng.random() < 0.5 else (1, 1)
     rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
     linear = (rotation * stretch) * (side / size) / millimetres[:, None]
     # Pixel centres are at whole numbers plus one half in the view, at whole numbers in cv2.

@@ -6,7 +6,7 @@ from adapter_kit import config, disc_cases, labelled_disc, write_cohort
 from support import tiny_default, tiny_sam
 
 from promptseg.errors import FormatError, VolumeError
-from promptseg.finetune.data import group_of, set_aside, split_cases
+from promptseg.finetune.data import group_of, organ_cases, set_aside, split_cases
 from promptseg.finetune.views import ViewMaker, view_matrix
 from promptseg.io import write
 from promptseg.volume import Volume
@@ -148,3 +148,50 @@ class TestViews:
         low, high = (matrix[:, :2] @ [p, p] + matrix[:, 2] for p in (-0.5, 63.5))
         # Columns are 2 mm, so 80 mm are 40 columns and 80 rows.
         assert (high - low) == pytest.approx((40, 80), abs=1e-3)
+
+
+class TestMirroring:
+    """`flips` swaps left and right, whichever way the file is stored."""
+
+    ACROSS_I = np.diag([2.0, 2.0, 2.0, 1.0])
+    ACROSS_J = np.array([[0, -2.0, 0, 0], [2, 0, 0, 0], [0, 0, 2, 0], [0, 0, 0, 1]])
+
+    def mirror(self, tmp_path, affine, axis, flips=True):
+        image, known = labelled_disc(1)
+        for name, data in (("images", image.data), ("labels", known.data)):
+            (tmp_path / name).mkdir()
+            write(Volume(data, affine), tmp_path / name / "case1.nii.gz")
+        chosen = config(axis=axis, flips=flips, label_names={1: "disc"})
+        pairs = split_cases(tmp_path / "images", tmp_path / "labels", chosen).training
+        return organ_cases(pairs, [1], chosen)[0].mirror
+
+    @pytest.mark.parametrize(
+        ("affine", "axis", "expected"),
+        [
+            (ACROSS_I, "axial", (1, -1)),
+            (ACROSS_I, "coronal", (1, -1)),
+            (ACROSS_I, "sagittal", (1, 1)),
+            (ACROSS_J, "axial", (-1, 1)),
+            (ACROSS_J, "sagittal", (1, 1)),
+        ],
+    )
+    def test_factors_of_columns_and_rows(self, tmp_path, affine, axis, expected):
+        assert self.mirror(tmp_path, affine, axis) == expected
+
+    def test_none_unless_asked_for(self, tmp_path):
+        assert self.mirror(tmp_path, self.ACROSS_I, "axial", flips=False) == (1, 1)
+
+    @pytest.mark.parametrize(("mirror", "turned"), [((1, -1), 1), ((-1, 1), 0)])
+    def test_every_other_view_runs_the_other_way(self, mirror, turned):
+        box = np.array([10, 20, 30, 60], np.float32)
+        views = [
+            view_matrix(box, 2.0, (1.0, 1.0), 64, np.random.default_rng(n), 0.0, mirror)
+            for n in range(40)
+        ]
+        signs = np.sign([np.diag(matrix[:, :2]) for matrix in views])
+        assert (signs[:, 1 - turned] == 1).all()
+        assert 10 < (signs[:, turned] == -1).sum() < 30
+        for matrix in views:
+            assert matrix[:, :2] @ [31.5, 31.5] + matrix[:, 2] == pytest.approx(
+                (19.5, 39.5), abs=1e-3
+            )
