@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import torch
 
@@ -84,6 +85,31 @@ def between(one: SliceMask | None, other: SliceMask | None, share: float) -> Sli
         share * first.quality + (1 - share) * second.quality,
         share * first.presence + (1 - share) * second.presence,
     )
+
+
+def bridged(
+    answers: Mapping[int, SliceMask], start: int, stop: int, least_area: int
+) -> dict[int, SliceMask]:
+    """What is missing between two slices that see the target.
+
+    It is between them too: each gap gets the weighted mean of its ends, where they overlap.
+
+    Args:
+        answers: By slice, `start` and `stop` among them.
+        start: One of the two slices.
+        stop: The other.
+        least_area: Fewest pixels of a mask.
+    """
+    ends = range(min(start, stop), max(start, stop) + 1)
+    seen = [i for i in ends if i in answers and answers[i].area]
+    found = {}
+    for low, high in pairwise(seen):
+        for index in range(low + 1, high):
+            share = (high - index) / (high - low)
+            mask = between(answers[low], answers[high], share)
+            if mask is not None and mask.area >= least_area:
+                found[index] = mask
+    return found
 
 
 def without_ends(

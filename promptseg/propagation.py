@@ -21,7 +21,15 @@ from promptseg.guiding import Guide, absent
 from promptseg.handing import box_of, carried_by, lag_of, shown_as
 from promptseg.keeping import Kept
 from promptseg.likeness import Greys
-from promptseg.meeting import agree, between, changed, merge_walks, strays, without_ends
+from promptseg.meeting import (
+    agree,
+    between,
+    bridged,
+    changed,
+    merge_walks,
+    strays,
+    without_ends,
+)
 from promptseg.remembering import Rememberer
 from promptseg.slice_prompts import GIVEN_MASK_LOGIT, SlicePrompts
 from promptseg.slicing import Frame
@@ -215,7 +223,14 @@ class Propagator:
             return without_ends(found, anchors, index)
         for state in states:
             self._take_over(found, state, anchors)
+            if self._led(state.walk, anchors):
+                found |= bridged(found, index, state.walk.stop, self.rules.least_area)
         return found
+
+    @staticmethod
+    def _led(walk: Walk, anchors: dict[int, SliceMask]) -> bool:
+        """True if a walk goes to a prompted slice that sees the target."""
+        return walk.stop in anchors and anchors[walk.stop].area > 0
 
     def _take_over(
         self, found: dict[int, SliceMask], state: WalkState, anchors: dict[int, SliceMask]
@@ -230,7 +245,7 @@ class Propagator:
         end = state.index if state.settled else walk.stop
         if state.end is not None:
             end = state.end
-        led = walk.stop in anchors and anchors[walk.stop].area > 0
+        led = self._led(walk, anchors)
         for index in range(walk.start + walk.step, end, walk.step):
             own, before = state.answers.get(index), found.get(index)
             if own is None and led:

@@ -2,7 +2,7 @@ import pytest
 import torch
 from walks_kit import disc, flat
 
-from promptseg.meeting import changed, meet, strays
+from promptseg.meeting import bridged, changed, meet, strays
 from promptseg.walking import Walk, WalkState
 
 
@@ -54,3 +54,24 @@ class TestStraying:
     def test_where_nothing_was_before(self):
         assert strays(disc(6), None, moved=3)
         assert not strays(disc(6), None, moved=disc(6).area)
+
+
+class TestBridging:
+    @pytest.mark.parametrize("start", [2, 9])
+    def test_what_two_slices_see_is_between_them(self, start):
+        ends = {2: disc(8), 3: disc(8), 8: disc(5), 9: disc(5), 12: disc(5)}
+        found = bridged(ends, start, 11 - start, 6)
+        assert sorted(found) == [4, 5, 6, 7]
+        areas = [found[index].area for index in sorted(found)]
+        assert areas == sorted(areas, reverse=True)
+        assert ends[8].area <= areas[-1] < areas[0] <= ends[3].area
+
+    def test_nothing_where_they_do_not_overlap_or_nothing_is_missing(self):
+        apart = {3: disc(5, row=8, column=8), 8: disc(5, row=24, column=24)}
+        shares = {i: bridged(apart, 3, 8, 6).get(i) for i in range(4, 8)}
+        assert all(mask is None or mask.area <= apart[3].area for mask in shares.values())
+        assert bridged({3: disc(8), 4: disc(8)}, 3, 4, 6) == {}
+
+    def test_nothing_where_no_other_slice_sees_it(self):
+        assert bridged({3: disc(8)}, 3, 8, 6) == {}
+        assert bridged({3: disc(8), 12: disc(8)}, 3, 8, 6) == {}

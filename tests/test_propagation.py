@@ -199,3 +199,20 @@ class TestStraying:
         before, after = self.corrected(disc(12, 31, 31, size=64))
         for index in set(ALONG) - {7}:
             assert after[index].area > 1.5 * before[index].area
+
+
+class TestBridging:
+    def corrected(self, image, row=15):
+        walker = propagator(image, rules=StopRules(likeness=0.0))
+        first = reached(walker, {4: box(4)})
+        anchors = {4: walker.answer(4, box(4)), 11: walker.answer(11, click(11, row))}
+        return first, walker.correct(first, anchors, 1, 11, {1: (0, 16)})
+
+    def test_a_walk_that_is_lost_on_the_way_leaves_no_gap(self):
+        image = TUBE.copy()
+        image[:, :, 7:10] = False
+        first, after = self.corrected(image)
+        assert sorted(first) == list(range(2, 7))
+        assert sorted(after) == list(ALONG)
+        assert all(after[index].area >= after[11].area for index in (7, 8, 9))
+        assert {i: after[i] for i in first} == first
