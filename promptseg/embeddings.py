@@ -250,7 +250,7 @@ class SliceEncoder:
         adapter: str = "",
     ) -> None:
         self.backbone, self.data, self.device, self.precision = backbone, data, device, precision
-        self.batch_size = batch_size
+        self.batch_size, self.adapter = batch_size, adapter
         self.cache = EmbeddingCache() if cache is None else cache
         self.encoded = 0
         spec = backbone.spec

@@ -13,7 +13,7 @@ from promptseg.embeddings import SliceEncoder
 from promptseg.slice_prompts import SlicePrompts
 from promptseg.slicing import Frame, Region, in_plane
 
-MARGIN = 1.7
+MARGIN, ADAPTED_MARGIN = 1.7, 2.4
 LEAST_VOXELS = 24
 ZOOMS = (1.0, 0.5, 0.25)
 
@@ -23,6 +23,15 @@ def whole_slice(encoder: SliceEncoder, axis: int) -> Region:
     rows, cols = in_plane(axis)
     shape = encoder.data.shape
     return Region((0, shape[rows]), (0, shape[cols]))
+
+
+def margin_of(encoder: SliceEncoder) -> float:
+    """Side of a view over that of the target's box.
+
+    A network that was taught its organ knows what lies around it, and does better where it sees
+    more of that.
+    """
+    return ADAPTED_MARGIN if encoder.adapter else MARGIN
 
 
 def frame_of(encoder: SliceEncoder, axis: int, region: Region, spacing: Sequence[float]) -> Frame:
@@ -95,12 +104,13 @@ def choose_region(
     region = extents[0]
     for extent in extents[1:]:
         region = region.union(extent)
+    margin = margin_of(encoder)
     sized = (known for p in prompted.values() for known in (p.box, p.mask, p.guess))
     if any(known is not None for known in sized):
-        return squared(region, axis, spacing, MARGIN)
+        return squared(region, axis, spacing, margin)
     index, prompts = next((i, p) for i, p in prompted.items() if p.starts)
     found = zoom_search(decoder, axis, spacing, index, prompts)
-    return squared(region.union(found) if found else region, axis, spacing, MARGIN)
+    return squared(region.union(found) if found else region, axis, spacing, margin)
 
 
 def zoom_search(

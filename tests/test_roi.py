@@ -7,6 +7,7 @@ from support import BrightRegion, bright_encoder, discs
 
 from promptseg.decoding import SliceDecoder, SliceMask
 from promptseg.roi import (
+    ADAPTED_MARGIN,
     LEAST_VOXELS,
     MARGIN,
     choose_region,
@@ -103,6 +104,12 @@ class TestChoice:
     def test_box_gets_a_margin(self):
         found = region_for(self.EMPTY, {2: box_on(2, (40, 50), (30, 60))})
         assert found.shape == (round(30 * MARGIN),) * 2
+        assert middle(found) == pytest.approx((45, 45), abs=0.5)
+
+    def test_an_adapted_network_sees_more_around_it(self):
+        decoder = SliceDecoder(bright_encoder(self.EMPTY, adapter="heart 12ab"))
+        found = choose_region(decoder, 2, EVEN, {2: box_on(2, (40, 50), (30, 60))})
+        assert found.shape == (round(30 * ADAPTED_MARGIN),) * 2
         assert middle(found) == pytest.approx((45, 45), abs=0.5)
 
     def test_all_prompted_slices_are_shown(self):
