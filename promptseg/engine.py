@@ -191,13 +191,13 @@ class Engine:
         key = tuple(f"{i}:{p.signature()}" for i, p in starting.items())
         if key not in self._regions:
             self._regions[key] = choose_region(self.decoder, self.axis, self.spacing, starting)
-        region = self._regions[key]
+        region, whole = self._regions[key], whole_slice(self.encoder, self.axis).shape
         margin = round(max(region.shape) * CLICK_MARGIN)
         for prompts in prompted.values():
             extent = prompts.extent(self.axis)
             if extent is None:
                 continue
-            room = extent.grow(margin)
+            room = extent.grow(margin).clip(whole)
             if not region.contains(room if prompts.corrects else extent):
                 region = region.union(room)
         return region

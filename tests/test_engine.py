@@ -315,6 +315,14 @@ class TestRegionOfInterest:
         assert wider.frame.region.cols[1] == edge + 1 + round(max(plain.frame.region.shape) / 6)
         assert wider.frame.region.rows == plain.frame.region.rows
 
+    def test_room_about_a_correction_ends_with_the_image(self):
+        blob = tube(range(4, 18))
+        for backbone in (BrightRegion(family="sam", crop=False), BrightRegion()):
+            engine = Engine(bright_encoder(blob, backbone), 2, EVEN)
+            corner = Point((39, 43, 9), role="correction")
+            (found,) = engine.run(PromptSet([flat_box(blob, 2, 9), corner]))
+            assert (found.frame.region.rows[1], found.frame.region.cols[1]) == SHAPE[:2]
+
     def test_whole_slice_networks_see_the_whole_slice(self):
         blob = tube(range(4, 18))
         backbone = BrightRegion(family="sam", crop=False)
