@@ -35,7 +35,7 @@ GROWTH = 1.5
 GROWTHS = 3
 CROSSINGS = 8
 CLICKS = 64
-CLICK_MARGIN = 1 / 6
+ROOM_INSIDE, ROOM_OUTSIDE = 1 / 6, 1 / 3
 SURE, MISSED_SHARE = 0.97, 0.25
 CERTAIN_LOGIT = 60.0
 Answers = dict[int, dict[int, SliceMask]]
@@ -192,14 +192,12 @@ class Engine:
         if key not in self._regions:
             self._regions[key] = choose_region(self.decoder, self.axis, self.spacing, starting)
         region, whole = self._regions[key], whole_slice(self.encoder, self.axis).shape
-        margin = round(max(region.shape) * CLICK_MARGIN)
+        side = max(region.shape)
         for prompts in prompted.values():
             extent = prompts.extent(self.axis)
-            if extent is None:
-                continue
-            room = extent.grow(margin).clip(whole)
-            if not region.contains(room if prompts.corrects else extent):
-                region = region.union(room)
+            if extent is not None and (prompts.corrects or not region.contains(extent)):
+                share = ROOM_INSIDE if region.contains(extent) else ROOM_OUTSIDE
+                region = region.union(extent.grow(round(side * share)).clip(whole))
         return region
 
     def _answer_group(
