@@ -223,9 +223,13 @@ class Propagator:
             return without_ends(found, anchors, index)
         for state in states:
             self._take_over(found, state, anchors)
-            if self._led(state.walk, anchors):
+            if self._led(state.walk, anchors) and self._glimpsed(state):
                 found |= bridged(found, index, state.walk.stop, self.rules.least_area)
         return found
+
+    def _glimpsed(self, state: WalkState) -> bool:
+        """True if the network saw the target where its walk was lost: it was overruled."""
+        return any(mask.presence >= self.rules.presence for mask in state.pending.values())
 
     @staticmethod
     def _led(walk: Walk, anchors: dict[int, SliceMask]) -> bool:

@@ -201,18 +201,44 @@ class TestStraying:
             assert after[index].area > 1.5 * before[index].area
 
 
+class Blind:
+    """Other axes that see nothing on some slices and have no say elsewhere."""
+
+    name = "blind"
+
+    def __init__(self, slices):
+        self.slices = slices
+
+    def at(self, index):
+        return torch.full((64, 64), -8.0) if index in self.slices else None
+
+    def sees_nothing(self, index, least_area):
+        return index in self.slices
+
+    def lead(self, index, slices, carried):
+        return carried
+
+    def vote(self, index, slices, answer):
+        return answer
+
+
 class TestBridging:
-    def corrected(self, image, row=15):
+    def corrected(self, image, blind):
         walker = propagator(image, rules=StopRules(likeness=0.0))
+        walker.guides = {1: Blind(blind)}
         first = reached(walker, {4: box(4)})
-        anchors = {4: walker.answer(4, box(4)), 11: walker.answer(11, click(11, row))}
+        anchors = {4: walker.answer(4, box(4)), 11: walker.answer(11, click(11))}
         return first, walker.correct(first, anchors, 1, 11, {1: (0, 16)})
 
-    def test_a_walk_that_is_lost_on_the_way_leaves_no_gap(self):
-        image = TUBE.copy()
-        image[:, :, 7:10] = False
-        first, after = self.corrected(image)
+    def test_no_gap_where_the_network_saw_the_target_and_was_overruled(self):
+        first, after = self.corrected(TUBE, (7, 8, 9))
         assert sorted(first) == list(range(2, 7))
         assert sorted(after) == list(ALONG)
         assert all(after[index].area >= after[11].area for index in (7, 8, 9))
         assert {i: after[i] for i in first} == first
+
+    def test_a_part_apart_stays_apart(self):
+        image = TUBE.copy()
+        image[:, :, 7:10] = False
+        _, after = self.corrected(image, ())
+        assert sorted(after) == [i for i in ALONG if i not in (7, 8, 9)]
