@@ -92,7 +92,7 @@ def bridged(
 ) -> dict[int, SliceMask]:
     """What is missing between two slices that see the target.
 
-    It is between them too: each gap gets the weighted mean of its ends, where they overlap.
+    It is between them too: each gap gets the weighted mean of its ends, if they overlap.
 
     Args:
         answers: By slice, `start` and `stop` among them.
@@ -100,13 +100,15 @@ def bridged(
         stop: The other.
         least_area: Fewest pixels of a mask.
     """
-    ends = range(min(start, stop), max(start, stop) + 1)
-    seen = [i for i in ends if i in answers and answers[i].area]
+    way = range(min(start, stop), max(start, stop) + 1)
+    seen = [i for i in way if i in answers and answers[i].area]
     found = {}
     for low, high in pairwise(seen):
+        ends = answers[low], answers[high]
+        if not bool(((ends[0].logits > 0) & (ends[1].logits > 0)).any()):
+            continue
         for index in range(low + 1, high):
-            share = (high - index) / (high - low)
-            mask = between(answers[low], answers[high], share)
+            mask = between(*ends, (high - index) / (high - low))
             if mask is not None and mask.area >= least_area:
                 found[index] = mask
     return found
