@@ -33,12 +33,12 @@ import promptseg as ps
 from promptseg.adapters.stack import base_digest
 from promptseg.answering import Answerer
 from promptseg.consistency import Consistency
-from promptseg.engine import probabilities
 from promptseg.evaluate.cohort import Case
 from promptseg.evaluate.metrics import dice
 from promptseg.evaluate.protocols import margin_places
 from promptseg.intensity import choose_window
 from promptseg.io.atomic import atomic_path
+from promptseg.painting import probabilities
 from promptseg.prompts import MarginPoints, PromptSet
 from promptseg.refine import graph_cut_refine
 from promptseg.refine.volume import click_voxels, refined_labels, within

@@ -11,8 +11,9 @@ import numpy as np
 
 from promptseg.consistency import Consistency
 from promptseg.embeddings import Progress, SliceEncoder
-from promptseg.engine import Answered, Engine, Painted, Timings, paint, probabilities
+from promptseg.engine import Engine, Timings
 from promptseg.intensity import Window, normalise
+from promptseg.painting import Answered, Painted, paint, probabilities
 from promptseg.prompts import Point, Prompt, PromptSet
 from promptseg.slice_prompts import BOTH, REFINE, margin_bounds
 from promptseg.slicing import choose_axis

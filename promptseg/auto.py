@@ -18,7 +18,8 @@ from torch import Tensor
 from promptseg.backbones.base import PixelPrompts
 from promptseg.decoding import ABSENT_LOGIT, Request, SliceDecoder, SliceMask
 from promptseg.embeddings import Progress
-from promptseg.engine import Answered, Engine
+from promptseg.engine import Engine
+from promptseg.painting import Answered
 from promptseg.propagation import Propagator
 from promptseg.roi import (
     MARGIN,

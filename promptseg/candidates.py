@@ -9,9 +9,10 @@ import numpy as np
 from torch import Tensor
 
 from promptseg.decoding import Request, SliceMask
-from promptseg.engine import Answered, Engine, probabilities
+from promptseg.engine import Engine
 from promptseg.errors import PromptError
 from promptseg.lone_click import Meaning
+from promptseg.painting import Answered, probabilities
 from promptseg.prompts import PromptSet
 from promptseg.slice_prompts import sort_prompts
 from promptseg.slicing import take_slice

@@ -1,4 +1,4 @@
-"""Prompts of a volume -> masks of its slices -> labels on its grid.
+"""Prompts of a volume -> masks of its slices.
 
 The answer is a function of the ordered prompts alone, so a saved list of prompts gives the same
 mask again; what earlier calls computed is reused, never recomputed and never mixed in.
@@ -6,23 +6,21 @@ mask again; what earlier calls computed is reused, never recomputed and never mi
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from time import perf_counter
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from promptseg.consistency import Consistency, cleaned
-from promptseg.crossing import Crossing, cross
-from promptseg.decoding import ABSENT_LOGIT, SliceDecoder, SliceMask
+from promptseg.decoding import SliceDecoder
 from promptseg.embeddings import Progress, SliceEncoder
 from promptseg.errors import PromptError
 from promptseg.greyness import without_odd_greys
 from promptseg.guiding import Guide
-from promptseg.lone_click import Meaning, meanings, plane_mask
+from promptseg.lone_click import Meaning, meanings
+from promptseg.painting import Answered, Answers
 from promptseg.prompts import PromptSet
 from promptseg.propagation import Propagator
 from promptseg.roi import choose_region, frame_of, group_regions, touches_edge, whole_slice
@@ -30,24 +28,13 @@ from promptseg.slice_prompts import SlicePrompts, sort_prompts, target_limits
 from promptseg.slicing import Frame, Region, take_slice
 from promptseg.spanning import Span, span_of, spanned
 from promptseg.stopping import StopRules
+from promptseg.witnesses import Walker, Witnesses
 
 GROWTH = 1.5
 GROWTHS = 3
-CROSSINGS = 8
 CLICKS = 64
 ROOM_INSIDE, ROOM_OUTSIDE = 1 / 6, 1 / 3
-SURE, MISSED_SHARE = 0.97, 0.25
-CERTAIN_LOGIT = 60.0
-Answers = dict[int, dict[int, SliceMask]]
 ByTarget = dict[int, dict[int, SlicePrompts]]
-
-
-@dataclass
-class Answered:
-    """Answers of some targets seen through one frame."""
-
-    frame: Frame
-    answers: Answers
 
 
 @dataclass
@@ -86,7 +73,7 @@ class Engine:
         self.rules = StopRules() if rules is None else rules
         self.consistency = Consistency() if consistency is None else consistency
         self._propagators: dict[Frame, Propagator] = {}
-        self._crossings: dict[str, Crossing | None] = {}
+        self._witnesses = Witnesses(self.decoder, axis, self.spacing, self.rules)
         self._spans: dict[int, tuple[Span, np.ndarray]] = {}
         self.cut: list[int] = []
         self._regions: dict[tuple[str, ...], Region] = {}
@@ -289,77 +276,10 @@ class Engine:
             if limits[target] != (0, self.shape[self.axis]):
                 continue
             first = answer_starts(propagator, {target: slices})[target]
-            guide = self._guide(propagator, target, first, limits)
+            guide = self._witnesses.guide(Walker(propagator, target, first, limits[target]))
             if guide is not None:
                 guides[target] = guide
         return guides
-
-    def _guide(
-        self,
-        propagator: Propagator,
-        target: int,
-        first: dict[int, SliceMask],
-        limits: dict[int, tuple[int, int]],
-    ) -> Guide | None:
-        frame, side = propagator.frame, propagator.spec.mask_size
-        known = {i: whole_mask(frame, mask) for i, mask in first.items()}
-        name = f"{known_digest(known)} {frame.region} {limits[target]}"
-        if name not in self._crossings:
-            while len(self._crossings) >= CROSSINGS:
-                self._crossings.pop(next(iter(self._crossings)))
-            self._crossings[name] = self._cross(propagator, target, first, limits, known, name)
-        crossing = self._crossings[name]
-        return None if crossing is None else Guide(crossing, frame, side)
-
-    def _cross(
-        self,
-        propagator: Propagator,
-        target: int,
-        first: dict[int, SliceMask],
-        limits: dict[int, tuple[int, int]],
-        known: dict[int, np.ndarray],
-        name: str,
-    ) -> Crossing | None:
-        """The other axes are asked twice, the second time with what came of the first.
-
-        They are not heard where they miss slices that a walk alone is sure of: a target much
-        longer than wide, which a network that knows organs cuts short.
-        """
-        frame, side = propagator.frame, propagator.spec.mask_size
-        made = cross(self.decoder, self.axis, self.spacing, known, name)
-        if made is None:
-            return None
-        alone = Propagator(self.decoder, frame, self.rules)
-        alone.rules = replace(alone.rules, likeness=SURE, trusted=1.01, patience=0)
-        sure = alone.propagate({target: first}, limits)[target].keys() - first.keys()
-        guide = Guide(made, frame, side)
-        seen = [index for index in sure if guide.at(index) is not None]
-        missed = [index for index in seen if guide.sees_nothing(index, self.rules.least_area)]
-        if len(missed) > MISSED_SHARE * len(seen):
-            return None
-        found = self._led(propagator, target, first, limits, guide, sure)
-        if found is None:
-            return None
-        earlier = logit_volume(frame, found, self.shape)
-        again = cross(self.decoder, self.axis, self.spacing, known, f"{name} again", earlier)
-        if again is None:
-            return None
-        guide = Guide(again, frame, side)
-        return None if self._led(propagator, target, first, limits, guide, sure) is None else again
-
-    @staticmethod
-    def _led(
-        propagator: Propagator,
-        target: int,
-        first: dict[int, SliceMask],
-        limits: dict[int, tuple[int, int]],
-        guide: Guide,
-        sure: set[int],
-    ) -> dict[int, SliceMask] | None:
-        """A walk that the other axes lead; None if it misses what a walk alone is sure of."""
-        propagator.guides = {target: guide}
-        found = propagator.propagate({target: first}, limits)[target]
-        return None if len(sure - found.keys()) > MISSED_SHARE * len(sure) else found
 
     def _propagator(self, region: Region, progress: Progress | None) -> Propagator:
         frame = frame_of(self.encoder, self.axis, region, self.spacing)
@@ -367,32 +287,6 @@ class Engine:
             self._propagators[frame] = Propagator(self.decoder, frame, self.rules)
         self._propagators[frame].progress = progress
         return self._propagators[frame]
-
-
-def whole_mask(frame: Frame, mask: SliceMask) -> np.ndarray:
-    """(H, W) bool of an answer on its whole slice."""
-    return plane_mask(frame, mask.logits) if mask.given is None else mask.given
-
-
-def logit_volume(
-    frame: Frame, masks: dict[int, SliceMask], shape: tuple[int, int, int]
-) -> np.ndarray:
-    """(I, J, K) float16 logits of answers, plainly absent elsewhere."""
-    volume = np.full(shape, ABSENT_LOGIT, np.float16)
-    image, region = frame.paste_slices()
-    for index, mask in masks.items():
-        restored = frame.restore(mask.logits[None].clamp(ABSENT_LOGIT, -ABSENT_LOGIT))[0].numpy()
-        take_slice(volume, frame.axis, index)[image] = restored[region]
-    return volume
-
-
-def known_digest(known: dict[int, np.ndarray]) -> str:
-    """Differs where masks on slices differ."""
-    state = hashlib.sha256()
-    for index in sorted(known):
-        state.update(f"{index} {known[index].shape}".encode())
-        state.update(np.packbits(known[index]).tobytes())
-    return state.hexdigest()
 
 
 def check_starts(prompts: PromptSet, by_target: ByTarget) -> None:
@@ -451,85 +345,3 @@ def take_up(
                 else propagator.correct(own, anchors[target], target, index, limits)
             )
     return answers
-
-
-@dataclass
-class Painted:
-    """Answers on the volume's grid.
-
-    Args:
-        labels: (I, J, K) uint8 or uint16.
-        uncertainty: (I, J, K) float32 in [0, 1] or None.
-        scores: Mean predicted quality by target.
-    """
-
-    labels: np.ndarray
-    uncertainty: np.ndarray | None
-    scores: dict[int, float]
-
-
-def paint(
-    answered: list[Answered], shape: tuple[int, int, int], uncertainty: bool = False
-) -> Painted:
-    """Labels of the greatest logit above 0, never two targets on one voxel.
-
-    Args:
-        answered: What `Engine.run` gave.
-        shape: (I, J, K) of the volume.
-        uncertainty: True to give 1 - |2p - 1| of the strongest target too.
-    """
-    targets = sorted(t for group in answered for t in group.answers)
-    labels = np.zeros(shape, np.uint8 if max(targets) < 256 else np.uint16)
-    doubt = np.zeros(shape, np.float32) if uncertainty else None
-    axis = answered[0].frame.axis
-    for index in sorted({i for g in answered for s in g.answers.values() for i in s}):
-        plane = take_slice(labels, axis, index)
-        strongest = np.zeros(plane.shape, np.float32)
-        for target, rows, logits in slice_logits(answered, index):
-            wins = logits > strongest[rows]
-            plane[rows][wins] = target
-            np.maximum(strongest[rows], logits, out=strongest[rows])
-            if doubt is not None:
-                here = take_slice(doubt, axis, index)[rows]
-                np.maximum(here, 1 - np.abs(np.tanh(logits / 2)), out=here)
-    scores = {
-        target: float(np.mean([m.quality for m in slices.values()])) if slices else 0.0
-        for group in answered
-        for target, slices in group.answers.items()
-    }
-    return Painted(labels, doubt, dict(sorted(scores.items())))
-
-
-def probabilities(answered: list[Answered], shape: tuple[int, int, int], target: int) -> np.ndarray:
-    """(I, J, K) float32 foreground probability of one target, 0 where it was not looked for."""
-    volume = np.zeros(shape, np.float32)
-    axis = answered[0].frame.axis
-    for index in sorted({i for g in answered for i in g.answers.get(target, {})}):
-        for found, rows, logits in slice_logits(answered, index):
-            if found == target:
-                take_slice(volume, axis, index)[rows] = 1 / (1 + np.exp(-logits))
-    return volume
-
-
-def slice_logits(
-    answered: list[Answered], index: int
-) -> list[tuple[int, tuple[slice, slice], np.ndarray]]:
-    """(target, place in the slice, logits there) of every target that has an answer.
-
-    A mask that the user gave is certain on the whole slice, so that no other target takes it.
-    """
-    placed = []
-    everywhere = slice(None), slice(None)
-    for group in answered:
-        image, region = group.frame.paste_slices()
-        held = [(t, s[index]) for t, s in group.answers.items() if index in s]
-        asked = [(t, m) for t, m in held if m.given is None]
-        placed += [
-            (t, everywhere, np.where(m.given, CERTAIN_LOGIT, -CERTAIN_LOGIT).astype(np.float32))
-            for t, m in held
-            if m.given is not None
-        ]
-        if asked:
-            restored = group.frame.restore(torch.stack([m.logits for _, m in asked])).numpy()
-            placed += [(t, image, m[region]) for (t, _), m in zip(asked, restored, strict=True)]
-    return placed

@@ -16,10 +16,11 @@ from promptseg.answering import Answerer, ask, with_margin_maps
 from promptseg.candidates import Candidate
 from promptseg.consistency import Consistency
 from promptseg.embeddings import Progress
-from promptseg.engine import Answered, Engine, Timings
+from promptseg.engine import Engine, Timings
 from promptseg.errors import PromptError, VolumeError
 from promptseg.history import History
 from promptseg.intensity import choose_window
+from promptseg.painting import Answered
 from promptseg.prompts import Prompt, PromptSet, Text
 from promptseg.slice_prompts import BOTH, CORRECTION, REFINE, sort_prompts
 from promptseg.slicing import choose_axis, resolve_axis

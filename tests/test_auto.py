@@ -6,7 +6,8 @@ from support import BrightRegion, bright_encoder, dice, discs
 from promptseg.auto import body_region, connected, find_targets, segment_unprompted
 from promptseg.backbones.base import Decoded, Embedding, PromptBatch
 from promptseg.decoding import SliceMask
-from promptseg.engine import Engine, paint
+from promptseg.engine import Engine
+from promptseg.painting import paint
 
 ONE = {1: torch.zeros(1)}
 

@@ -7,7 +7,7 @@ from support import bright_volume, discs, segmenter
 from tiny_cohort import load_benchmark, write_tiny_cohort
 
 from promptseg.decoding import SliceMask
-from promptseg.engine import Answered
+from promptseg.painting import Answered
 from promptseg.prompts import Box, Point, PromptSet, Scribble
 from promptseg.slice_prompts import REFINE
 from promptseg.slicing import Frame, Region

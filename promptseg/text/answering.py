@@ -13,8 +13,9 @@ from torch import Tensor
 
 from promptseg.auto import segment_unprompted
 from promptseg.embeddings import Progress
-from promptseg.engine import Answered, Timings, paint
+from promptseg.engine import Timings
 from promptseg.errors import PromptError, WeightsError
+from promptseg.painting import Answered, paint
 from promptseg.prompts import Mask, Point, Prompt, PromptSet, Text
 from promptseg.slice_prompts import BOTH, CORRECTION, REFINE
 from promptseg.text.proposal_prompts import Meant, Proposer, english, nowhere

@@ -7,7 +7,8 @@ from typing import Any
 
 from promptseg.auto import body_region
 from promptseg.embeddings import Progress
-from promptseg.engine import Answered, Engine
+from promptseg.engine import Engine
+from promptseg.painting import Answered
 from promptseg.roi import frame_of
 from promptseg.text.proposal_scores import ImageText, Scorer
 from promptseg.text.proposals import Proposal, Refused, propose_in_volume

@@ -12,8 +12,9 @@ from torch import Tensor
 from promptseg.auto import consistent, decode_tokens
 from promptseg.backbones.base import PixelPrompts
 from promptseg.decoding import Request, SliceDecoder, SliceMask
-from promptseg.engine import Answered, Answers, Engine, probabilities
+from promptseg.engine import Engine
 from promptseg.handing import box_of, shown_as
+from promptseg.painting import Answered, Answers, probabilities
 from promptseg.prompts import PromptSet
 from promptseg.slicing import Frame
 from promptseg.uncertainty.views import View

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from promptseg.embeddings import EmbeddingCache, Progress, SliceEncoder
-from promptseg.engine import Answered, Engine
+from promptseg.engine import Engine
+from promptseg.painting import Answered
 from promptseg.uncertainty.asking import Question, ask_again, other_candidates, shares
 from promptseg.uncertainty.calibration import Calibration
 from promptseg.uncertainty.dropout import adapter_dropout

@@ -8,7 +8,8 @@ import numpy as np
 
 from promptseg.candidates import Candidate, candidates
 from promptseg.embeddings import Progress
-from promptseg.engine import Answered, Engine, probabilities
+from promptseg.engine import Engine
+from promptseg.painting import Answered, probabilities
 from promptseg.uncertainty.asking import Question
 from promptseg.uncertainty.calibration import calibration_of
 from promptseg.uncertainty.maps import Ensemble, Sources, overruled, uncertainty_map

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from promptseg.decoding import SliceMask
-from promptseg.engine import Answered
+from promptseg.painting import Answered
 from promptseg.prompts import Point, PromptSet
 from promptseg.slice_prompts import sort_prompts
 

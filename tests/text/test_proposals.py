@@ -7,8 +7,9 @@ from clip_kit import save_plain_folder
 from shape_kit import BAR, DISC, SHAPE, ShapeModel
 from support import BrightRegion, bright_encoder, dice, discs, tiny_sam
 
-from promptseg.engine import Engine, paint
+from promptseg.engine import Engine
 from promptseg.errors import PromptError
+from promptseg.painting import paint
 from promptseg.prompts import PromptSet
 from promptseg.roi import frame_of, whole_slice
 from promptseg.text.proposal_masks import MaskRules, automatic_masks, distinct, grid_points
