@@ -235,12 +235,13 @@ def rows(points: list[dict[str, Any]]) -> str:
     """One line of CSV for each method, number of cases and prompt."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["method", "cases", "minutes", "steps", "prompt", "dice", "std", "n"])
+    told = ["method", "cases", "minutes", "processes", "steps"]
+    writer.writerow([*told, "prompt", "dice", "std", "n"])
     for point in points:
         for prompt in ("box_2d", "auto_3d"):
             if prompt in point:
                 dice = point[prompt]
-                own = [point[key] for key in ("method", "cases", "minutes", "steps")]
+                own = [point[key] for key in told]
                 writer.writerow([*own, prompt, dice["mean"], dice["std"], dice["n"]])
     return text.getvalue()
 

@@ -56,8 +56,8 @@ class TestReport:
         assert [(p["method"], p["cases"]) for p in points] == [
             ("adapter", 1), ("adapter", 8), ("unet", 4)]  # fmt: skip
         lines = (folder / "learning_curve.csv").read_text().splitlines()
-        assert lines[0].startswith("method,cases,minutes")
-        assert lines[-1] == "unet,4,20.0,7,auto_3d,0.6,0.01,12"
+        assert lines[0].startswith("method,cases,minutes,processes,steps")
+        assert lines[-1] == "unet,4,20.0,1,7,auto_3d,0.6,0.01,12"
         assert len(lines) == 6
         assert (folder / "learning_curve.png").stat().st_size > 10_000
 
