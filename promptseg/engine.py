@@ -19,6 +19,7 @@ from promptseg.embeddings import Progress, SliceEncoder
 from promptseg.errors import PromptError
 from promptseg.greyness import without_odd_greys
 from promptseg.guiding import Guide
+from promptseg.keeping import Kept
 from promptseg.lone_click import Meaning, meanings
 from promptseg.painting import Answered, Answers
 from promptseg.prompts import PromptSet
@@ -28,7 +29,7 @@ from promptseg.slice_prompts import SlicePrompts, sort_prompts, target_limits
 from promptseg.slicing import Frame, Region, take_slice
 from promptseg.spanning import Span, span_of, spanned
 from promptseg.stopping import StopRules
-from promptseg.witnesses import Walker, Witnesses
+from promptseg.witnesses import TargetWalk, Witnesses
 
 GROWTH = 1.5
 GROWTHS = 3
@@ -77,7 +78,7 @@ class Engine:
         self._spans: dict[int, tuple[Span, np.ndarray]] = {}
         self.cut: list[int] = []
         self._regions: dict[tuple[str, ...], Region] = {}
-        self._meanings: dict[str, list[Meaning]] = {}
+        self._meanings: Kept[str, list[Meaning]] = Kept(CLICKS, lambda _: 1)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -156,13 +157,13 @@ class Engine:
         """
         if not (click.lone and self.encoder.backbone.spec.crop):
             return []
-        key = f"{index}:{replace(click, guess=None).signature()}"
-        if key not in self._meanings:
-            while len(self._meanings) >= CLICKS:
-                self._meanings.pop(next(iter(self._meanings)))
-            plain = replace(click, guess=None)
-            self._meanings[key] = meanings(self.decoder, self.axis, self.spacing, index, plain)
-        return self._meanings[key]
+        plain = replace(click, guess=None)
+        key = f"{index}:{plain.signature()}"
+        found = self._meanings.get(key)
+        if found is None:
+            found = meanings(self.decoder, self.axis, self.spacing, index, plain)
+            self._meanings.put(key, found)
+        return found
 
     def _guess(self, prompted: dict[int, SlicePrompts]) -> None:
         """Where a target has nothing but lone clicks, say what each most likely means."""
@@ -276,7 +277,7 @@ class Engine:
             if limits[target] != (0, self.shape[self.axis]):
                 continue
             first = answer_starts(propagator, {target: slices})[target]
-            guide = self._witnesses.guide(Walker(propagator, target, first, limits[target]))
+            guide = self._witnesses.guide(TargetWalk(propagator, target, first, limits[target]))
             if guide is not None:
                 guides[target] = guide
         return guides

@@ -16,6 +16,7 @@ import numpy as np
 from promptseg.crossing import Crossing, cross
 from promptseg.decoding import ABSENT_LOGIT, SliceDecoder, SliceMask
 from promptseg.guiding import Guide
+from promptseg.keeping import Kept
 from promptseg.lone_click import plane_mask
 from promptseg.propagation import Propagator
 from promptseg.slicing import Frame, take_slice
@@ -26,7 +27,7 @@ SURE, MISSED_SHARE = 0.97, 0.25
 
 
 @dataclass(frozen=True)
-class Walker:
+class TargetWalk:
     """The walk of one target in one view.
 
     Args:
@@ -41,7 +42,7 @@ class Walker:
     first: dict[int, SliceMask]
     limits: tuple[int, int]
 
-    def walk(self, propagator: Propagator) -> dict[int, SliceMask]:
+    def answers(self, propagator: Propagator) -> dict[int, SliceMask]:
         """Answers by slice."""
         limits = {self.target: self.limits}
         return propagator.propagate({self.target: self.first}, limits)[self.target]
@@ -50,12 +51,12 @@ class Walker:
         """Slices beyond the first ones that it finds alone and without doubt."""
         alone = Propagator(self.propagator.decoder, self.propagator.frame, rules)
         alone.rules = replace(alone.rules, likeness=SURE, trusted=1.01, patience=0)
-        return self.walk(alone).keys() - self.first.keys()
+        return self.answers(alone).keys() - self.first.keys()
 
     def led(self, guide: Guide, sure: set[int]) -> dict[int, SliceMask] | None:
         """Answers where the other axes lead; None if they miss what a walk alone is sure of."""
         self.propagator.guides = {self.target: guide}
-        found = self.walk(self.propagator)
+        found = self.answers(self.propagator)
         return None if len(sure - found.keys()) > MISSED_SHARE * len(sure) else found
 
 
@@ -73,34 +74,34 @@ class Witnesses:
         self, decoder: SliceDecoder, axis: int, spacing: Sequence[float], rules: StopRules
     ) -> None:
         self.decoder, self.axis, self.spacing, self.rules = decoder, axis, spacing, rules
-        self._said: dict[str, Crossing | None] = {}
+        self._said: Kept[str, tuple[Crossing | None]] = Kept(CROSSINGS, lambda _: 1)
 
-    def guide(self, walker: Walker) -> Guide | None:
+    def guide(self, walk: TargetWalk) -> Guide | None:
         """What they say of one target; None where they are not heard."""
-        frame = walker.propagator.frame
-        known = {i: whole_mask(frame, mask) for i, mask in walker.first.items()}
-        name = f"{known_digest(known)} {frame.region} {walker.limits}"
-        if name not in self._said:
-            while len(self._said) >= CROSSINGS:
-                self._said.pop(next(iter(self._said)))
-            self._said[name] = self._ask(walker, known, name)
-        crossing = self._said[name]
-        return None if crossing is None else self._guide(walker, crossing)
+        frame = walk.propagator.frame
+        known = {i: whole_mask(frame, mask) for i, mask in walk.first.items()}
+        name = f"{known_digest(known)} {frame.region} {walk.limits}"
+        said = self._said.get(name)
+        if said is None:
+            said = (self._ask(walk, known, name),)
+            self._said.put(name, said)
+        (crossing,) = said
+        return None if crossing is None else self._guide(walk, crossing)
 
-    def _ask(self, walker: Walker, known: dict[int, np.ndarray], name: str) -> Crossing | None:
+    def _ask(self, walk: TargetWalk, known: dict[int, np.ndarray], name: str) -> Crossing | None:
         made = cross(self.decoder, self.axis, self.spacing, known, name)
         if made is None:
             return None
-        guide, sure = self._guide(walker, made), walker.sure(self.rules)
+        guide, sure = self._guide(walk, made), walk.sure(self.rules)
         if self._blind(guide, sure):
             return None
-        found = walker.led(guide, sure)
+        found = walk.led(guide, sure)
         if found is None:
             return None
         i, j, k = self.decoder.encoder.data.shape
-        earlier = logit_volume(walker.propagator.frame, found, (i, j, k))
+        earlier = logit_volume(walk.propagator.frame, found, (i, j, k))
         again = cross(self.decoder, self.axis, self.spacing, known, f"{name} again", earlier)
-        if again is None or walker.led(self._guide(walker, again), sure) is None:
+        if again is None or walk.led(self._guide(walk, again), sure) is None:
             return None
         return again
 
@@ -111,8 +112,8 @@ class Witnesses:
         return len(missed) > MISSED_SHARE * len(seen)
 
     @staticmethod
-    def _guide(walker: Walker, crossing: Crossing) -> Guide:
-        propagator = walker.propagator
+    def _guide(walk: TargetWalk, crossing: Crossing) -> Guide:
+        propagator = walk.propagator
         return Guide(crossing, propagator.frame, propagator.spec.mask_size)
 
 

@@ -6,7 +6,7 @@ from promptseg import witnesses
 from promptseg.crossing import LIMIT
 from promptseg.slicing import take_slice
 from promptseg.stopping import StopRules
-from promptseg.witnesses import Walker, Witnesses, logit_volume, whole_mask
+from promptseg.witnesses import TargetWalk, Witnesses, logit_volume, whole_mask
 
 RULES = StopRules()
 
@@ -36,8 +36,8 @@ def asked(monkeypatch):
         monkeypatch.setattr(witnesses, "cross", cross)
         walking = propagator(rules=RULES)
         known = Witnesses(walking.decoder, 2, (1.0, 1.0, 1.0), RULES)
-        walker = Walker(walking, 1, {7: walking.answer(7, box(7))}, (0, 16))
-        guides = [known.guide(walker) for _ in range(times)]
+        walk = TargetWalk(walking, 1, {7: walking.answer(7, box(7))}, (0, 16))
+        guides = [known.guide(walk) for _ in range(times)]
         return guides, names
 
     return ask
@@ -64,17 +64,17 @@ class TestHearing:
         assert not guide.sees_nothing(11, RULES.least_area)
 
 
-class TestWalker:
-    def walker(self):
+class TestTargetWalk:
+    def walk(self):
         walking = propagator(rules=RULES)
-        return Walker(walking, 1, {7: walking.answer(7, box(7))}, (4, 16))
+        return TargetWalk(walking, 1, {7: walking.answer(7, box(7))}, (4, 16))
 
     def test_sure_of_the_tube_within_its_limits(self):
-        assert self.walker().sure(RULES) == {i for i in ALONG if i >= 4} - {7}
+        assert self.walk().sure(RULES) == {i for i in ALONG if i >= 4} - {7}
 
     def test_answers_on_the_whole_volume(self):
-        walker = self.walker()
-        found = walker.walk(walker.propagator)
+        walk = self.walk()
+        found = walk.answers(walk.propagator)
         volume = logit_volume(FRAME, found, TUBE.shape)
         assert np.array_equal(volume[:, :, 4:] > 0, TUBE[:, :, 4:])
         assert not (volume[:, :, :4] > 0).any()
@@ -94,7 +94,7 @@ class TestOtherAxesCutShort:
         return Walks()
 
     def led(self, found, sure):
-        return Walker(self.walks(found), 1, {}, (0, 60)).led(None, set(sure))
+        return TargetWalk(self.walks(found), 1, {}, (0, 60)).led(None, set(sure))
 
     def test_not_heard_where_they_miss_what_the_walk_is_sure_of(self):
         assert self.led(range(38, 46), range(20, 52)) is None
