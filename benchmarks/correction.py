@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from promptseg.io.atomic import atomic_path
-from promptseg.prompts import Box, Point
+from promptseg.prompts.types import Box, Point
 from promptseg.segmenter import Segmenter
 from promptseg.session import Session
 from promptseg.volume import Volume

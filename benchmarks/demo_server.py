@@ -14,8 +14,8 @@ import numpy as np
 from gradio_client import Client
 
 import promptseg as ps
+from promptseg.datasets.phantom import abdomen_phantom
 from promptseg.io import write
-from promptseg.phantom import abdomen_phantom
 
 START_S = 600.0
 

@@ -30,12 +30,12 @@ import numpy as np
 
 import promptseg as ps
 from promptseg.adapters.stack import base_digest
-from promptseg.embeddings import EmbeddingCache
 from promptseg.evaluate.cohort import Case
 from promptseg.evaluate.metrics import dice, dice_auc, normalised_surface_dice
 from promptseg.evaluate.playing import Played, Player, play
 from promptseg.evaluate.settings import Settings
 from promptseg.evaluate.tasks import Task, volume_task
+from promptseg.inference.encoder import EmbeddingCache
 from promptseg.io.atomic import atomic_path
 
 DATA = Path(

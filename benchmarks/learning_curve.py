@@ -35,7 +35,6 @@ from torch import Tensor, nn
 from promptseg.adapters import Adapter, base_digest, read_adapter
 from promptseg.backbones import load_backbone
 from promptseg.backbones.base import BackboneSpec
-from promptseg.embeddings import autocast, choose_precision
 from promptseg.evaluate import evaluate
 from promptseg.evaluate.cohort import open_cohort
 from promptseg.finetune.config import FinetuneConfig, load_recipe
@@ -43,6 +42,7 @@ from promptseg.finetune.data import organ_cases
 from promptseg.finetune.named_losses import loss_by_name
 from promptseg.finetune.running import train_adapter
 from promptseg.finetune.views import OrganCase, ViewMaker
+from promptseg.inference.encoder import autocast, choose_precision
 from promptseg.intensity import Window, normalise
 from promptseg.io.atomic import atomic_path
 from promptseg.segmenter import Segmenter

@@ -4,7 +4,7 @@
 
 `walk`: the box of the points on their middle slice, propagated; `walk, cut`: and IF-GC in the
 grown box with the points as foreground, which is what margin points gave before. `sections`:
-every slice along every axis with the box that the points bound on it (`promptseg.spanning`);
+every slice along every axis with the box that the points bound on it (`propagation.extremes`);
 `sections twice`: and once more with the vote of the axes; `twice, cut`: and IF-GC with the points
 alone; `shipped`: with what surrounds the grown box as background too.
 
@@ -31,19 +31,19 @@ from scipy import ndimage
 
 import promptseg as ps
 from promptseg.adapters.stack import base_digest
-from promptseg.answering import Answerer
-from promptseg.consistency import Consistency
 from promptseg.evaluate.cohort import Case
 from promptseg.evaluate.metrics import dice
 from promptseg.evaluate.protocols import margin_places
+from promptseg.inference.labels import probabilities
+from promptseg.inference.slice_prompts import margin_bounds
 from promptseg.intensity import choose_window
 from promptseg.io.atomic import atomic_path
-from promptseg.painting import probabilities
-from promptseg.prompts import MarginPoints, PromptSet
+from promptseg.predictor.answering import Answerer
+from promptseg.prompts.types import MarginPoints, PromptSet
+from promptseg.propagation.extremes import span_of, spanned
+from promptseg.propagation.postprocessing import Consistency
 from promptseg.refine import graph_cut_refine
 from promptseg.refine.volume import click_voxels, refined_labels, within
-from promptseg.slice_prompts import margin_bounds
-from promptseg.spanning import span_of, spanned
 
 DATA = Path(
     os.environ.get("PROMPTSEG_DATA", Path(__file__).resolve().parents[2] / "shared" / "data")

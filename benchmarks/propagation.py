@@ -33,10 +33,10 @@ from promptseg.evaluate.settings import Settings
 from promptseg.evaluate.tasks import Task, on_slice, volume_task
 from promptseg.evaluate.users import jittered_box
 from promptseg.io.atomic import atomic_path
-from promptseg.prompts import Box, Prompt
+from promptseg.prompts.types import Box, Prompt
+from promptseg.propagation.stopping import StopRules
 from promptseg.segmenter import Segmenter
 from promptseg.slicing import in_plane, take_slice
-from promptseg.stopping import StopRules
 
 TUNING = (3, 12, 22, 34, 45, 53)
 EVERY = 20

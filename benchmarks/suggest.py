@@ -36,7 +36,7 @@ from promptseg.evaluate.protocols import box_prompts
 from promptseg.evaluate.settings import Settings
 from promptseg.evaluate.tasks import Task, on_slice, volume_task
 from promptseg.io.atomic import atomic_path
-from promptseg.prompts import Box, Mask, Point
+from promptseg.prompts.types import Box, Mask, Point
 from promptseg.segmenter import Segmenter
 from promptseg.session import Session
 from promptseg.slicing import in_plane, take_slice

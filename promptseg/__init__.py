@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     )
     from promptseg.evaluate import evaluate
     from promptseg.io import read, write
-    from promptseg.prompts import Box, MarginPoints, Mask, Point, PromptSet, Scribble, Text
+    from promptseg.prompts.types import Box, MarginPoints, Mask, Point, PromptSet, Scribble, Text
     from promptseg.segmenter import Segmenter
     from promptseg.session import Session
     from promptseg.volume import Segmentation, Volume
@@ -32,13 +32,13 @@ _PLACES = {
     "finetune": "finetune",
     "read": "io",
     "write": "io",
-    "Box": "prompts",
-    "MarginPoints": "prompts",
-    "Mask": "prompts",
-    "Point": "prompts",
-    "PromptSet": "prompts",
-    "Scribble": "prompts",
-    "Text": "prompts",
+    "Box": "prompts.types",
+    "MarginPoints": "prompts.types",
+    "Mask": "prompts.types",
+    "Point": "prompts.types",
+    "PromptSet": "prompts.types",
+    "Scribble": "prompts.types",
+    "Text": "prompts.types",
     "Segmenter": "segmenter",
     "Session": "session",
     "Segmentation": "volume",

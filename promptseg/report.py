@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from promptseg.errors import FormatError
 
 if TYPE_CHECKING:
-    from promptseg.prompts import PromptSet
+    from promptseg.prompts.types import PromptSet
     from promptseg.segmenter import Segmenter
     from promptseg.volume import Segmentation, Volume
 

@@ -13,15 +13,15 @@ import numpy as np
 from promptseg.adapters import Adapter, AdapterStack, read_adapter
 from promptseg.backbones import load_backbone
 from promptseg.backbones.base import Backbone
-from promptseg.embeddings import (
+from promptseg.errors import WeightsError
+from promptseg.inference.encoder import (
     EmbeddingCache,
     Precision,
     Progress,
     choose_device,
     choose_precision,
 )
-from promptseg.errors import WeightsError
-from promptseg.prompts import Prompt, PromptSet
+from promptseg.prompts.types import Prompt, PromptSet
 from promptseg.volume import Segmentation, Volume
 
 if TYPE_CHECKING:

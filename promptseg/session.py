@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from promptseg.ahead import prepare_refinement
-from promptseg.answering import Answerer, ask, with_margin_maps
-from promptseg.candidates import Candidate
-from promptseg.consistency import Consistency
-from promptseg.embeddings import Progress
-from promptseg.engine import Engine, Timings
 from promptseg.errors import PromptError, VolumeError
-from promptseg.history import History
+from promptseg.inference.encoder import Progress
+from promptseg.inference.labels import Answered
+from promptseg.inference.slice_prompts import BOTH, CORRECTION, REFINE, sort_prompts
 from promptseg.intensity import choose_window
-from promptseg.painting import Answered
-from promptseg.prompts import Prompt, PromptSet, Text
-from promptseg.slice_prompts import BOTH, CORRECTION, REFINE, sort_prompts
+from promptseg.predictor.answering import Answerer, ask, with_margin_maps
+from promptseg.predictor.candidates import Candidate
+from promptseg.predictor.engine import Engine, Timings
+from promptseg.predictor.history import History
+from promptseg.prompts.types import Prompt, PromptSet, Text
+from promptseg.propagation.postprocessing import Consistency
+from promptseg.propagation.stopping import StopRules
+from promptseg.refine.warmup import prepare_refinement
 from promptseg.slicing import choose_axis, resolve_axis
-from promptseg.stopping import StopRules
 from promptseg.uncertainty import Asked, Question, Sources, Suggestion
 from promptseg.volume import Segmentation, Volume, bounding_slices
 

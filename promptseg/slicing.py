@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from promptseg.errors import PromptError
-from promptseg.prompts import Box, Mask, Prompt, PromptSet, Scribble
+from promptseg.prompts.types import Box, Mask, Prompt, PromptSet, Scribble
 from promptseg.volume import Volume, anatomical_axes
 
 _ANATOMICAL = ("sagittal", "coronal", "axial")

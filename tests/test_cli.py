@@ -15,12 +15,12 @@ from promptseg.cli import main
 from promptseg.commands import doctor, progress
 from promptseg.commands import segment as segment_command
 from promptseg.commands.parsing import join_negatives
+from promptseg.datasets.phantom import abdomen_phantom
+from promptseg.inference.slice_prompts import BOTH
 from promptseg.io import read, write
-from promptseg.phantom import abdomen_phantom
-from promptseg.prompts import Box, MarginPoints, Point, PromptSet, Scribble, Text
-from promptseg.slice_prompts import BOTH
+from promptseg.prompts.types import Box, MarginPoints, Point, PromptSet, Scribble, Text
 from promptseg.volume import Segmentation
-from promptseg.weights import sha256_file
+from promptseg.weights.registry import sha256_file
 
 BOX = ["--box", "30,15,8,42,28,9"]
 SMALL = {"shape": (60, 45, 16), "spacing": (6.0, 6.0, 15.0)}
@@ -608,7 +608,7 @@ class TestSample:
         capsys: pytest.CaptureFixture[str],
     ) -> None:
         small = abdomen_phantom(**SMALL)
-        monkeypatch.setattr("promptseg.phantom.abdomen_phantom", lambda: small)
+        monkeypatch.setattr("promptseg.datasets.phantom.abdomen_phantom", lambda: small)
         monkeypatch.chdir(tmp_path)
         assert main(["segment", "--sample", "--model", model]) == 0
         shown = capsys.readouterr().out
@@ -647,7 +647,7 @@ class TestWeights:
     def test_pull_of_a_file_that_is_here(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        from promptseg import weights
+        from promptseg.weights import registry as weights
 
         entry = weights.Entry("tiny", "sam2", "t", "tiny.pt", "CC0", "here")
         monkeypatch.setattr(weights, "registry", lambda: {"tiny": entry})

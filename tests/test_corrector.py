@@ -12,7 +12,7 @@ from support import bright_volume, discs, segmenter
 from torch.nn import functional
 
 from promptseg.errors import PromptError, WeightsError
-from promptseg.prompts import Box, Point
+from promptseg.prompts.types import Box, Point
 from promptseg.refine.corrector import UNASKED, Corrector, load_corrector, save_corrector
 from promptseg.refine.corrector_inputs import (
     LOGIT_LIMIT,

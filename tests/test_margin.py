@@ -9,15 +9,15 @@ from support import BrightRegion
 from test_session import ONE, SHAPE, TWO, session
 
 import promptseg as ps
-from promptseg.decoding import SliceMask
-from promptseg.embeddings import SliceEncoder
-from promptseg.engine import Engine
-from promptseg.prompts import Box, MarginPoints, Point, PromptSet, Scribble
+from promptseg.inference.decoder import SliceMask
+from promptseg.inference.encoder import SliceEncoder
+from promptseg.inference.slice_prompts import margin_bounds, sort_prompts
+from promptseg.predictor.engine import Engine
+from promptseg.prompts.types import Box, MarginPoints, Point, PromptSet, Scribble
+from promptseg.propagation.stopping import StopRules, rules_where_told
+from promptseg.propagation.track import plan_walks
 from promptseg.refine.volume import certain_places, click_voxels, margin_maps
 from promptseg.segmenter import Segmenter
-from promptseg.slice_prompts import margin_bounds, sort_prompts
-from promptseg.stopping import StopRules, rules_where_told
-from promptseg.walking import plan_walks
 
 
 def extremes(target):
@@ -215,7 +215,7 @@ class TestCertainPlaces:
 
 class TestAhead:
     def test_is_prepared_once(self, monkeypatch):
-        from promptseg import ahead
+        from promptseg.refine import warmup as ahead
 
         started = []
         monkeypatch.setattr(ahead, "_started", ahead.threading.Event())

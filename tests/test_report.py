@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from promptseg.errors import FormatError
-from promptseg.prompts import Box, Point, PromptSet
+from promptseg.prompts.types import Box, Point, PromptSet
 from promptseg.report import load_manifest, package_version, run_manifest, save_manifest
 from promptseg.volume import Segmentation, Volume
 

@@ -18,9 +18,9 @@ from support import (
 )
 
 import promptseg as ps
-from promptseg import weights
 from promptseg.backbones.default import save_default
 from promptseg.errors import AdapterError, PromptError, PromptsegError, VolumeError, WeightsError
+from promptseg.weights import registry as weights
 
 SHAPE = (20, 24, 10)
 SPACING = np.array([1.0, 1.0, 2.5])

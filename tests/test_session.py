@@ -3,10 +3,10 @@ import pytest
 from support import BrightRegion, bright_volume, dice, discs, filled, segmenter, tiny_default
 
 import promptseg as ps
-from promptseg.embeddings import EmbeddingCache
 from promptseg.errors import PromptError, VolumeError
-from promptseg.prompts import Box, Mask, Point, PromptSet, Scribble, Text
-from promptseg.slice_prompts import CORRECTION
+from promptseg.inference.encoder import EmbeddingCache
+from promptseg.inference.slice_prompts import CORRECTION
+from promptseg.prompts.types import Box, Mask, Point, PromptSet, Scribble, Text
 from promptseg.volume import bounding_slices
 
 SHAPE = (40, 44, 24)
@@ -302,7 +302,7 @@ class TestCorrections:
         np.testing.assert_array_equal(running.propagate().data > 0, ONE | apart)
 
     def test_undo_is_exact_even_if_the_walks_were_forgotten(self, monkeypatch):
-        monkeypatch.setattr("promptseg.propagation.WALK_BYTES", 1)
+        monkeypatch.setattr("promptseg.propagation.tracker.WALK_BYTES", 1)
         running, before = self.corrected()
         running.add(WRONG)
         after = running.propagate().data

@@ -7,8 +7,8 @@ import pytest
 
 import promptseg as ps
 from promptseg.commands.sample import middle_box
+from promptseg.datasets.phantom import abdomen_phantom
 from promptseg.evaluate.metrics import dice, over_propagation
-from promptseg.phantom import abdomen_phantom
 
 
 @pytest.fixture(scope="module")

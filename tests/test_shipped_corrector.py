@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from promptseg.datasets.phantom import abdomen_phantom
 from promptseg.evaluate.clicks import corrective_click
 from promptseg.evaluate.metrics import dice
 from promptseg.intensity import choose_window, normalise
-from promptseg.phantom import abdomen_phantom
 from promptseg.refine.corrector import load_corrector
-from promptseg.weights import locate, lookup
+from promptseg.weights.registry import locate, lookup
 
 SPACING = (1.6, 1.6, 3.0)
 BALL = ndimage.generate_binary_structure(3, 1)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from strategies import affines
 
 from promptseg.errors import PromptError
-from promptseg.prompts import Box, Mask, Point, PromptSet, Scribble
+from promptseg.prompts.types import Box, Mask, Point, PromptSet, Scribble
 from promptseg.slicing import (
     Frame,
     Region,

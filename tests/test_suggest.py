@@ -6,10 +6,10 @@ import torch
 from support import bright_volume, discs, segmenter
 from tiny_cohort import load_benchmark, write_tiny_cohort
 
-from promptseg.decoding import SliceMask
-from promptseg.painting import Answered
-from promptseg.prompts import Box, Point, PromptSet, Scribble
-from promptseg.slice_prompts import REFINE
+from promptseg.inference.decoder import SliceMask
+from promptseg.inference.labels import Answered
+from promptseg.inference.slice_prompts import REFINE
+from promptseg.prompts.types import Box, Point, PromptSet, Scribble
 from promptseg.slicing import Frame, Region
 from promptseg.uncertainty import Suggestion, suggest
 from promptseg.uncertainty.suggestion import prompted_slices, slice_states, slice_values

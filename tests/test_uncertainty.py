@@ -11,8 +11,8 @@ from tiny_cohort import load_benchmark, write_tiny_cohort
 import promptseg as ps
 from promptseg.adapters.injection import lora_layers
 from promptseg.errors import PromptError, PromptsegError, WeightsError
-from promptseg.prompts import Box, Mask, Point, PromptSet, Scribble, Text
-from promptseg.slice_prompts import REFINE
+from promptseg.inference.slice_prompts import REFINE
+from promptseg.prompts.types import Box, Mask, Point, PromptSet, Scribble, Text
 from promptseg.slicing import Frame, Region
 from promptseg.uncertainty import Calibration, Sources, View, calibration_of, uncertainty_map
 from promptseg.uncertainty.calibration import (

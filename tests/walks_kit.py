@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from support import bright_encoder, discs
 
-from promptseg.decoding import SliceDecoder, SliceMask
-from promptseg.propagation import Propagator
-from promptseg.slice_prompts import SlicePrompts
+from promptseg.inference.decoder import SliceDecoder, SliceMask
+from promptseg.inference.slice_prompts import SlicePrompts
+from promptseg.propagation.tracker import Propagator
 from promptseg.slicing import Frame, Region
 
 SHAPE = (32, 32, 16)

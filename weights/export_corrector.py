@@ -18,7 +18,7 @@ from export_default import soup
 
 from promptseg.refine.corrector import save_corrector
 from promptseg.refine.corrector_network import ClickCorrector
-from promptseg.weights import sha256_file
+from promptseg.weights.registry import sha256_file
 
 
 def export(checkpoints: Sequence[Path], target: Path) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from promptseg.backbones.default import save_default
 from promptseg.backbones.network import PromptsegConfig, PromptsegModel
-from promptseg.weights import sha256_file
+from promptseg.weights.registry import sha256_file
 
 
 def soup(states: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -42,7 +42,7 @@ from promptseg.intensity import normalise
 from promptseg.io.atomic import atomic_path
 from promptseg.refine.corrector import save_corrector
 from promptseg.refine.corrector_network import ClickCorrector
-from promptseg.weights import sha256_file
+from promptseg.weights.registry import sha256_file
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 SHARES = {

@@ -39,7 +39,7 @@ from promptseg.text.tower import (
     save_tower,
 )
 from promptseg.text.vocabulary import vocabulary
-from promptseg.weights import sha256_file
+from promptseg.weights.registry import sha256_file
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -12,8 +12,8 @@ from promptseg.adapters import injection
 from promptseg.adapters.files import Adapter, lora_options
 from promptseg.adapters.fitting import check_fits
 from promptseg.backbones.base import Backbone
-from promptseg.embeddings import tensors_digest
 from promptseg.errors import AdapterError
+from promptseg.inference.encoder import tensors_digest
 
 
 def base_digest(backbone: Backbone) -> str:

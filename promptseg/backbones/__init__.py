@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from promptseg import weights
 from promptseg.errors import WeightsError
+from promptseg.weights import registry as weights
 
 if TYPE_CHECKING:
     from torch import Tensor

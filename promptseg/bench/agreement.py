@@ -11,7 +11,7 @@ import torch
 from promptseg.bench.contenders import AXIS
 from promptseg.bench.scenes import Scene, slice_boxes
 from promptseg.evaluate.metrics import dice
-from promptseg.prompts import PromptSet
+from promptseg.prompts.types import PromptSet
 from promptseg.segmenter import Segmenter
 
 

@@ -12,11 +12,11 @@ import torch
 
 from promptseg.bench.scenes import Scene, largest_box, slice_boxes
 from promptseg.bench.timed import Timed, timed
-from promptseg.engine import Engine
+from promptseg.inference.crop import frame_of, whole_slice
 from promptseg.intensity import choose_window, normalise
-from promptseg.roi import frame_of, whole_slice
+from promptseg.predictor.engine import Engine
+from promptseg.propagation.stopping import NEVER
 from promptseg.segmenter import Segmenter
-from promptseg.stopping import NEVER
 from promptseg.volume import Volume
 
 AXIS = 2

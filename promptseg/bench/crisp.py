@@ -20,9 +20,9 @@ from promptseg.backbones.transformers import TransformersBackbone
 from promptseg.bench.contenders import AXIS
 from promptseg.bench.scenes import Scene, slice_boxes
 from promptseg.evaluate.metrics import dice
-from promptseg.roi import frame_of, whole_slice
+from promptseg.inference.crop import frame_of, whole_slice
+from promptseg.inference.slice_prompts import sort_prompts
 from promptseg.segmenter import Segmenter
-from promptseg.slice_prompts import sort_prompts
 
 LOGIT = 10.0
 QUALITY_LOGIT, OBJECT_LOGIT = 3.0, 10.0

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from promptseg.datasets.phantom import SHAPE, abdomen_phantom
 from promptseg.evaluate.metrics import dice
-from promptseg.phantom import SHAPE, abdomen_phantom
-from promptseg.prompts import Box, PromptSet
+from promptseg.prompts.types import Box, PromptSet
 from promptseg.volume import Volume
 
 ORGANS = (1, 2, 3, 4)

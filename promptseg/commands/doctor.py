@@ -80,7 +80,7 @@ def _version(name: str) -> str | None:
 def _compute() -> dict[str, Any]:
     import torch
 
-    from promptseg.embeddings import choose_device, choose_precision
+    from promptseg.inference.encoder import choose_device, choose_precision
 
     device = choose_device("auto")
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
@@ -93,7 +93,7 @@ def _compute() -> dict[str, Any]:
 
 
 def _weights(problems: list[str]) -> dict[str, Any]:
-    from promptseg.weights import locate, registry, search_path, verify
+    from promptseg.weights.registry import locate, registry, search_path, verify
 
     try:
         here = {name: str(path) for name in registry() if (path := locate(name))}

@@ -13,8 +13,8 @@ from promptseg.commands.progress import Bars
 from promptseg.errors import PromptsegError, WeightsError
 
 if TYPE_CHECKING:
-    from promptseg.embeddings import Precision
-    from promptseg.prompts import PromptSet
+    from promptseg.inference.encoder import Precision
+    from promptseg.prompts.types import PromptSet
     from promptseg.segmenter import Segmenter
     from promptseg.volume import Segmentation, Volume
 
@@ -197,7 +197,7 @@ def run_job(volume: Volume, prompts: PromptSet, choices: Choices) -> Run:
         PromptsegError: The model, the adapter, the window or the prompts cannot be used.
     """
     from promptseg.intensity import choose_window
-    from promptseg.prompts import Text
+    from promptseg.prompts.types import Text
 
     if choices.window != "auto":
         choose_window(volume, choices.window)
@@ -267,7 +267,7 @@ def _hush_transformers() -> None:
 def adapter_digest(name: str) -> str | None:
     """SHA-256 of the promptseg.json of an adapter, which vouches for its other files."""
     from promptseg.adapters import find_adapter
-    from promptseg.weights import sha256_file
+    from promptseg.weights.registry import sha256_file
 
     try:
         return sha256_file(find_adapter(name) / "promptseg.json")

@@ -70,7 +70,7 @@ def staged(paths: Mapping[str, Path]) -> Iterator[dict[str, Path]]:
 
 def describe(paths: Mapping[str, Path], temporary: Mapping[str, Path]) -> dict[str, dict[str, str]]:
     """Final path and SHA-256 of each file written, for the manifest."""
-    from promptseg.weights import sha256_file
+    from promptseg.weights.registry import sha256_file
 
     return {
         role: {"path": str(paths[role].resolve()), "sha256": sha256_file(path)}

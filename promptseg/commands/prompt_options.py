@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from promptseg.commands.parsing import UsageError
 
 if TYPE_CHECKING:
-    from promptseg.prompts import Prompt, PromptSet
+    from promptseg.prompts.types import Prompt, PromptSet
     from promptseg.volume import Volume
 
 
@@ -92,7 +92,7 @@ def build_prompts(given: list[tuple[str, str, int]], frame: Any, volume: Volume)
         UsageError: A value cannot be read.
         PromptError: A prompt cannot be used on the volume.
     """
-    from promptseg.prompts import PromptSet
+    from promptseg.prompts.types import PromptSet
 
     prompts: list[Prompt] = []
     for option, value, target in given:
@@ -114,14 +114,14 @@ def _numbers(option: str, text: str, form: str) -> list[float]:
 
 
 def _box(text: str, target: int, frame: Any, _: Volume) -> list[Prompt]:
-    from promptseg.prompts import Box
+    from promptseg.prompts.types import Box
 
     i0, j0, k0, i1, j1, k1 = _numbers("--box", text, "i0,j0,k0,i1,j1,k1")
     return [Box((i0, j0, k0), (i1, j1, k1), target, frame)]
 
 
 def _point(text: str, target: int, frame: Any, _: Volume) -> list[Prompt]:
-    from promptseg.prompts import Point
+    from promptseg.prompts.types import Point
 
     text, positive = _sign(text)
     i, j, k = _numbers("--point", text, "i,j,k")
@@ -129,7 +129,7 @@ def _point(text: str, target: int, frame: Any, _: Volume) -> list[Prompt]:
 
 
 def _margin(text: str, target: int, frame: Any, _: Volume) -> list[Prompt]:
-    from promptseg.prompts import MarginPoints
+    from promptseg.prompts.types import MarginPoints
 
     given = [part for part in text.split(";") if part.strip()]
     points = [_numbers("--margin", part, "i,j,k") for part in given]
@@ -137,7 +137,7 @@ def _margin(text: str, target: int, frame: Any, _: Volume) -> list[Prompt]:
 
 
 def _scribble(text: str, target: int, frame: Any, volume: Volume) -> list[Prompt]:
-    from promptseg.scribbles import read_scribbles
+    from promptseg.prompts.scribble_files import read_scribbles
 
     path, blank = _blank(text)
     path, positive = _sign(path)
@@ -154,13 +154,13 @@ def _blank(text: str) -> tuple[str, int | None]:
 
 
 def _text(text: str, target: int, _: Any, __: Volume) -> list[Prompt]:
-    from promptseg.prompts import Text
+    from promptseg.prompts.types import Text
 
     return [Text(text, target)]
 
 
 def _file(text: str, *_: Any) -> list[Prompt]:
-    from promptseg.prompts import PromptSet
+    from promptseg.prompts.types import PromptSet
 
     return list(PromptSet.load(Path(text)))
 

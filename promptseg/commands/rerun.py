@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run again; 0 if the mask is the same, 1 if it differs."""
-    from promptseg.prompts import PromptSet
+    from promptseg.prompts.types import PromptSet
     from promptseg.report import load_manifest
 
     manifest = load_manifest(arguments.manifest)

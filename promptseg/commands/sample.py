@@ -14,7 +14,7 @@ from promptseg.commands.parsing import print_json
 if TYPE_CHECKING:
     import numpy as np
 
-    from promptseg.prompts import Box
+    from promptseg.prompts.types import Box
     from promptseg.volume import Volume
 
 ORGAN = "left kidney"
@@ -31,9 +31,9 @@ _MARGIN = 2
 
 def run_sample(arguments: argparse.Namespace) -> int:
     """Make the CT, segment one organ from one box on its middle slice, compare and draw."""
+    from promptseg.datasets.phantom import abdomen_phantom
     from promptseg.evaluate.metrics import dice
-    from promptseg.phantom import abdomen_phantom
-    from promptseg.prompts import PromptSet
+    from promptseg.prompts.types import PromptSet
 
     folder = arguments.output or FOLDER
     paths = {role: folder / name for role, name in FILES.items()}
@@ -57,7 +57,7 @@ def middle_box(mask: np.ndarray) -> Box:
     """2D box around a mask on the middle of its slices along the last axis."""
     import numpy as np
 
-    from promptseg.prompts import Box
+    from promptseg.prompts.types import Box
 
     slices = np.flatnonzero(mask.any(axis=(0, 1)))
     middle = int(slices[len(slices) // 2])
@@ -74,8 +74,8 @@ def middle_box(mask: np.ndarray) -> Box:
 
 def _write(done: Run, known: np.ndarray, paths: dict[str, Path]) -> dict[str, Any]:
     from promptseg.io import write
-    from promptseg.pictures import overlay_figure
     from promptseg.report import save_manifest
+    from promptseg.visualization.pictures import overlay_figure
     from promptseg.volume import Segmentation
 
     volume: Volume = done.volume

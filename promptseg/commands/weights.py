@@ -40,14 +40,14 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _record(name: str) -> dict[str, Any]:
-    from promptseg.weights import locate, lookup
+    from promptseg.weights.registry import locate, lookup
 
     path = locate(name)
     return {**asdict(lookup(name)), "path": None if path is None else str(path)}
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    from promptseg.weights import registry
+    from promptseg.weights.registry import registry
 
     records = [_record(name) for name in registry()]
     if arguments.json:
@@ -77,7 +77,7 @@ def _megabytes(size: int | None, path: str | None) -> str:
 
 
 def _info(arguments: argparse.Namespace) -> int:
-    from promptseg.weights import recorded
+    from promptseg.weights.registry import recorded
 
     record = _record(arguments.name)
     if record["sha256"] is None and record["path"] is not None:
@@ -91,7 +91,7 @@ def _info(arguments: argparse.Namespace) -> int:
 
 
 def _pull(arguments: argparse.Namespace) -> int:
-    from promptseg.weights import lookup, pull
+    from promptseg.weights.registry import lookup, pull
 
     path = pull(arguments.name)
     if arguments.json:
@@ -102,7 +102,7 @@ def _pull(arguments: argparse.Namespace) -> int:
 
 
 def _verify(arguments: argparse.Namespace) -> int:
-    from promptseg.weights import verify
+    from promptseg.weights.registry import verify
 
     results = verify(arguments.name)
     if arguments.json:
@@ -114,7 +114,7 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 
 def _convert(arguments: argparse.Namespace) -> int:
-    from promptseg.weights import convert
+    from promptseg.weights.registry import convert
 
     out = convert(arguments.file, arguments.output or arguments.file.with_suffix(".safetensors"))
     if arguments.json:

@@ -22,9 +22,9 @@ from promptseg.demo.corrections import check_axis
 from promptseg.demo.looking import show_slice
 from promptseg.demo.models import Models
 from promptseg.demo.visit import Visit
-from promptseg.embeddings import Progress
 from promptseg.errors import PromptError, PromptsegError
-from promptseg.prompts import Point, Prompt, PromptSet, Text
+from promptseg.inference.encoder import Progress
+from promptseg.prompts.types import Point, Prompt, PromptSet, Text
 from promptseg.session import RefineMode
 
 

@@ -9,9 +9,9 @@ import numpy as np
 from promptseg.demo.corrections import first_axis, preview_corrections
 from promptseg.demo.models import Models
 from promptseg.demo.visit import COLOURS, CancelledError, Target, Visit
-from promptseg.embeddings import Progress
 from promptseg.errors import PromptError, PromptsegError
-from promptseg.prompts import Mask, Prompt, Text
+from promptseg.inference.encoder import Progress
+from promptseg.prompts.types import Mask, Prompt, Text
 from promptseg.session import Session
 from promptseg.volume import Segmentation
 

@@ -59,7 +59,7 @@ from promptseg.demo.server import Server
 from promptseg.demo.showing import slice_jpeg
 from promptseg.demo.visit import Visit
 from promptseg.errors import PromptError
-from promptseg.prompts import Box, Point, Scribble, Text
+from promptseg.prompts.types import Box, Point, Scribble, Text
 from promptseg.slicing import resolve_axis
 
 State = dict[str, Any]

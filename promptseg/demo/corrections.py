@@ -9,7 +9,7 @@ import numpy as np
 from promptseg.demo.preview import corrected_plane, slice_index
 from promptseg.demo.visit import Visit
 from promptseg.errors import PromptError, PromptsegError
-from promptseg.prompts import Box, Prompt, PromptSet, Scribble
+from promptseg.prompts.types import Box, Prompt, PromptSet, Scribble
 from promptseg.session import Session
 from promptseg.slicing import resolve_axis
 from promptseg.volume import Volume

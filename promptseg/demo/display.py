@@ -10,10 +10,10 @@ import numpy as np
 from PIL import Image, ImageChops, ImageColor, ImageDraw
 from PIL.ImageFilter import BoxBlur
 
-from promptseg import planes
-from promptseg.planes import Plane
-from promptseg.prompts import Box, Point, PromptSet, Scribble
+from promptseg.prompts.types import Box, Point, PromptSet, Scribble
 from promptseg.slicing import take_slice
+from promptseg.visualization import planes
+from promptseg.visualization.planes import Plane
 from promptseg.volume import Volume
 
 LONGEST = 880

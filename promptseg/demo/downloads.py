@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from promptseg.demo.visit import Visit
 from promptseg.errors import PromptError, PromptsegError
-from promptseg.prompts import PromptSet
+from promptseg.prompts.types import PromptSet
 from promptseg.report import run_manifest, save_manifest
 from promptseg.volume import Segmentation
 

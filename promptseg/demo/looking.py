@@ -11,7 +11,7 @@ from promptseg.demo.visit import COLOURS, Target, View, Visit
 from promptseg.demo.visits import Visits
 from promptseg.errors import PromptError
 from promptseg.intensity import choose_window
-from promptseg.prompts import PromptSet
+from promptseg.prompts.types import PromptSet
 from promptseg.slicing import choose_axis, resolve_axis
 from promptseg.volume import Volume
 

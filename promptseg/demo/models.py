@@ -8,10 +8,10 @@ from collections import OrderedDict
 
 from promptseg.adapters import list_adapters
 from promptseg.adapters.info import read_info
-from promptseg.embeddings import EmbeddingCache, Precision
 from promptseg.errors import PromptsegError
+from promptseg.inference.encoder import EmbeddingCache, Precision
 from promptseg.segmenter import Segmenter
-from promptseg.weights import locate, registry
+from promptseg.weights.registry import locate, registry
 
 MOST_LOADED = 3
 CACHE_BYTES = 128 << 20

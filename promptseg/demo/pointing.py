@@ -8,7 +8,7 @@ import numpy as np
 
 from promptseg.demo.display import plane_of
 from promptseg.demo.visit import Visit
-from promptseg.prompts import Box, Point, Scribble
+from promptseg.prompts.types import Box, Point, Scribble
 
 
 def point(visit: Visit, shares: Sequence[float], index: int, positive: bool) -> Point:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from promptseg.prompts import Box, Mask, Point, Prompt, PromptSet, Scribble
+from promptseg.prompts.types import Box, Mask, Point, Prompt, PromptSet, Scribble
 from promptseg.slicing import choose_axis, take_slice
 from promptseg.volume import Volume
 

@@ -12,7 +12,7 @@ from promptseg.demo.page import status
 from promptseg.demo.screen import LONG, QUICK, Screen, Updates, listen, reporting
 from promptseg.demo.server import Server
 from promptseg.demo.visit import Visit
-from promptseg.prompts import Text
+from promptseg.prompts.types import Text
 
 
 def connect_prompts(screen: Screen) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from promptseg.prompts import Box, Point, Prompt, Text
+from promptseg.prompts.types import Box, Point, Prompt, Text
 
 if TYPE_CHECKING:
     from promptseg.demo.visit import Visit
@@ -33,7 +33,7 @@ def python_code(visit: Visit) -> str:
 def _volume_lines(visit: Visit) -> list[str]:
     if visit.name == SAMPLE:
         return [
-            "from promptseg.phantom import abdomen_phantom",
+            "from promptseg.datasets.phantom import abdomen_phantom",
             "",
             "volume, _, _ = abdomen_phantom()",
         ]

@@ -70,7 +70,7 @@ class Server:
 
     def sample(self) -> Volume:
         """The synthetic CT, made anew for every visitor who asks."""
-        from promptseg.phantom import abdomen_phantom
+        from promptseg.datasets.phantom import abdomen_phantom
 
         return abdomen_phantom()[0]
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from promptseg.demo.texts import Language, say
 from promptseg.errors import PromptsegError
-from promptseg.prompts import PromptSet
+from promptseg.prompts.types import PromptSet
 
 if TYPE_CHECKING:
     from promptseg.segmenter import Segmenter

@@ -15,9 +15,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from promptseg.embeddings import Progress
     from promptseg.evaluate.cohort import Images, Labels
     from promptseg.evaluate.reports import Report
+    from promptseg.inference.encoder import Progress
     from promptseg.segmenter import Segmenter
     from promptseg.session import RefineMode
 

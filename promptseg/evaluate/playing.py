@@ -13,8 +13,8 @@ from promptseg.evaluate.clicks import Mask, corrective_click
 from promptseg.evaluate.protocols import first_prompts
 from promptseg.evaluate.settings import Settings
 from promptseg.evaluate.tasks import Task
-from promptseg.prompts import Box, Point, Prompt, PromptSet, Scribble
-from promptseg.prompts import Mask as MaskPrompt
+from promptseg.prompts.types import Box, Point, Prompt, PromptSet, Scribble
+from promptseg.prompts.types import Mask as MaskPrompt
 from promptseg.volume import Segmentation
 
 if TYPE_CHECKING:

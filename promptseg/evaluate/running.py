@@ -24,11 +24,11 @@ from promptseg.evaluate.scores import mean_scores, trial_scores
 from promptseg.evaluate.settings import Settings
 from promptseg.evaluate.strokes import check_strokes, read_strokes
 from promptseg.evaluate.tasks import Task, slab_task, slice_tasks, volume_task
-from promptseg.prompts import Box, Point, Scribble
+from promptseg.prompts.types import Box, Point, Scribble
 from promptseg.slicing import in_plane
 
 if TYPE_CHECKING:
-    from promptseg.embeddings import Progress
+    from promptseg.inference.encoder import Progress
     from promptseg.segmenter import Segmenter
 
 PICTURES = 6

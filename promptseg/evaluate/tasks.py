@@ -11,7 +11,7 @@ import numpy as np
 from promptseg.evaluate.cohort import Case
 from promptseg.evaluate.settings import Settings
 from promptseg.intensity import choose_window
-from promptseg.prompts import PromptSet
+from promptseg.prompts.types import PromptSet
 from promptseg.slicing import choose_axis, in_plane, take_slice
 from promptseg.volume import Volume
 

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from promptseg.evaluate.clicks import deepest, largest_component
 from promptseg.finetune.faults import faulty_logits, smooth_field
-from promptseg.prompts import Box
+from promptseg.prompts.types import Box
 from promptseg.refine.corrector_inputs import (
     ClickDistances,
     choose_patch,

@@ -13,7 +13,7 @@ from promptseg.evaluate.cohort import Case, Images, Labels, Pair, open_cohort, p
 from promptseg.finetune.config import FinetuneConfig
 from promptseg.finetune.views import OrganCase, organ_case
 from promptseg.intensity import choose_window
-from promptseg.prompts import PromptSet
+from promptseg.prompts.types import PromptSet
 from promptseg.slicing import choose_axis
 
 

@@ -17,12 +17,12 @@ from promptseg.backbones.base import (
     PromptBatch,
 )
 from promptseg.backbones.prompt_maps import concept_scores
-from promptseg.embeddings import EmbeddingCache, autocast
 from promptseg.errors import FormatError
 from promptseg.finetune.lora import Learner
 from promptseg.finetune.losses import intersection_over_union
 from promptseg.finetune.named_losses import RowLoss
 from promptseg.finetune.views import View
+from promptseg.inference.encoder import EmbeddingCache, autocast
 
 SCORING, PRESENCE, OTHERS = 1.0, 0.4, 0.1
 NAMED_EVERY = 4

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from promptseg.embeddings import choose_device
 from promptseg.errors import PromptsegError
+from promptseg.inference.encoder import choose_device
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ from torch.utils.data import DataLoader, Sampler
 
 from promptseg.backbones.base import Backbone
 from promptseg.backbones.network import STRIDE
-from promptseg.embeddings import choose_precision, out_of_memory
 from promptseg.errors import PromptsegError
 from promptseg.finetune.config import FinetuneConfig
 from promptseg.finetune.learning import Objective
@@ -26,6 +25,7 @@ from promptseg.finetune.named_losses import loss_by_name
 from promptseg.finetune.processes import Processes
 from promptseg.finetune.state import Log, State, load_state, save_state
 from promptseg.finetune.views import View, ViewMaker
+from promptseg.inference.encoder import choose_precision, out_of_memory
 
 LOG_EVERY = 20
 CLIP = 1.0

@@ -17,8 +17,8 @@ from promptseg.finetune.augment import augment
 from promptseg.finetune.config import FinetuneConfig
 from promptseg.finetune.episodes import warp
 from promptseg.finetune.simulated import sample_prompts
-from promptseg.handing import CARRIED_MM, CARRIED_MOST, box_of, shown_as
-from promptseg.roi import LEAST_VOXELS, MARGIN
+from promptseg.inference.crop import LEAST_VOXELS, MARGIN
+from promptseg.propagation.carrying import CARRIED_MM, CARRIED_MOST, box_of, shown_as
 from promptseg.slicing import in_plane
 
 LEAST_PIXELS = 12

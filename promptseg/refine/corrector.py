@@ -15,8 +15,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from promptseg.embeddings import Precision, autocast
 from promptseg.errors import PromptError, WeightsError
+from promptseg.inference.encoder import Precision, autocast
 from promptseg.io.atomic import atomic_path
 from promptseg.refine.corrector_inputs import (
     ClickDistances,
@@ -28,7 +28,7 @@ from promptseg.refine.corrector_inputs import (
     standardised,
 )
 from promptseg.refine.corrector_network import ClickCorrector
-from promptseg.weights import check, lookup, pull, sha256_file
+from promptseg.weights.registry import check, lookup, pull, sha256_file
 
 NAME, FORMAT, VERSION = "corrector", "promptseg-corrector", 1
 NOWHERE = np.zeros((0, 3), np.int64)

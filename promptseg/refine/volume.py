@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from scipy import ndimage
 
-from promptseg.prompt_checks import relaxed_box
-from promptseg.prompts import MARGIN, Box, Point, PromptSet, Scribble
+from promptseg.prompts.types import MARGIN, Box, Point, PromptSet, Scribble
+from promptseg.prompts.validation import relaxed_box
 from promptseg.refine.geodesic import egd
 from promptseg.refine.graphcut import Region, graph_cut_refine, seed_mask
 

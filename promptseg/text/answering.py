@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from promptseg.auto import segment_unprompted
-from promptseg.embeddings import Progress
-from promptseg.engine import Timings
 from promptseg.errors import PromptError, WeightsError
-from promptseg.painting import Answered, paint
-from promptseg.prompts import Mask, Point, Prompt, PromptSet, Text
-from promptseg.slice_prompts import BOTH, CORRECTION, REFINE
+from promptseg.inference.encoder import Progress
+from promptseg.inference.labels import Answered, paint
+from promptseg.inference.slice_prompts import BOTH, CORRECTION, REFINE
+from promptseg.predictor.automatic import segment_unprompted
+from promptseg.predictor.engine import Timings
+from promptseg.prompts.types import Mask, Point, Prompt, PromptSet, Text
 from promptseg.text.proposal_prompts import Meant, Proposer, english, nowhere
 from promptseg.text.proposals import Proposal
 from promptseg.text.selecting import Choice, Selector

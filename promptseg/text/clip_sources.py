@@ -15,8 +15,8 @@ from typing import Any
 
 import open_clip
 
-from promptseg.checkpoint import PICKLED
 from promptseg.errors import WeightsError
+from promptseg.weights.checkpoint import PICKLED
 
 LOCAL, HUB = "local-dir:", "hf-hub:"
 CONFIG = "open_clip_config.json"

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from promptseg.backbones.base import Embedding, PixelPrompts, PromptBatch
-from promptseg.decoding import ABSENT_LOGIT, SliceDecoder
-from promptseg.embeddings import autocast
 from promptseg.errors import PromptError
+from promptseg.inference.decoder import ABSENT_LOGIT, SliceDecoder
+from promptseg.inference.encoder import autocast
 from promptseg.slicing import Frame, in_plane
 
 MOST_CANDIDATES = 512

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from promptseg.auto import body_region
-from promptseg.embeddings import Progress
-from promptseg.engine import Engine
-from promptseg.painting import Answered
-from promptseg.roi import frame_of
+from promptseg.inference.crop import frame_of
+from promptseg.inference.encoder import Progress
+from promptseg.inference.labels import Answered
+from promptseg.predictor.automatic import body_region
+from promptseg.predictor.engine import Engine
 from promptseg.text.proposal_scores import ImageText, Scorer
 from promptseg.text.proposals import Proposal, Refused, propose_in_volume
 from promptseg.text.vocabulary import vocabulary

@@ -14,9 +14,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from promptseg.engine import Engine
 from promptseg.errors import PromptError
-from promptseg.roi import squared
+from promptseg.inference.crop import squared
+from promptseg.predictor.engine import Engine
 from promptseg.slicing import Frame, Region
 
 CONTEXT = 1.4

@@ -27,12 +27,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from promptseg.auto import body_region
-from promptseg.embeddings import Progress
-from promptseg.engine import Engine
 from promptseg.errors import PromptError
-from promptseg.prompts import Mask
-from promptseg.roi import frame_of
+from promptseg.inference.crop import frame_of
+from promptseg.inference.encoder import Progress
+from promptseg.predictor.automatic import body_region
+from promptseg.predictor.engine import Engine
+from promptseg.prompts.types import Mask
 from promptseg.slicing import Frame
 from promptseg.text.proposal_masks import Candidate, MaskRules, automatic_masks
 from promptseg.text.proposal_scores import CONTRASTS, Scorer, mask_pictures

@@ -162,7 +162,7 @@ class TextTower:
         """SHA-256 of the file; of the tensors where there is none."""
         if self.sha256 is not None:
             return self.sha256
-        from promptseg.embeddings import tensors_digest
+        from promptseg.inference.encoder import tensors_digest
 
         return tensors_digest(dict(sorted(self.module.state_dict().items())))
 
@@ -212,7 +212,7 @@ def load_tower(path: Path | None = None) -> TextTower:
     """
     if path is not None:
         return _read(path, None)
-    from promptseg import weights
+    from promptseg.weights import registry as weights
 
     found = weights.locate(NAME)
     if found is None:
@@ -226,7 +226,7 @@ def load_tower(path: Path | None = None) -> TextTower:
 
 @lru_cache(maxsize=2)
 def _kept(path: Path, _changed: int) -> TextTower:
-    from promptseg import weights
+    from promptseg.weights import registry as weights
 
     return _read(path, weights.check(weights.lookup(NAME), path))
 

@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from promptseg.auto import consistent, decode_tokens
 from promptseg.backbones.base import PixelPrompts
-from promptseg.decoding import Request, SliceDecoder, SliceMask
-from promptseg.engine import Engine
-from promptseg.handing import box_of, shown_as
-from promptseg.painting import Answered, Answers, probabilities
-from promptseg.prompts import PromptSet
+from promptseg.inference.decoder import Request, SliceDecoder, SliceMask
+from promptseg.inference.labels import Answered, Answers, probabilities
+from promptseg.predictor.automatic import consistent, decode_tokens
+from promptseg.predictor.engine import Engine
+from promptseg.prompts.types import PromptSet
+from promptseg.propagation.carrying import box_of, shown_as
 from promptseg.slicing import Frame
 from promptseg.uncertainty.views import View
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from promptseg.embeddings import EmbeddingCache, Progress, SliceEncoder
-from promptseg.engine import Engine
-from promptseg.painting import Answered
+from promptseg.inference.encoder import EmbeddingCache, Progress, SliceEncoder
+from promptseg.inference.labels import Answered
+from promptseg.predictor.engine import Engine
 from promptseg.uncertainty.asking import Question, ask_again, other_candidates, shares
 from promptseg.uncertainty.calibration import Calibration
 from promptseg.uncertainty.dropout import adapter_dropout

@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from promptseg.candidates import Candidate, candidates
-from promptseg.embeddings import Progress
-from promptseg.engine import Engine
-from promptseg.painting import Answered, probabilities
+from promptseg.inference.encoder import Progress
+from promptseg.inference.labels import Answered, probabilities
+from promptseg.predictor.candidates import Candidate, candidates
+from promptseg.predictor.engine import Engine
 from promptseg.uncertainty.asking import Question
 from promptseg.uncertainty.calibration import calibration_of
 from promptseg.uncertainty.maps import Ensemble, Sources, overruled, uncertainty_map

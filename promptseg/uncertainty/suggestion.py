@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from promptseg.decoding import SliceMask
-from promptseg.painting import Answered
-from promptseg.prompts import Point, PromptSet
-from promptseg.slice_prompts import sort_prompts
+from promptseg.inference.decoder import SliceMask
+from promptseg.inference.labels import Answered
+from promptseg.inference.slice_prompts import sort_prompts
+from promptseg.prompts.types import Point, PromptSet
 
 REACH, LEAST_REACH = 0.1, 1.0
 POOR = 0.15

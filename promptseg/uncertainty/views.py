@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from promptseg.prompts import Box, Mask, Point, Prompt, PromptSet, Scribble
+from promptseg.prompts.types import Box, Mask, Point, Prompt, PromptSet, Scribble
 from promptseg.slicing import Frame, Region, in_plane
 
 

@@ -209,7 +209,7 @@ class TestSegmenter:
     def test_switching_never_reuses_embeddings(self):
         from support import bright_volume, discs
 
-        from promptseg.prompts import Box
+        from promptseg.prompts.types import Box
 
         backbone = tiny_default()
         whole = segmenter(backbone)

@@ -67,7 +67,10 @@ class TestFormula:
 
     @pytest.mark.parametrize("rank", [4, 16])
     def test_real_file_on_the_first_blocks(self, shared_data, tmp_path, rank):
-        pairs = load_file(shared_data / "sam_vit_b_lora" / f"lora_rank{rank}.safetensors")
+        path = shared_data / "sam_vit_b_lora" / f"lora_rank{rank}.safetensors"
+        if not path.is_file():
+            pytest.skip(f"no {path}")
+        pairs = load_file(path)
         assert len(pairs) == 48
         first = {name: t for name, t in pairs.items() if int(name[-3:]) < 4}
         save_file(first, tmp_path / "lora.safetensors")

@@ -17,7 +17,7 @@ from promptseg.backbones.layout import sam_shape
 from promptseg.backbones.segment_anything import SegmentAnything
 from promptseg.backbones.transformers import TransformersSam
 from promptseg.errors import WeightsError
-from promptseg.weights import convert
+from promptseg.weights.registry import convert
 
 # Names and shapes of the official sam2.1_hiera_tiny.pt.
 SAM2_NAMES = Path(__file__).with_name("sam2_names.txt")

@@ -17,7 +17,6 @@ from tiny_sam import (
     tiny_sam,
 )
 
-from promptseg import weights
 from promptseg.backbones import load_backbone
 from promptseg.backbones.base import Backbone
 from promptseg.backbones.layout import layout_of, sam_shape
@@ -25,6 +24,7 @@ from promptseg.backbones.loading import resize_positions
 from promptseg.backbones.points import scribble_points
 from promptseg.backbones.segment_anything import SegmentAnything
 from promptseg.errors import WeightsError
+from promptseg.weights import registry as weights
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from promptseg.demo.python_code import python_code
 from promptseg.demo.visit import BusyError, CancelledError
 from promptseg.errors import PromptError, PromptsegError
 from promptseg.io import read
-from promptseg.prompts import Box, Mask, Point, PromptSet, Text
+from promptseg.prompts.types import Box, Mask, Point, PromptSet, Text
 from promptseg.report import load_manifest
 
 INSIDE = Point((14, 16, 5))

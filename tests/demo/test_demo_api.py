@@ -15,7 +15,7 @@ from support import segmenter
 from promptseg.demo.launch import serve
 from promptseg.errors import PromptsegError
 from promptseg.io import read, write
-from promptseg.prompts import PromptSet
+from promptseg.prompts.types import PromptSet
 
 SLOW_S = 120
 

@@ -9,7 +9,7 @@ from demo_kit import bright_server, masks_equal, running, tubes
 from support import segmenter
 
 from promptseg.io import read
-from promptseg.prompts import Box, Point, PromptSet, Scribble
+from promptseg.prompts.types import Box, Point, PromptSet, Scribble
 
 pytest.importorskip("gradio", reason="the demo needs the `demo` extra")
 playwright = pytest.importorskip(

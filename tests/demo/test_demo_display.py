@@ -9,7 +9,7 @@ from PIL import Image
 
 from promptseg.demo.display import data_url, draw_slice, plane_of
 from promptseg.demo.surface import surface_of, write_surfaces
-from promptseg.prompts import Box, Point, PromptSet
+from promptseg.prompts.types import Box, Point, PromptSet
 from promptseg.volume import Segmentation, Volume
 
 RAS = np.diag([1.0, 1.0, 3.0, 1.0])

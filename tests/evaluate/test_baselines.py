@@ -19,7 +19,7 @@ from promptseg.evaluate.playing import scene_of
 from promptseg.evaluate.running import run
 from promptseg.evaluate.settings import Settings
 from promptseg.evaluate.tasks import slice_tasks, volume_task
-from promptseg.prompts import Box, Point, Scribble
+from promptseg.prompts.types import Box, Point, Scribble
 
 
 def disc_truth() -> np.ndarray:

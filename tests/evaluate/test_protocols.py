@@ -16,7 +16,7 @@ from promptseg.evaluate.settings import PROTOCOLS, Settings
 from promptseg.evaluate.strokes import check_strokes, label_strokes, read_strokes
 from promptseg.evaluate.tasks import slice_tasks, volume_task
 from promptseg.io import write
-from promptseg.prompts import Box, MarginPoints, Point, Scribble
+from promptseg.prompts.types import Box, MarginPoints, Point, Scribble
 from promptseg.volume import Segmentation
 
 FLAT = Settings(protocol="box", axis=2)

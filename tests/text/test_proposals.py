@@ -7,11 +7,11 @@ from clip_kit import save_plain_folder
 from shape_kit import BAR, DISC, SHAPE, ShapeModel
 from support import BrightRegion, bright_encoder, dice, discs, tiny_sam
 
-from promptseg.engine import Engine
 from promptseg.errors import PromptError
-from promptseg.painting import paint
-from promptseg.prompts import PromptSet
-from promptseg.roi import frame_of, whole_slice
+from promptseg.inference.crop import frame_of, whole_slice
+from promptseg.inference.labels import paint
+from promptseg.predictor.engine import Engine
+from promptseg.prompts.types import PromptSet
 from promptseg.text.proposal_masks import MaskRules, automatic_masks, distinct, grid_points
 from promptseg.text.proposal_scores import Scorer, mask_pictures
 from promptseg.text.proposals import Proposal, Refused, propose, propose_in_volume

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from promptseg import weights
 from promptseg.text.folding import fold
 from promptseg.text.resolving import Resolver
 from promptseg.text.tower import load_tower
 from promptseg.text.vocabulary import vocabulary
+from promptseg.weights import registry as weights
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -3,9 +3,9 @@ import pytest
 from safetensors.torch import save_file
 from text_kit import WIDTH, tiny_tower
 
-from promptseg import weights
 from promptseg.errors import WeightsError
 from promptseg.text.tower import BYTES, Tokens, load_tower, save_tower
+from promptseg.weights import registry as weights
 
 
 class TestTokens:

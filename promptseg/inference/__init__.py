@@ -1,0 +1,1 @@
+"""One slice: crop, prompts, batched encoder with its cache, decoder, labels on the grid."""

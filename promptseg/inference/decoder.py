@@ -1,0 +1,232 @@
+"""Prompts on slices -> one mask each, decoded together."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from promptseg.backbones.base import Backbone, Decoded, Embedding, PixelPrompts, PromptBatch
+from promptseg.backbones.memory import Memory, Recollection, Remembering
+from promptseg.errors import PromptsegError
+from promptseg.inference.encoder import Progress, SliceEncoder, autocast, out_of_memory
+from promptseg.slicing import Frame
+
+ABSENT_LOGIT = -8.0
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class SliceMask:
+    """Answer for one target on one slice.
+
+    Args:
+        logits: (m, m) float32 on the CPU, covering a frame's square input.
+        quality: Predicted overlap with the truth in [0, 1].
+        presence: Probability that the target is there; 1 if the network does not predict it.
+        given: (H, W) bool mask of the whole slice that the user gave, to be kept as it is.
+        likeness: Likeness in [0, 1] of the grey levels inside to those of the anchor's mask.
+        pointer: (P,) float32 on the CPU, what a network with a memory keeps of the target.
+    """
+
+    logits: Tensor
+    quality: float
+    presence: float = 1.0
+    given: np.ndarray | None = None
+    likeness: float = 1.0
+    pointer: Tensor | None = None
+
+    @property
+    def area(self) -> int:
+        """Pixels inside."""
+        return int((self.logits > 0).sum())
+
+
+@dataclass(frozen=True)
+class Request:
+    """One target on one slice to be decoded.
+
+    Args:
+        index: Slice number.
+        prompts: In pixels of the frame's input.
+        ambiguous: True if the best of three candidates is wanted.
+        concept: (C,) token that names the target, None for "whatever is prompted".
+        memory: What is recalled of the target, for a network with a memory; needs no prompt.
+    """
+
+    index: int
+    prompts: PixelPrompts
+    ambiguous: bool = False
+    concept: Tensor | None = None
+    memory: Recollection | None = None
+
+    @property
+    def kind(self) -> tuple[bool, bool, tuple[int, int]]:
+        """Requests of one kind can be decoded together."""
+        recalled = (0, 0) if self.memory is None else self.memory.shape
+        return self.ambiguous, self.concept is not None, recalled
+
+
+class SliceDecoder:
+    """Decodes any number of requests with one call of the network a kind.
+
+    Args:
+        encoder: Gives embeddings, and says where and how precisely to compute.
+        batch_size: Masks at once; halved when memory runs out.
+    """
+
+    def __init__(self, encoder: SliceEncoder, batch_size: int = 16) -> None:
+        self.encoder = encoder
+        self.backbone: Backbone = encoder.backbone
+        self.batch_size = batch_size
+        self.decoded = 0
+
+    def decode(
+        self, frame: Frame, requests: Sequence[Request], progress: Progress | None = None
+    ) -> list[SliceMask]:
+        """Masks of N requests, in their order."""
+        embedding = self.encoder.embed(frame, [r.index for r in requests], progress)
+        return self.decode_embedded(embedding, requests)
+
+    def decode_embedded(self, embedding: Embedding, requests: Sequence[Request]) -> list[SliceMask]:
+        """Masks of N requests on N embeddings."""
+        answers: dict[int, SliceMask] = {}
+        kinds = [request.kind for request in requests]
+        for kind in sorted(set(kinds)):
+            rows = [n for n, k in enumerate(kinds) if k == kind]
+            while rows:
+                found = self._fitting(embedding, requests, rows[: self.batch_size])
+                answers.update(zip(rows, found, strict=False))
+                rows = rows[len(found) :]
+        return [answers[n] for n in range(len(requests))]
+
+    def _fitting(
+        self, embedding: Embedding, requests: Sequence[Request], rows: list[int]
+    ) -> list[SliceMask]:
+        """Masks of as many of `rows`, from the front, as fit into memory."""
+        while True:
+            try:
+                decoded = self._forward(embedding[rows], [requests[n] for n in rows])
+                return best_candidates(decoded)
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error):
+                    raise
+                if len(rows) == 1:
+                    raise PromptsegError(
+                        "one mask does not fit into memory: use a smaller model or the CPU"
+                    ) from error
+                rows = rows[: len(rows) // 2]
+                self.batch_size = len(rows)
+                logger.warning("out of memory: going on with batches of %d masks", len(rows))
+                if self.encoder.device.type == "cuda":
+                    torch.cuda.empty_cache()
+
+    def candidates(self, frame: Frame, requests: Sequence[Request]) -> Decoded:
+        """All candidate masks of N requests, each taken as ambiguous, in their order.
+
+        Args:
+            frame: The view of the volume.
+            requests: At least one; all with a token or all without.
+        """
+        return self.candidates_in([(frame, request) for request in requests])
+
+    def candidates_in(self, asked: Sequence[tuple[Frame, Request]]) -> Decoded:
+        """The same of requests that are each seen in a view of its own."""
+        parts = []
+        for start in range(0, len(asked), self.batch_size):
+            chunk = asked[start : start + self.batch_size]
+            embedding = self.encoder.embed_views([(frame, r.index) for frame, r in chunk])
+            parts.append(self._forward(embedding, [replace(r, ambiguous=True) for _, r in chunk]))
+        return Decoded(torch.cat([p.logits for p in parts]), torch.cat([p.quality for p in parts]))
+
+    @torch.inference_mode()
+    def _forward(self, embedding: Embedding, requests: Sequence[Request]) -> Decoded:
+        spec, device = self.backbone.spec, self.encoder.device
+        prompts = [request.prompts for request in requests]
+        batch = PromptBatch.collate(prompts, spec.input_size, spec.mask_size).to(device)
+        tokens = [r.concept for r in requests if r.concept is not None]
+        named = {"concept": torch.stack(tokens).to(device)} if tokens else {}
+        with autocast(device, self.encoder.precision):
+            embedding = self._recalled(embedding, requests)
+            decoded = self.backbone.decode(embedding, batch, requests[0].ambiguous, **named)
+        self.decoded += len(requests)
+        return Decoded(
+            decoded.logits.float().cpu(),
+            decoded.quality.float().cpu(),
+            None if decoded.presence is None else decoded.presence.float().cpu(),
+            None if decoded.pointer is None else decoded.pointer.float().cpu(),
+        )
+
+    def _recalled(self, embedding: Embedding, requests: Sequence[Request]) -> Embedding:
+        """The same, of which each knows what its request recalls."""
+        recollections = [r.memory for r in requests if r.memory is not None]
+        if not recollections:
+            return embedding
+        return self._remembering().recall(embedding, recollections)
+
+    def remember(
+        self, embedding: Embedding, masks: Sequence[SliceMask], by_user: bool = False
+    ) -> list[Memory]:
+        """What a network with a memory keeps of N answers on N embeddings; on the CPU.
+
+        Args:
+            embedding: Of their slices.
+            masks: The answers.
+            by_user: True if the user said where the target is.
+
+        Raises:
+            PromptsegError: If the network has no memory.
+        """
+        found: dict[int, Memory] = {}
+        for pointed in (False, True):
+            rows = [n for n, mask in enumerate(masks) if (mask.pointer is not None) == pointed]
+            for start in range(0, len(rows), self.batch_size):
+                chunk = rows[start : start + self.batch_size]
+                made = self._remembered(embedding[chunk], [masks[n] for n in chunk], by_user)
+                found.update((n, made[row]) for row, n in enumerate(chunk))
+        return [found[n] for n in range(len(masks))]
+
+    @torch.inference_mode()
+    def _remembered(
+        self, embedding: Embedding, masks: Sequence[SliceMask], by_user: bool
+    ) -> Memory:
+        """The same of answers that all have a pointer, or all none."""
+        backbone, device = self._remembering(), self.encoder.device
+        pointers = [mask.pointer for mask in masks if mask.pointer is not None]
+        there = [float(m.area > 0) if by_user else m.presence for m in masks]
+        with autocast(device, self.encoder.precision):
+            memory = backbone.remember(
+                embedding,
+                torch.stack([mask.logits for mask in masks]).to(device),
+                torch.tensor(there, device=device),
+                torch.stack(pointers).to(device) if pointers else None,
+                by_user,
+            )
+        return memory.to("cpu")
+
+    def _remembering(self) -> Remembering:
+        if not isinstance(self.backbone, Remembering):
+            raise PromptsegError(
+                f"{self.backbone.spec.name} has no memory: ask it with prompts, or load a model "
+                "that has one, such as a sam2_video folder"
+            )
+        return self.backbone
+
+
+def best_candidates(decoded: Decoded) -> list[SliceMask]:
+    """Of every row the candidate with the greatest predicted quality."""
+    chosen = decoded.quality.argmax(1)
+    return [
+        SliceMask(
+            decoded.logits[row, candidate].clone(),
+            float(decoded.quality[row, candidate]),
+            1.0 if decoded.presence is None else float(decoded.presence[row]),
+            pointer=None if decoded.pointer is None else decoded.pointer[row, candidate].clone(),
+        )
+        for row, candidate in enumerate(chosen.tolist())
+    ]

@@ -1,0 +1,104 @@
+"""Answers on slices -> labels and probabilities on the grid of the volume."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from promptseg.inference.decoder import SliceMask
+from promptseg.slicing import Frame, take_slice
+
+CERTAIN_LOGIT = 60.0
+Answers = dict[int, dict[int, SliceMask]]
+
+
+@dataclass
+class Answered:
+    """Answers of some targets seen through one frame."""
+
+    frame: Frame
+    answers: Answers
+
+
+@dataclass
+class Painted:
+    """Answers on the volume's grid.
+
+    Args:
+        labels: (I, J, K) uint8 or uint16.
+        uncertainty: (I, J, K) float32 in [0, 1] or None.
+        scores: Mean predicted quality by target.
+    """
+
+    labels: np.ndarray
+    uncertainty: np.ndarray | None
+    scores: dict[int, float]
+
+
+def paint(
+    answered: list[Answered], shape: tuple[int, int, int], uncertainty: bool = False
+) -> Painted:
+    """Labels of the greatest logit above 0, never two targets on one voxel.
+
+    Args:
+        answered: What `Engine.run` gave.
+        shape: (I, J, K) of the volume.
+        uncertainty: True to give 1 - |2p - 1| of the strongest target too.
+    """
+    targets = sorted(t for group in answered for t in group.answers)
+    labels = np.zeros(shape, np.uint8 if max(targets) < 256 else np.uint16)
+    doubt = np.zeros(shape, np.float32) if uncertainty else None
+    axis = answered[0].frame.axis
+    for index in sorted({i for g in answered for s in g.answers.values() for i in s}):
+        plane = take_slice(labels, axis, index)
+        strongest = np.zeros(plane.shape, np.float32)
+        for target, rows, logits in slice_logits(answered, index):
+            wins = logits > strongest[rows]
+            plane[rows][wins] = target
+            np.maximum(strongest[rows], logits, out=strongest[rows])
+            if doubt is not None:
+                here = take_slice(doubt, axis, index)[rows]
+                np.maximum(here, 1 - np.abs(np.tanh(logits / 2)), out=here)
+    scores = {
+        target: float(np.mean([m.quality for m in slices.values()])) if slices else 0.0
+        for group in answered
+        for target, slices in group.answers.items()
+    }
+    return Painted(labels, doubt, dict(sorted(scores.items())))
+
+
+def probabilities(answered: list[Answered], shape: tuple[int, int, int], target: int) -> np.ndarray:
+    """(I, J, K) float32 foreground probability of one target, 0 where it was not looked for."""
+    volume = np.zeros(shape, np.float32)
+    axis = answered[0].frame.axis
+    for index in sorted({i for g in answered for i in g.answers.get(target, {})}):
+        for found, rows, logits in slice_logits(answered, index):
+            if found == target:
+                take_slice(volume, axis, index)[rows] = 1 / (1 + np.exp(-logits))
+    return volume
+
+
+def slice_logits(
+    answered: list[Answered], index: int
+) -> list[tuple[int, tuple[slice, slice], np.ndarray]]:
+    """(target, place in the slice, logits there) of every target that has an answer.
+
+    A mask that the user gave is certain on the whole slice, so that no other target takes it.
+    """
+    placed = []
+    everywhere = slice(None), slice(None)
+    for group in answered:
+        image, region = group.frame.paste_slices()
+        held = [(t, s[index]) for t, s in group.answers.items() if index in s]
+        asked = [(t, m) for t, m in held if m.given is None]
+        placed += [
+            (t, everywhere, np.where(m.given, CERTAIN_LOGIT, -CERTAIN_LOGIT).astype(np.float32))
+            for t, m in held
+            if m.given is not None
+        ]
+        if asked:
+            restored = group.frame.restore(torch.stack([m.logits for _, m in asked])).numpy()
+            placed += [(t, image, m[region]) for (t, _), m in zip(asked, restored, strict=True)]
+    return placed

@@ -1,0 +1,1 @@
+"""One volume, one model: prompts in, masks out."""

@@ -1,0 +1,212 @@
+"""From a question to labels: prepare the engine, ask it, paint its masks, cut around clicks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, TypeGuard
+
+import numpy as np
+
+from promptseg.inference.encoder import Progress, SliceEncoder
+from promptseg.inference.labels import Answered, Painted, paint, probabilities
+from promptseg.inference.slice_prompts import BOTH, REFINE, margin_bounds
+from promptseg.intensity import Window, normalise
+from promptseg.predictor.engine import Engine, Timings
+from promptseg.prompts.types import Point, Prompt, PromptSet
+from promptseg.propagation.postprocessing import Consistency
+from promptseg.propagation.stopping import StopRules
+from promptseg.slicing import choose_axis
+from promptseg.uncertainty import Asked, Question
+from promptseg.volume import Segmentation, Volume
+
+if TYPE_CHECKING:
+    from promptseg.inference.encoder import Precision
+    from promptseg.refine.corrector import Click, Corrector
+    from promptseg.segmenter import Segmenter
+
+
+class Answerer:
+    """Answers questions on one volume; what was encoded stays.
+
+    Args:
+        segmenter: Network, device and precision.
+        volume: 3D image.
+        window: Grey values shown to the network.
+        consistency: What is done so that neighbouring slices agree.
+    """
+
+    def __init__(
+        self, segmenter: Segmenter, volume: Volume, window: Window, consistency: Consistency
+    ) -> None:
+        self.segmenter, self.volume, self.window = segmenter, volume, window
+        self.consistency = consistency
+        self.engine: Engine | None = None
+        self.adapter = ""
+
+    def prepared(
+        self, resolved: PromptSet, wanted: int | str, rules: StopRules | None = None
+    ) -> Engine:
+        """The engine for some prompts along an axis, made anew for another axis or adapter."""
+        axis = choose_axis(self.volume, resolved, wanted)
+        adapter = self.segmenter.adapters.signature
+        held = self.engine if self.adapter == adapter else None
+        if held is not None and held.axis == axis:
+            return held
+        encoder = self._encoder(adapter) if held is None else held.encoder
+        engine = Engine(encoder, axis, self.volume.spacing, rules, self.consistency)
+        self.engine, self.adapter = engine, adapter
+        return engine
+
+    def answered(
+        self,
+        engine: Engine,
+        question: Question,
+        answers: list[Answered],
+        timings: Timings,
+        labels: Mapping[int, str],
+    ) -> tuple[Segmentation, Asked]:
+        """The engine's answers painted and cut around clicks, and what was asked.
+
+        Args:
+            engine: Of `prepared`.
+            question: What was asked.
+            answers: Of the engine.
+            timings: So far; `paint` and `refine` are added.
+            labels: Names of the targets.
+        """
+        began = perf_counter()
+        plain = paint(answers, engine.shape)
+        timings.add("paint", began)
+        began = perf_counter()
+        painted = self._refined(plain, answers, question, engine)
+        timings.add("refine", began)
+        result = Segmentation.from_volume(
+            self.volume,
+            painted.labels,
+            score=painted.scores,
+            uncertainty=painted.uncertainty,
+            report=self._report(engine, timings, question),
+            labels=labels,
+        )
+        asked = Asked(engine, self.adapter, question, answers, plain.labels, painted.labels)
+        return result, asked
+
+    def _refined(
+        self, painted: Painted, answers: list[Answered], question: Question, engine: Engine
+    ) -> Painted:
+        """After the clicks that ask for it, by the segmenter's corrector and graph cut."""
+        corrector, precision = self._corrector(question), self.segmenter.precision
+        return cut_anew(painted, answers, question, engine, corrector, precision)
+
+    def _corrector(self, question: Question) -> Corrector | None:
+        """What corrects in 3D, None where no click asks for it."""
+        return self.segmenter.corrector if asks_refinement(question.prompts) else None
+
+    def _encoder(self, adapter: str) -> SliceEncoder:
+        owner = self.segmenter
+        return SliceEncoder(
+            owner.backbone,
+            normalise(self.volume.data, self.window),
+            f"{self.volume.sha256} {self.window}",
+            owner.device,
+            owner.precision,
+            owner.batch_size,
+            owner.cache,
+            adapter,
+        )
+
+    def _report(self, engine: Engine, timings: Timings, question: Question) -> dict[str, Any]:
+        corrector = self._corrector(question)
+        return {
+            "axis": engine.axis,
+            "window": self.window.to_dict(),
+            "propagated": question.propagate,
+            "corrector": None if corrector is None else corrector.sha256,
+            "precision": self.segmenter.precision,
+            "device": str(self.segmenter.device),
+            "encoded_slices": engine.encoder.encoded,
+            "decoded_masks": engine.decoder.decoded,
+            "cut_by_view": list(engine.cut),
+            "timings": dict(timings.seconds),
+        }
+
+
+def with_margin_maps(question: Question, engine: Engine) -> Question:
+    """The question with geodesic maps of margin points, for a network trained with them."""
+    if not engine.encoder.backbone.spec.geodesic:
+        return question
+    from promptseg.refine.volume import margin_maps
+
+    maps = margin_maps(question.prompts, engine.encoder.data, engine.spacing)
+    return replace(question, dense=maps)
+
+
+def ask(engine: Engine, question: Question, progress: Progress | None = None) -> list[Answered]:
+    """Answer prompts, or the tokens of a question without any.
+
+    Raises:
+        PromptError: If a target has nothing that says where it is.
+    """
+    if question.prompts:
+        prompts, propagate = question.prompts, question.propagate
+        answers = engine.run(prompts, propagate, progress, dense=question.dense)
+        for target, bound in margin_bounds(prompts, engine.shape).items() if propagate else ():
+            engine.spanned(prompts.for_target(target), bound, progress)
+        return answers
+    from promptseg.predictor.automatic import segment_unprompted
+
+    return segment_unprompted(engine, question.tokens, progress)
+
+
+def asks_refinement(prompts: PromptSet) -> set[int]:
+    """Targets with a click that asks for refinement in 3D."""
+    return {p.target for p in prompts if _asks(p)}
+
+
+def _asks(prompt: Prompt) -> TypeGuard[Point]:
+    return isinstance(prompt, Point) and prompt.role in (REFINE, BOTH)
+
+
+def clicks_and_known(places: PromptSet) -> tuple[list[Click], tuple[np.ndarray, np.ndarray]]:
+    """Clicks that ask for refinement, in their order, and the voxels known without them."""
+    from promptseg.refine.volume import click_voxels
+
+    known = click_voxels(PromptSet([p for p in places if not _asks(p)]))
+    late = [p for p in places if _asks(p)]
+    return [(tuple(int(np.floor(x + 0.5)) for x in p.at), p.positive) for p in late], known
+
+
+def cut_anew(
+    painted: Painted,
+    answered: list[Answered],
+    question: Question,
+    engine: Engine,
+    corrector: Corrector | None = None,
+    precision: Precision = "fp32",
+) -> Painted:
+    """Labels after graph cut on the clicks that ask for it, and on margin points in 3D.
+
+    A corrector changes the probability of a target that clicks ask for before it is cut.
+    """
+    prompts = question.prompts
+    asking = asks_refinement(prompts)
+    bounds = margin_bounds(prompts, engine.shape) if question.propagate else {}
+    if not asking and not bounds:
+        return painted
+    from promptseg.refine.volume import certain_places, refined_labels
+
+    clicks = certain_places(prompts, painted.labels, engine.axis)
+    image, spacing = engine.encoder.data, engine.spacing
+    shares = {}
+    for t in sorted({*asking, *bounds}):
+        if t in bounds:
+            shares[t] = engine.spanned(prompts.for_target(t), bounds[t])
+            continue
+        shares[t] = probabilities(answered, engine.shape, t)
+        if corrector is not None:
+            told = clicks_and_known(clicks.for_target(t))
+            shares[t] = corrector.corrected(shares[t], image, told[0], spacing, told[1], precision)
+    labels = refined_labels(painted.labels, shares, image, clicks, spacing, bounds=bounds)
+    return replace(painted, labels=labels)

@@ -1,0 +1,244 @@
+"""Segmenting with no prompt: an adapter's tokens say what is wanted.
+
+Coarse first: every few slices are seen whole, and the largest body that the token marks says
+where the target is. Then every slice of that stretch is answered in a view around it, and a walk
+from the best slice, mask by mask, is averaged in, so that neighbours agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch import Tensor
+
+from promptseg.backbones.base import PixelPrompts
+from promptseg.inference.crop import (
+    MARGIN,
+    frame_of,
+    group_regions,
+    mask_extent,
+    squared,
+    touches_edge,
+    whole_slice,
+)
+from promptseg.inference.decoder import ABSENT_LOGIT, Request, SliceDecoder, SliceMask
+from promptseg.inference.encoder import Progress
+from promptseg.inference.labels import Answered
+from promptseg.predictor.engine import Engine
+from promptseg.propagation.tracker import Propagator
+from promptseg.slicing import Frame, Region
+
+COARSE_SLICES = 24
+BODY_LEVEL = 0.04
+LEAST_AREA = 6
+STRAY_SHARE = 0.1
+GROWTH, GROWTHS = 1.5, 2
+Tokens = Mapping[int, Tensor]
+Masks = dict[int, SliceMask]
+
+
+@dataclass(frozen=True)
+class Found:
+    """Where a target is.
+
+    Args:
+        region: In-plane rectangle around it.
+        low: First slice it may fill.
+        high: One past the last.
+    """
+
+    region: Region
+    low: int
+    high: int
+
+
+def segment_unprompted(
+    engine: Engine, tokens: Tokens, progress: Progress | None = None
+) -> list[Answered]:
+    """Answer every token on one volume.
+
+    Args:
+        engine: Of the volume, with the adapter active.
+        tokens: (C,) token by label.
+        progress: Called with "find" or "segment", slices done, slices to do.
+
+    Returns:
+        Answers by label; a label that is nowhere has none.
+    """
+    found = find_targets(engine, tokens, progress)
+    view = frame_of(engine.encoder, engine.axis, body_region(engine), engine.spacing)
+    answered = [Answered(view, {label: {} for label in tokens if label not in found})]
+    for region, labels in group_regions({label: f.region for label, f in found.items()}):
+        group = {label: tokens[label] for label in labels}
+        low = min(found[label].low for label in labels)
+        high = max(found[label].high for label in labels)
+        answered.append(_answer_group(engine, group, Found(region, low, high), progress))
+    return [group for group in answered if group.answers]
+
+
+def find_targets(
+    engine: Engine, tokens: Tokens, progress: Progress | None = None
+) -> dict[int, Found]:
+    """Where each token's target is; one that coarse slices miss is looked for on all."""
+    count = engine.shape[engine.axis]
+    stride = -(-count // COARSE_SLICES)
+    found = _find(engine, tokens, stride, progress)
+    missed = {label: token for label, token in tokens.items() if label not in found}
+    return found if stride == 1 or not missed else {**_find(engine, missed, 1, progress), **found}
+
+
+def _find(
+    engine: Engine, tokens: Tokens, stride: int, progress: Progress | None
+) -> dict[int, Found]:
+    count = engine.shape[engine.axis]
+    indices = list(range(stride // 2, count, stride))
+    frame = frame_of(engine.encoder, engine.axis, body_region(engine), engine.spacing)
+    seen = decode_tokens(engine.decoder, frame, indices, tokens, "find", progress)
+    found = {}
+    for label, masks in seen.items():
+        body = connected(trusted(masks), indices, share=1.0)
+        extents = [e for e in (mask_extent(m, frame) for m in body.values()) if e is not None]
+        if extents:
+            region = extents[0]
+            for extent in extents[1:]:
+                region = region.union(extent)
+            low, high = max(0, min(body) - stride), min(count, max(body) + stride + 1)
+            found[label] = Found(region, low, high)
+    return found
+
+
+def body_region(engine: Engine) -> Region:
+    """The part of the slices that is not black; all of it for networks trained on whole slices."""
+    whole = whole_slice(engine.encoder, engine.axis)
+    if not engine.encoder.backbone.spec.crop:
+        return whole
+    shown = engine.encoder.data.max(engine.axis) > BODY_LEVEL
+    rows, cols = np.flatnonzero(shown.any(1)), np.flatnonzero(shown.any(0))
+    if not len(rows):
+        return whole
+    return Region((rows[0], rows[-1] + 1), (cols[0], cols[-1] + 1))
+
+
+def decode_tokens(
+    decoder: SliceDecoder,
+    frame: Frame,
+    indices: list[int],
+    tokens: Tokens,
+    stage: str,
+    progress: Progress | None = None,
+) -> dict[int, Masks]:
+    """Answer of every token on every slice, batch by batch."""
+    answers: dict[int, Masks] = {label: {} for label in tokens}
+    step = decoder.encoder.batch_size
+    for start in range(0, len(indices), step):
+        asked = [(i, label) for i in indices[start : start + step] for label in tokens]
+        requests = [Request(i, PixelPrompts(), concept=tokens[label]) for i, label in asked]
+        masks = decoder.decode(frame, requests)
+        for (index, label), mask in zip(asked, masks, strict=True):
+            answers[label][index] = mask
+        if progress is not None:
+            progress(stage, min(start + step, len(indices)), len(indices))
+    return answers
+
+
+def trusted(masks: Masks) -> Masks:
+    """Answers on slices where the network says that the target is."""
+    return {i: m for i, m in masks.items() if m.presence >= 0.5 and m.area >= LEAST_AREA}
+
+
+def connected(masks: Masks, indices: list[int], share: float = STRAY_SHARE) -> Masks:
+    """Answers without stray parts.
+
+    Args:
+        masks: By slice.
+        indices: All slices that were looked at, in order; neighbours in it touch.
+        share: Connected bodies of at least this share of the largest are kept.
+    """
+    if not masks:
+        return {}
+    blank = torch.full_like(next(iter(masks.values())).logits, ABSENT_LOGIT)
+    stack = torch.stack([masks[i].logits if i in masks else blank for i in indices]) > 0
+    bodies, count = ndimage.label(stack.numpy(), np.ones((3, 3, 3)))
+    if not count:
+        return {}
+    sizes = np.bincount(bodies.ravel())[1:]
+    kept = torch.from_numpy(np.isin(bodies, 1 + np.flatnonzero(sizes >= share * sizes.max())))
+    cleaned = {}
+    for place, index in enumerate(indices):
+        if index in masks and bool(kept[place].any()):
+            logits = masks[index].logits
+            stray = (logits > 0) & ~kept[place]
+            cleaned[index] = replace(masks[index], logits=logits.masked_fill(stray, ABSENT_LOGIT))
+    return cleaned
+
+
+def _answer_group(
+    engine: Engine, tokens: Tokens, found: Found, progress: Progress | None
+) -> Answered:
+    """Answer in a view around the group, widened while a target reaches its edge."""
+    whole = whole_slice(engine.encoder, engine.axis)
+    crop = engine.encoder.backbone.spec.crop
+    view = squared(found.region, engine.axis, engine.spacing, MARGIN) if crop else whole
+    for attempt in range(GROWTHS + 1):
+        frame = frame_of(engine.encoder, engine.axis, view, engine.spacing)
+        direct = _every_slice(engine, frame, tokens, found, progress)
+        masks = (m for answers in direct.values() for m in trusted(answers).values())
+        cut = any(touches_edge(mask, frame) for mask in masks)
+        if not cut or attempt == GROWTHS or view.contains(whole):
+            break
+        view = view.grow(factor=GROWTH)
+    return Answered(frame, {t: consistent(engine, frame, m) for t, m in direct.items()})
+
+
+def _every_slice(
+    engine: Engine, frame: Frame, tokens: Tokens, found: Found, progress: Progress | None
+) -> dict[int, Masks]:
+    """Answers on the stretch of slices, and beyond it while the target goes on."""
+    count, (low, high) = engine.shape[engine.axis], (found.low, found.high)
+    answers = decode_tokens(
+        engine.decoder, frame, list(range(low, high)), tokens, "segment", progress
+    )
+    while True:
+        ends = {i for masks in answers.values() for i in trusted(masks)} & {low, high - 1}
+        more = [low - 1] if low in ends and low > 0 else []
+        more += [high] if high - 1 in ends and high < count else []
+        if not more:
+            return answers
+        added = decode_tokens(engine.decoder, frame, more, tokens, "segment")
+        for label, masks in added.items():
+            answers[label].update(masks)
+        low, high = min(low, *more), max(high, more[-1] + 1)
+
+
+def consistent(engine: Engine, frame: Frame, direct: Masks) -> Masks:
+    """Direct answers averaged with a walk from the best slice, stray parts dropped.
+
+    Args:
+        engine: Of the volume.
+        frame: The view of the answers.
+        direct: Answer of one token on every slice of a stretch.
+    """
+    sure = trusted(direct)
+    if not sure:
+        return {}
+    largest = max(mask.area for mask in sure.values())
+    full = {i: mask for i, mask in sure.items() if 2 * mask.area >= largest}
+    best = max(full, key=lambda index: full[index].quality * full[index].presence)
+    walker = Propagator(engine.decoder, frame, engine.rules)
+    limits = {1: (min(direct), max(direct) + 1)}
+    walked = walker.propagate({1: {best: full[best]}}, limits)[1]
+    merged = {i: averaged(direct[i], walked[i]) for i in walked}
+    return connected({**sure, **merged}, sorted(direct))
+
+
+def averaged(one: SliceMask, other: SliceMask) -> SliceMask:
+    """Mean of two answers on one slice."""
+    return SliceMask(
+        (one.logits + other.logits) / 2,
+        (one.quality + other.quality) / 2,
+        (one.presence + other.presence) / 2,
+    )

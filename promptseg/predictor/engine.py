@@ -1,0 +1,354 @@
+"""Prompts of a volume -> masks of its slices.
+
+The answer is a function of the ordered prompts alone, so a saved list of prompts gives the same
+mask again; what earlier calls computed is reused, never recomputed and never mixed in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from time import perf_counter
+
+import numpy as np
+from torch import Tensor
+
+from promptseg.caching import Kept
+from promptseg.errors import PromptError
+from promptseg.inference.crop import (
+    choose_region,
+    frame_of,
+    group_regions,
+    touches_edge,
+    whole_slice,
+)
+from promptseg.inference.decoder import SliceDecoder
+from promptseg.inference.encoder import Progress, SliceEncoder
+from promptseg.inference.labels import Answered, Answers
+from promptseg.inference.multimask import Meaning, meanings
+from promptseg.inference.slice_prompts import SlicePrompts, sort_prompts, target_limits
+from promptseg.prompts.types import PromptSet
+from promptseg.propagation.extremes import Span, span_of, spanned
+from promptseg.propagation.guide import Guide
+from promptseg.propagation.intensities import without_odd_greys
+from promptseg.propagation.plane_votes import TargetWalk, Witnesses
+from promptseg.propagation.postprocessing import Consistency, cleaned
+from promptseg.propagation.stopping import StopRules
+from promptseg.propagation.tracker import Propagator
+from promptseg.slicing import Frame, Region, take_slice
+
+GROWTH = 1.5
+GROWTHS = 3
+CLICKS = 64
+ROOM_INSIDE, ROOM_OUTSIDE = 1 / 6, 1 / 3
+ByTarget = dict[int, dict[int, SlicePrompts]]
+
+
+@dataclass
+class Timings:
+    """Seconds by stage."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def add(self, stage: str, began: float) -> None:
+        """Count the time since `began` to `stage`."""
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + perf_counter() - began
+
+
+class Engine:
+    """Answers prompts on one volume along one axis.
+
+    Args:
+        encoder: Embeddings of the volume's slices.
+        axis: 0, 1 or 2.
+        spacing: (3,) mm.
+        rules: When a propagation stops.
+        consistency: What is done so that neighbouring slices agree; nothing by default.
+    """
+
+    def __init__(
+        self,
+        encoder: SliceEncoder,
+        axis: int,
+        spacing: np.ndarray,
+        rules: StopRules | None = None,
+        consistency: Consistency | None = None,
+    ) -> None:
+        self.encoder, self.axis = encoder, axis
+        self.decoder = SliceDecoder(encoder)
+        self.spacing = tuple(float(s) for s in spacing)
+        self.rules = StopRules() if rules is None else rules
+        self.consistency = Consistency() if consistency is None else consistency
+        self._propagators: dict[Frame, Propagator] = {}
+        self._witnesses = Witnesses(self.decoder, axis, self.spacing, self.rules)
+        self._spans: dict[int, tuple[Span, np.ndarray]] = {}
+        self.cut: list[int] = []
+        self._regions: dict[tuple[str, ...], Region] = {}
+        self._meanings: Kept[str, list[Meaning]] = Kept(CLICKS, lambda _: 1)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(I, J, K) of the volume."""
+        i, j, k = self.encoder.data.shape
+        return i, j, k
+
+    def run(
+        self,
+        prompts: PromptSet,
+        propagate: bool = True,
+        progress: Progress | None = None,
+        concepts: Mapping[int, Tensor] | None = None,
+        dense: Mapping[int, np.ndarray] | None = None,
+        views: Sequence[tuple[Region, list[int]]] | None = None,
+    ) -> list[Answered]:
+        """Answer resolved prompts.
+
+        Args:
+            prompts: In voxels and checked.
+            propagate: False answers the prompted slices only.
+            progress: Called with stage, done, total.
+            concepts: (C,) token by target, of targets that are named as well.
+            dense: (I, J, K) map in [0, 1] by target, drawn where its prompts are.
+            views: Where each group of targets is looked for; found from the prompts if None.
+
+        Raises:
+            PromptError: If a target has nothing that says where it is.
+        """
+        self.cut = []
+        by_target = sort_prompts(prompts, self.axis, self.shape)
+        for target, token in (concepts or {}).items():
+            for place in by_target.get(target, {}).values():
+                place.concept = token
+        for target, volume in (dense or {}).items():
+            for index, place in by_target.get(target, {}).items():
+                place.dense = take_slice(volume, self.axis, index)
+        check_starts(prompts, by_target)
+        for slices in by_target.values():
+            self._guess(slices)
+        limits = target_limits(prompts, self.axis, self.shape[self.axis])
+        if views is None:
+            regions = {target: self._region(slices) for target, slices in by_target.items()}
+            views = group_regions(regions)
+        answered = []
+        for region, targets in views:
+            chosen = {target: by_target[target] for target in targets}
+            answered.append(self._answer_group(region, chosen, limits, propagate, progress))
+        return answered
+
+    def spanned(
+        self, prompts: PromptSet, bound: tuple[slice, ...], progress: Progress | None = None
+    ) -> np.ndarray:
+        """(I, J, K) float32 probability of one target, from margin points on several slices.
+
+        The latest of every target is kept.
+
+        Args:
+            prompts: Of that target, in voxels.
+            bound: Part of the volume that holds all of it; 0 outside.
+            progress: Called with stage, done, total.
+        """
+        target, span = prompts.targets[0], span_of(prompts, bound)
+        known = self._spans.get(target)
+        if known is None or known[0] != span:
+            known = span, spanned(self.decoder, self.axis, self.spacing, span, progress=progress)
+            self._spans[target] = known
+        volume = np.zeros(self.shape, np.float32)
+        volume[bound] = known[1]
+        return volume
+
+    def meanings(self, index: int, click: SlicePrompts) -> list[Meaning]:
+        """What a click could mean, the likeliest first; nothing is computed twice.
+
+        Empty for other prompts, and for a network that always sees the whole slice.
+        """
+        if not (click.lone and self.encoder.backbone.spec.crop):
+            return []
+        plain = replace(click, guess=None)
+        key = f"{index}:{plain.signature()}"
+        found = self._meanings.get(key)
+        if found is None:
+            found = meanings(self.decoder, self.axis, self.spacing, index, plain)
+            self._meanings.put(key, found)
+        return found
+
+    def _guess(self, prompted: dict[int, SlicePrompts]) -> None:
+        """Where a target has nothing but lone clicks, say what each most likely means."""
+        firsts = {i: p.without_corrections() or p for i, p in prompted.items() if p.starts}
+        if all(first.lone for first in firsts.values()):
+            for index, first in firsts.items():
+                found = self.meanings(index, first)
+                prompted[index].guess = found[0].mask if found else None
+
+    def _region(self, prompted: dict[int, SlicePrompts]) -> Region:
+        """Where a target is looked for: around where it starts, with room about corrections."""
+        starting = {i: p.without_corrections() or p for i, p in prompted.items() if p.starts}
+        key = tuple(f"{i}:{p.signature()}" for i, p in starting.items())
+        if key not in self._regions:
+            self._regions[key] = choose_region(self.decoder, self.axis, self.spacing, starting)
+        region, whole = self._regions[key], whole_slice(self.encoder, self.axis).shape
+        side = max(region.shape)
+        for prompts in prompted.values():
+            extent = prompts.extent(self.axis)
+            if extent is not None and (prompts.corrects or not region.contains(extent)):
+                share = ROOM_INSIDE if region.contains(extent) else ROOM_OUTSIDE
+                region = region.union(extent.grow(round(side * share)).clip(whole))
+        return region
+
+    def _answer_group(
+        self,
+        region: Region,
+        by_target: ByTarget,
+        limits: dict[int, tuple[int, int]],
+        propagate: bool,
+        progress: Progress | None,
+    ) -> Answered:
+        """Answer in a view that is widened while a target reaches its edge.
+
+        The prompted slices are fitted first, and then the walk. Corrections widen nothing but by
+        where they are: one whose answer runs out of the target would so change the view of every
+        slice. A view that was widened often enough shows small targets badly: what still reaches
+        its edge is named in `cut`.
+        """
+        told = limits if propagate else None
+        propagator, grown = self._propagator(region, progress), 0
+        while (answers := self._fitting(propagator, by_target, told, grown == GROWTHS)) is None:
+            region, grown = region.grow(factor=GROWTH), grown + 1
+            propagator = self._propagator(region, progress)
+        self.cut = sorted({*self.cut, *self._cut(propagator.frame, answers)})
+        if propagate and self.consistency.clean:
+            answers = self._cleaned(propagator, by_target, answers)
+        return Answered(propagator.frame, answers)
+
+    def _fitting(
+        self,
+        propagator: Propagator,
+        by_target: ByTarget,
+        limits: dict[int, tuple[int, int]] | None,
+        last: bool,
+    ) -> Answers | None:
+        """Answers in one view, None if it should be wider; `last` takes them as they are.
+
+        Without limits nothing is propagated.
+        """
+
+        def narrow(answers: Answers) -> bool:
+            return not last and bool(self._cut(propagator.frame, answers))
+
+        anchors = answer_starts(propagator, by_target)
+        if narrow(anchors):
+            return None
+        walked = anchors
+        if limits is not None:
+            propagator.guides = self._guides(propagator, by_target, limits)
+            walked = propagator.propagate(anchors, limits)
+        return None if narrow(walked) else take_up(propagator, by_target, anchors, walked, limits)
+
+    def _cleaned(self, propagator: Propagator, by_target: ByTarget, answers: Answers) -> Answers:
+        """Answers without rims that look unlike the target, stray parts and cavities."""
+        first, apart = answer_starts(propagator, by_target), self.spacing[self.axis]
+        found = {}
+        for target, masks in answers.items():
+            kept = by_target.get(target, {})
+            known = first.get(target, {})
+            if len(known) > 1:
+                greys = propagator.greys([*masks, *known])
+                masks = without_odd_greys(masks, known, greys, kept)
+            found[target] = cleaned(masks, kept, apart)
+        return found
+
+    def _cut(self, frame: Frame, answers: Answers) -> list[int]:
+        """Targets that reach an edge of a view that could be wider."""
+        if frame.region.contains(whole_slice(self.encoder, self.axis)):
+            return []
+        return [
+            target
+            for target, slices in answers.items()
+            if any(touches_edge(mask, frame) for mask in slices.values())
+        ]
+
+    def _guides(
+        self,
+        propagator: Propagator,
+        by_target: ByTarget,
+        limits: dict[int, tuple[int, int]],
+    ) -> dict[int, Guide]:
+        """What the other two axes say of each target, from its prompts before any correction.
+
+        Nothing of one whose extent the user gave: a 3D box, margin points in 3D.
+        """
+        if not self.consistency.votes(propagator.spec, self.axis, self.spacing):
+            return {}
+        guides = {}
+        for target, slices in by_target.items():
+            if limits[target] != (0, self.shape[self.axis]):
+                continue
+            first = answer_starts(propagator, {target: slices})[target]
+            guide = self._witnesses.guide(TargetWalk(propagator, target, first, limits[target]))
+            if guide is not None:
+                guides[target] = guide
+        return guides
+
+    def _propagator(self, region: Region, progress: Progress | None) -> Propagator:
+        frame = frame_of(self.encoder, self.axis, region, self.spacing)
+        if frame not in self._propagators:
+            self._propagators[frame] = Propagator(self.decoder, frame, self.rules)
+        self._propagators[frame].progress = progress
+        return self._propagators[frame]
+
+
+def check_starts(prompts: PromptSet, by_target: ByTarget) -> None:
+    """Raise PromptError for a target whose prompts do not say where it is."""
+    for target in prompts.targets:
+        if not any(place.starts for place in by_target.get(target, {}).values()):
+            raise PromptError(
+                f"target {target} has no foreground prompt: add a positive point, a box, a "
+                "scribble or a mask"
+            )
+
+
+def answer_starts(propagator: Propagator, by_target: ByTarget) -> Answers:
+    """Answers of the slices that say where a target is."""
+    return {
+        target: {
+            i: propagator.answer(i, p.without_corrections() or p)
+            for i, p in slices.items()
+            if p.starts
+        }
+        for target, slices in by_target.items()
+    }
+
+
+def take_up(
+    propagator: Propagator,
+    by_target: ByTarget,
+    starts: Answers,
+    walked: Answers,
+    limits: dict[int, tuple[int, int]] | None,
+) -> Answers:
+    """Answers after the corrections, in their order.
+
+    A correction changes the answers around it only, as far as its walks differ from them.
+
+    Args:
+        propagator: Of the view.
+        by_target: Prompts by target and slice.
+        starts: Of `answer_starts`.
+        walked: What came of them on all slices.
+        limits: Half-open slice range by target; None corrects the prompted slices only.
+    """
+    anchors, answers = {t: dict(slices) for t, slices in starts.items()}, dict(walked)
+    for target, slices in by_target.items():
+        for index, prompts in slices.items():
+            if not prompts.corrects:
+                continue
+            own = answers[target]
+            prior = None if prompts.starts else own.get(index)
+            if prior is None and not prompts.includes:
+                continue
+            anchors[target][index] = propagator.answer(index, prompts, prior)
+            answers[target] = (
+                {**own, index: anchors[target][index]}
+                if limits is None
+                else propagator.correct(own, anchors[target], target, index, limits)
+            )
+    return answers

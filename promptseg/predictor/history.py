@@ -1,0 +1,103 @@
+"""The prompts of a session in the order they were given, in steps that can be taken back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TypeGuard
+
+from promptseg.errors import PromptError
+from promptseg.inference.slice_prompts import CORRECTION
+from promptseg.prompts.types import Point, Prompt, PromptSet, Scribble, Text
+
+
+class History:
+    """Prompts given, answered and undone.
+
+    A point or a scribble on a target that was answered before is a correction of it.
+    """
+
+    def __init__(self) -> None:
+        self._given: list[Prompt] = []
+        self._starts: list[int] = []
+        self._undone: list[list[Prompt]] = []
+        self._answered = 0
+
+    @property
+    def prompts(self) -> PromptSet:
+        """All that count, in order."""
+        return PromptSet(self._given)
+
+    @property
+    def worded(self) -> bool:
+        """True if some of them are words."""
+        return any(isinstance(prompt, Text) for prompt in self._given)
+
+    def marked(self, prompts: Sequence[Prompt]) -> list[Prompt]:
+        """New prompts, corrections with their role."""
+        return [
+            replace(prompt, role=prompt.role or CORRECTION) if self._corrects(prompt) else prompt
+            for prompt in prompts
+        ]
+
+    def add(self, prompts: Sequence[Prompt]) -> None:
+        """Add a step; what was undone is forgotten."""
+        self._starts.append(len(self._given))
+        self._given.extend(prompts)
+        self._undone.clear()
+
+    def undo(self) -> None:
+        """Take back the latest step.
+
+        Raises:
+            PromptError: If there is none.
+        """
+        if not self._starts:
+            raise PromptError("nothing to undo: no prompt was added")
+        start = self._starts.pop()
+        self._answered = min(self._answered, start)
+        self._undone.append(self._given[start:])
+        del self._given[start:]
+
+    def redo(self) -> None:
+        """Add again what was undone last.
+
+        Raises:
+            PromptError: If nothing was undone.
+        """
+        if not self._undone:
+            raise PromptError("nothing to redo: nothing was undone since the latest prompt")
+        self._starts.append(len(self._given))
+        self._given.extend(self._undone.pop())
+
+    def answered(self) -> None:
+        """Note that all prompts so far were answered."""
+        self._answered = len(self._given)
+
+    @contextmanager
+    def refining(self, role: str) -> Iterator[None]:
+        """Give the clicks since the latest answer a role; they keep it unless the block fails.
+
+        Raises:
+            PromptError: If no click or scribble since then corrects anything.
+        """
+        before, fresh = self._given, self._given[self._answered :]
+        if not any(self._corrects(prompt) for prompt in fresh):
+            raise PromptError("nothing to refine: add a point where the mask is wrong")
+        clicks = [
+            replace(prompt, role=role)
+            if isinstance(prompt, Point) and self._corrects(prompt)
+            else prompt
+            for prompt in fresh
+        ]
+        self._given = [*before[: self._answered], *clicks]
+        try:
+            yield
+        except Exception:
+            self._given = before
+            raise
+
+    def _corrects(self, prompt: Prompt) -> TypeGuard[Point | Scribble]:
+        answered = {given.target for given in self._given[: self._answered]}
+        return isinstance(prompt, (Point, Scribble)) and prompt.target in answered

@@ -1,0 +1,1 @@
+"""Prompts of a user: types, validation, serialization and scribble files."""

@@ -1,0 +1,1 @@
+"""Tracks from the prompted slices through the volume, and where they stop."""

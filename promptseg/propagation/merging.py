@@ -1,0 +1,124 @@
+"""Answers of several walks on one slice, and of a walk where there was an answer before."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+import torch
+
+from promptseg.inference.decoder import ABSENT_LOGIT, SliceMask
+from promptseg.propagation.track import WalkState
+
+AGREED_DICE = 0.97
+STRAY_MOVES, STRAY_SHARE = 2, 0.5
+
+
+def merge_walks(
+    states: Sequence[WalkState], anchors: dict[int, dict[int, SliceMask]]
+) -> dict[int, dict[int, SliceMask]]:
+    """One answer a slice: anchors as they are, between two anchors the weighted mean."""
+    merged: dict[int, dict[int, SliceMask]] = {t: {} for t in anchors}
+    for target, slices in anchors.items():
+        own = [s for s in states if s.walk.target == target]
+        reached = {i for s in own for i in s.answers}
+        for index in reached:
+            merged[target][index] = meet(index, own)
+        merged[target].update(slices)
+    return merged
+
+
+def meet(index: int, states: Sequence[WalkState]) -> SliceMask:
+    """Mean of the walks that have found the target on `index`, weighted by nearness to their start.
+
+    Between two prompted slices that see the target a walk that has lost it has no vote: it is
+    there, as the other walk shows.
+    """
+    finding = [s for s in states if index in s.answers]
+    weights = [1 / abs(index - s.walk.start) for s in finding]
+    answers = [s.answers[index] for s in finding]
+    total = sum(weights)
+    shares = [weight / total for weight in weights]
+    logits = torch.stack([w * a.logits for w, a in zip(shares, answers, strict=True)]).sum(0)
+    quality = sum(w * a.quality for w, a in zip(shares, answers, strict=True))
+    presence = sum(w * a.presence for w, a in zip(shares, answers, strict=True))
+    return SliceMask(logits, quality, presence)
+
+
+def agree(one: SliceMask | None, other: SliceMask | None) -> bool:
+    """True if two answers, of which None is an empty one, are nearly the same."""
+    inside = [m.logits > 0 for m in (one, other) if m is not None and m.area]
+    if len(inside) < 2:
+        return not inside
+    both, total = int((inside[0] & inside[1]).sum()), int(inside[0].sum() + inside[1].sum())
+    return 2 * both >= AGREED_DICE * total
+
+
+def changed(one: SliceMask | None, other: SliceMask | None) -> int:
+    """Pixels inside one of two answers only; None is an empty one."""
+    inside = [m.logits > 0 for m in (one, other) if m is not None]
+    if len(inside) < 2:
+        return int(inside[0].sum()) if inside else 0
+    return int((inside[0] ^ inside[1]).sum())
+
+
+def strays(own: SliceMask, before: SliceMask | None, moved: int) -> bool:
+    """True if an answer on the way from a corrected slice has run out of its target.
+
+    It then changes more than `STRAY_MOVES` times the `moved` pixels of the correction itself, and
+    more than `STRAY_SHARE` of the mask that was there.
+    """
+    change = changed(own, before)
+    area = 0 if before is None else before.area
+    return change > STRAY_MOVES * moved and change > STRAY_SHARE * area
+
+
+def between(one: SliceMask | None, other: SliceMask | None, share: float) -> SliceMask | None:
+    """Weighted mean of two answers of which None is an empty one; None if both are."""
+    held = one if one is not None else other
+    if held is None:
+        return None
+    lost = SliceMask(torch.full_like(held.logits, ABSENT_LOGIT), 0.0, 0.0)
+    first, second = lost if one is None else one, lost if other is None else other
+    return SliceMask(
+        share * first.logits + (1 - share) * second.logits,
+        share * first.quality + (1 - share) * second.quality,
+        share * first.presence + (1 - share) * second.presence,
+    )
+
+
+def bridged(
+    answers: Mapping[int, SliceMask], start: int, stop: int, least_area: int
+) -> dict[int, SliceMask]:
+    """What is missing between two slices that see the target.
+
+    It is between them too: each gap gets the weighted mean of its ends, if they overlap.
+
+    Args:
+        answers: By slice, `start` and `stop` among them.
+        start: One of the two slices.
+        stop: The other.
+        least_area: Fewest pixels of a mask.
+    """
+    way = range(min(start, stop), max(start, stop) + 1)
+    seen = [i for i in way if i in answers and answers[i].area]
+    found = {}
+    for low, high in pairwise(seen):
+        ends = answers[low], answers[high]
+        if not bool(((ends[0].logits > 0) & (ends[1].logits > 0)).any()):
+            continue
+        for index in range(low + 1, high):
+            mask = between(*ends, (high - index) / (high - low))
+            if mask is not None and mask.area >= least_area:
+                found[index] = mask
+    return found
+
+
+def without_ends(
+    answers: dict[int, SliceMask], anchors: Mapping[int, SliceMask], index: int
+) -> dict[int, SliceMask]:
+    """Answers without those on a side of an emptied slice where no prompt sees the target."""
+    filled = [i for i, mask in anchors.items() if mask.area]
+    low = any(i < index for i in filled)
+    high = any(i > index for i in filled)
+    return {i: m for i, m in answers.items() if i == index or (low if i < index else high)}

@@ -1,0 +1,128 @@
+"""Making the slices of a volume agree: a vote of three axes, and a clean-up of the result."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch import Tensor
+
+from promptseg.backbones.base import BackboneSpec
+from promptseg.errors import PromptsegError
+from promptseg.inference.decoder import SliceMask
+from promptseg.slicing import in_plane
+
+SWITCHES = ("auto", "none", "clean", "vote", "both")
+THICKEST = 3.0
+SMOOTH_MM = 0.5
+STRAY_SHARE = 0.1
+HOLE_SHARE = 0.02
+EMPTY_LOGIT, FILLED_LOGIT = -8.0, 1.0
+
+
+@dataclass(frozen=True)
+class Consistency:
+    """What is done so that the slices of a propagation agree.
+
+    Args:
+        clean: Drop stray parts, fill small cavities, smooth across slices.
+        vote: Ask the slices along the other two axes too; None to decide by the volume: where
+            slices are thin enough for a network that takes masks and strokes.
+    """
+
+    clean: bool = False
+    vote: bool | None = False
+
+    @classmethod
+    def named(cls, name: str) -> Consistency:
+        """The switch of a name.
+
+        Args:
+            name: `none`, `clean`, `vote`, `both`, or `auto`, which is what measured best.
+
+        Raises:
+            PromptsegError: If the name is unknown.
+        """
+        known = {
+            "auto": cls(clean=True, vote=None),
+            "none": cls(),
+            "clean": cls(clean=True),
+            "vote": cls(vote=True),
+            "both": cls(clean=True, vote=True),
+        }
+        if name not in known:
+            raise PromptsegError(f"consistency {name!r} is unknown: use {', '.join(SWITCHES)}")
+        return known[name]
+
+    def votes(self, spec: BackboneSpec, axis: int, spacing: Sequence[float]) -> bool:
+        """True if the other axes are asked on slices along `axis` (spacing in mm)."""
+        if self.vote is not None:
+            return self.vote
+        within = min(spacing[side] for side in in_plane(axis))
+        return spec.family == "promptseg" and spacing[axis] <= THICKEST * within
+
+
+def cleaned(
+    answers: dict[int, SliceMask], anchors: Collection[int], spacing: float
+) -> dict[int, SliceMask]:
+    """Answers of one target without what single slices got wrong; anchors stay as they are.
+
+    Args:
+        answers: By slice, all in one frame.
+        anchors: Slices that the user prompted.
+        spacing: Distance of two slices in mm.
+    """
+    kept = set(anchors) & answers.keys()
+    if len(answers) < 2:
+        return answers
+    indices = list(range(min(answers), max(answers) + 1))
+    blank = torch.full_like(next(iter(answers.values())).logits, EMPTY_LOGIT)
+    stack = torch.stack([answers[i].logits if i in answers else blank for i in indices])
+    stack = smoothed(stack, spacing)
+    for place, index in enumerate(indices):
+        if index in kept:
+            stack[place] = answers[index].logits
+    stack = filled(without_strays(stack, [i - indices[0] for i in kept]))
+    changed = {}
+    for place, index in enumerate(indices):
+        if index in kept:
+            changed[index] = answers[index]
+        elif index in answers:
+            changed[index] = replace(answers[index], logits=stack[place])
+    return changed
+
+
+def smoothed(stack: Tensor, spacing: float) -> Tensor:
+    """(N, m, m) logits averaged over slices with a Gaussian of `SMOOTH_MM`; thick ones stay."""
+    sigma = SMOOTH_MM / spacing
+    if sigma < 0.3:
+        return stack.clone()
+    clipped = stack.clamp(EMPTY_LOGIT, -EMPTY_LOGIT).numpy()
+    return torch.from_numpy(ndimage.gaussian_filter1d(clipped, sigma, axis=0, mode="nearest"))
+
+
+def without_strays(stack: Tensor, anchors: Collection[int]) -> Tensor:
+    """(N, m, m) logits with bodies emptied that no anchor touches and that are small."""
+    bodies, count = ndimage.label((stack > 0).numpy(), np.ones((3, 3, 3)))
+    if count < 2:
+        return stack
+    sizes = np.bincount(bodies.ravel())[1:]
+    touched = np.unique(bodies[sorted(anchors)]) if anchors else np.zeros(0, int)
+    kept = sizes >= (STRAY_SHARE * sizes.max() if len(touched[touched > 0]) == 0 else np.inf)
+    kept[touched[touched > 0] - 1] = True
+    stray = torch.from_numpy((bodies > 0) & ~np.isin(bodies, 1 + np.flatnonzero(kept)))
+    return stack.masked_fill(stray, EMPTY_LOGIT)
+
+
+def filled(stack: Tensor) -> Tensor:
+    """(N, m, m) logits with cavities filled that are small beside the target."""
+    inside = (stack > 0).numpy()
+    holes, count = ndimage.label(ndimage.binary_fill_holes(inside) & ~inside)
+    if not count:
+        return stack
+    sizes = np.bincount(holes.ravel())[1:]
+    small = 1 + np.flatnonzero(sizes <= HOLE_SHARE * inside.sum())
+    return stack.masked_fill(torch.from_numpy(np.isin(holes, small)), FILLED_LOGIT)

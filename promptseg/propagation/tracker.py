@@ -1,0 +1,367 @@
+"""Carrying a segmentation from prompted slices to the rest of a volume.
+
+Independent of the backbone: walkers leave every anchor (a slice that the user prompted) in both
+directions, hand the mask of one slice to the next as a prompt, or what the network remembers of
+the slices before, and stop when the target is lost. Between two anchors the two walks meet,
+weighted by distance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import replace
+
+from torch import Tensor
+
+from promptseg.backbones.base import PixelPrompts
+from promptseg.backbones.memory import Remembering
+from promptseg.caching import Kept
+from promptseg.inference.decoder import ABSENT_LOGIT, Request, SliceDecoder, SliceMask
+from promptseg.inference.encoder import Progress
+from promptseg.inference.slice_prompts import GIVEN_MASK_LOGIT, SlicePrompts
+from promptseg.propagation.appearance import Greys
+from promptseg.propagation.carrying import box_of, carried_by, lag_of, shown_as
+from promptseg.propagation.guide import Guide, absent
+from promptseg.propagation.memory_tracks import Rememberer
+from promptseg.propagation.merging import (
+    agree,
+    between,
+    bridged,
+    changed,
+    merge_walks,
+    strays,
+    without_ends,
+)
+from promptseg.propagation.stopping import StopRules, rules_for, rules_where_told
+from promptseg.propagation.tapering import tapered
+from promptseg.propagation.track import (
+    Walk,
+    WalkState,
+    mask_bytes,
+    masks_bytes,
+    plan_walks,
+    tensor_key,
+    walk_bytes,
+)
+from promptseg.slicing import Frame
+
+AGREEING = 2
+WALK_BYTES, ANSWER_BYTES = 256 << 20, 64 << 20
+
+
+class Propagator:
+    """Propagates the targets of one frame.
+
+    Args:
+        decoder: Answers requests.
+        frame: The view of the volume.
+        rules: When to stop.
+        progress: Called with "propagate", slices answered, slices that may have to be.
+    """
+
+    def __init__(
+        self,
+        decoder: SliceDecoder,
+        frame: Frame,
+        rules: StopRules | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        self.decoder, self.frame = decoder, frame
+        self.progress = progress
+        self.spec = decoder.backbone.spec
+        self.carries, self.shows = carried_by(decoder.backbone), shown_as(self.spec)
+        self.memories: Rememberer | None = None
+        if isinstance(decoder.backbone, Remembering):
+            self.memories = Rememberer(decoder, decoder.backbone, frame)
+        self.lag = lag_of(frame) if self.carries == "mask" else 1
+        self.rules = rules_for(StopRules() if rules is None else rules, self.lag)
+        self.told = rules_where_told(self.rules)
+        self.guides: dict[int, Guide] = {}
+        self._greys = Greys(decoder.encoder.data, frame, self.spec.mask_size)
+        self._walked: Kept[tuple[int | str, ...], WalkState] = Kept(WALK_BYTES, walk_bytes)
+        self._corrected: Kept[Hashable, dict[int, SliceMask]] = Kept(WALK_BYTES, masks_bytes)
+        self._answered: Kept[tuple[int, str, int], SliceMask] = Kept(ANSWER_BYTES, mask_bytes)
+
+    def answer(
+        self, index: int, prompts: SlicePrompts, prior: SliceMask | None = None
+    ) -> SliceMask:
+        """Mask of one prompted slice.
+
+        Corrective clicks refer to an answer: `prior`, or what the other prompts give.
+
+        Args:
+            index: Slice number.
+            prompts: What the user said there.
+            prior: An earlier answer on this slice.
+        """
+        key = (index, prompts.signature(), tensor_key(prior))
+        answered = self._answered.get(key)
+        if answered is None:
+            first = prompts.without_corrections()
+            if prior is None and first is not None:
+                prior = self.answer(index, first)
+            answered = self._decode(index, prompts, prior)
+            self._answered.put(key, answered)
+        return answered
+
+    def _decode(self, index: int, prompts: SlicePrompts, prior: SliceMask | None) -> SliceMask:
+        if prompts.verbatim and prompts.mask is not None:
+            share = self.frame.project(prompts.mask, self.spec.mask_size)
+            return SliceMask((share * 2 - 1) * GIVEN_MASK_LOGIT, 1.0, 1.0, prompts.mask)
+        pixels = prompts.to_pixels(self.frame, index, self.spec.mask_size)
+        if prior is not None and pixels.mask is None:
+            handed = self._handed(prior.logits)
+            box = handed.box if pixels.box is None else pixels.box
+            pixels = replace(pixels, mask=handed.mask, box=box)
+        ambiguous = prompts.ambiguous and prior is None
+        request = Request(index, pixels, ambiguous, prompts.concept)
+        return self.decoder.decode(self.frame, [request])[0]
+
+    def _handed(self, logits: Tensor) -> PixelPrompts:
+        """What the network is told of a mask that it gave before or next door."""
+        if not bool((logits > 0).any()):
+            return PixelPrompts()
+        if self.shows == "mask":
+            return PixelPrompts(mask=logits)
+        return PixelPrompts(box=box_of(logits, self.spec.input_size))
+
+    def propagate(
+        self, anchors: dict[int, dict[int, SliceMask]], limits: dict[int, tuple[int, int]]
+    ) -> dict[int, dict[int, SliceMask]]:
+        """Answers of every target on every slice that it reaches.
+
+        A walk made before is not made again: after a correction only the stretches next to it
+        are new.
+
+        Args:
+            anchors: Answers on the slices where walks start, {target: {slice: answer}}.
+            limits: Half-open slice range by target.
+        """
+        count = self.frame.shape[self.frame.axis]
+        walks = plan_walks(anchors, limits, count)
+        keys = [self._key(walk, anchors[walk.target]) for walk in walks]
+        states = [self._resume(walk, key, anchors) for walk, key in zip(walks, keys, strict=True)]
+        self._advance(states, anchors)
+        for key, state in zip(keys, states, strict=True):
+            known = self._walked.get(key)
+            if known is None or known.reach <= state.reach:
+                self._walked.put(key, state, keys)
+        merged = self._voted(merge_walks(states, anchors), anchors)
+        untold = {t for t in merged if self.rules.taper and limits[t] == (0, count)}
+        return {t: tapered(m, anchors[t]) if t in untold else m for t, m in merged.items()}
+
+    def _key(self, walk: Walk, anchors: dict[int, SliceMask]) -> tuple[int | str, ...]:
+        """Differs between walks whose answers differ, but for how far they go."""
+        recalled = () if self.memories is None else self.memories.key(walk, anchors)
+        guided, left = self._guided_by(walk.target), tensor_key(anchors[walk.start])
+        return walk.target, walk.start, walk.step, walk.told, guided, left, *recalled
+
+    def _guided_by(self, target: int) -> str:
+        return self.guides[target].name if target in self.guides else ""
+
+    def _voted(
+        self, merged: dict[int, dict[int, SliceMask]], anchors: dict[int, dict[int, SliceMask]]
+    ) -> dict[int, dict[int, SliceMask]]:
+        """The same after the vote of the other axes; anchors have no need of one."""
+        for target in merged.keys() & self.guides.keys():
+            guide, own = self.guides[target], anchors[target]
+            for index in merged[target].keys() - own.keys():
+                away = min(abs(index - start) for start in own)
+                merged[target][index] = guide.vote(index, away, merged[target][index])
+        return merged
+
+    def correct(
+        self,
+        answers: dict[int, SliceMask],
+        anchors: dict[int, SliceMask],
+        target: int,
+        index: int,
+        limits: dict[int, tuple[int, int]],
+    ) -> dict[int, SliceMask]:
+        """Answers of one target after one of its slices was corrected.
+
+        Walks leave the corrected slice, and end where they agree with the answers there were, or
+        where they change far more than the correction did. Beyond, and on the far side of the
+        next prompted slice, those stay.
+
+        Args:
+            answers: By slice, before.
+            anchors: Prompted slices, the corrected one among them.
+            target: The target.
+            index: The corrected slice.
+            limits: Half-open slice range by target.
+        """
+        key = (
+            target, index, limits[target], self._guided_by(target), tensor_key(anchors[index]),
+            *((i, tensor_key(held[i])) for held in (anchors, answers) for i in sorted(held)),
+        )  # fmt: skip
+        known = self._corrected.get(key)
+        if known is None:
+            known = self._correct(answers, anchors, target, index, limits)
+            self._corrected.put(key, known)
+        return dict(known)
+
+    def _correct(
+        self,
+        answers: dict[int, SliceMask],
+        anchors: dict[int, SliceMask],
+        target: int,
+        index: int,
+        limits: dict[int, tuple[int, int]],
+    ) -> dict[int, SliceMask]:
+        count = self.frame.shape[self.frame.axis]
+        planned = plan_walks({target: anchors}, {target: limits[target]}, count)
+        walks = [walk for walk in planned if walk.start == index]
+        moved = changed(anchors[index], answers.get(index))
+        states = [
+            WalkState(w, index + w.step, anchors[index].logits, before=answers, moved=moved)
+            for w in walks
+        ]
+        self._advance(states, {target: anchors})
+        found = {**answers, index: anchors[index]}
+        if not walks:
+            return without_ends(found, anchors, index)
+        for state in states:
+            self._take_over(found, state, anchors)
+            if self._led(state.walk, anchors) and self._glimpsed(state):
+                found |= bridged(found, index, state.walk.stop, self.rules.least_area)
+        return found
+
+    def _glimpsed(self, state: WalkState) -> bool:
+        """True if the network saw the target where its walk was lost: it was overruled."""
+        return any(mask.presence >= self.rules.presence for mask in state.pending.values())
+
+    @staticmethod
+    def _led(walk: Walk, anchors: dict[int, SliceMask]) -> bool:
+        """True if a walk goes to a prompted slice that sees the target."""
+        return walk.stop in anchors and anchors[walk.stop].area > 0
+
+    def _take_over(
+        self, found: dict[int, SliceMask], state: WalkState, anchors: dict[int, SliceMask]
+    ) -> None:
+        """Put the answers of a walk from a corrected slice into `found`, as far as it differs.
+
+        One that has lost the target on its way to a prompted slice that sees it has no vote
+        there: three clicks gain 0.055 in 3D Dice so, and 0.026 if it takes the answers with it
+        (18 training cases of left atrium, ACDC and hippocampus).
+        """
+        walk, guide = state.walk, self.guides.get(state.walk.target)
+        end = state.index if state.settled else walk.stop
+        if state.end is not None:
+            end = state.end
+        led = self._led(walk, anchors)
+        for index in range(walk.start + walk.step, end, walk.step):
+            own, before = state.answers.get(index), found.get(index)
+            if own is None and led:
+                continue
+            if own is not None and guide is not None:
+                own = guide.vote(index, abs(index - walk.start), own)
+            if walk.stop in anchors:
+                share = 1 - abs(index - walk.start) / abs(walk.stop - walk.start)
+                own = between(own, before, share)
+            if own is None:
+                found.pop(index, None)
+            else:
+                found[index] = own
+
+    def _resume(
+        self, walk: Walk, key: tuple[int | str, ...], anchors: dict[int, dict[int, SliceMask]]
+    ) -> WalkState:
+        """The same walk made before, cut or continued; else a new one."""
+        known = self._walked.get(key)
+        if known is None:
+            anchor = anchors[walk.target][walk.start]
+            given = anchor.given is not None
+            return WalkState(walk, walk.start + walk.step, anchor.logits, given=given)
+        wanted = abs(walk.stop - walk.start)
+        if known.reach <= wanted:
+            return replace(
+                known,
+                walk=walk,
+                answers=dict(known.answers),
+                pending=dict(known.pending),
+                known_at=dict(known.known_at),
+            )
+        settled = {i for i, at in known.known_at.items() if abs(at - walk.start) < wanted}
+        answers = {i: a for i, a in known.answers.items() if i in settled}
+        return WalkState(walk, walk.stop, known.carried, answers=answers)
+
+    def _advance(
+        self, states: Sequence[WalkState], anchors: dict[int, dict[int, SliceMask]]
+    ) -> None:
+        """Move all walks slice by slice until each has arrived or lost its target."""
+        if self.memories is not None:
+            self.memories.equip(states, anchors)
+        total = sum(abs(s.walk.stop - s.index) for s in states if s.active)
+        done = 0
+        while active := [s for s in states if s.active]:
+            self._prefetch(active)
+            embedding = self.decoder.encoder.embed(self.frame, [s.index for s in active])
+            requests = [self._request(s) for s in active]
+            answers = self.decoder.decode_embedded(embedding, requests)
+            for state, answer in zip(active, answers, strict=True):
+                rules = self.told if state.walk.told else self.rules
+                state.take(self._judged(state, answer, rules), rules)
+                self._settle(state)
+            if self.memories is not None:
+                self.memories.note(embedding, active)
+            done += len(active)
+            if self.progress is not None:
+                self.progress("propagate", done, total)
+
+    def _request(self, state: WalkState) -> Request:
+        """What the network is asked on the next slice of a walk."""
+        if self.memories is not None:
+            return self.memories.request(state)
+        return Request(state.index, self._handed(self._lead(state)))
+
+    def _settle(self, state: WalkState) -> None:
+        """End a walk of a correction that has come to what was known before, or has strayed."""
+        if state.before is None:
+            return
+        index = state.index - state.walk.step
+        own, before = state.answers.get(index), state.before.get(index)
+        guide = self.guides.get(state.walk.target)
+        if own is not None and guide is not None:
+            own = guide.vote(index, abs(index - state.walk.start), own)
+        state.agreed = state.agreed + 1 if agree(own, before) else 0
+        state.settled = state.agreed >= AGREEING
+        if own is not None and strays(own, before, state.moved):
+            state.settled, state.end = True, index
+
+    def _lead(self, state: WalkState) -> Tensor:
+        """The mask to be handed to the next slice."""
+        carried = state.handed_on(self.lag)
+        guide = self.guides.get(state.walk.target)
+        return carried if guide is None else guide.lead(state.index, state.reach, carried)
+
+    def _judged(self, state: WalkState, answer: SliceMask, rules: StopRules) -> SliceMask:
+        """An answer as the walk takes it: likened to the anchor, or checked by the other axes.
+
+        Where those see the target they stand in for a poor answer, and where they see that it
+        is not there the answer is empty.
+        """
+        guide = self.guides.get(state.walk.target)
+        seen = None if guide is None else guide.at(state.index)
+        if guide is None or seen is None:
+            return replace(answer, likeness=self._greys.likeness(state, answer))
+        if guide.sees_nothing(state.index, rules.least_area):
+            return answer if state.walk.told else absent(answer, ABSENT_LOGIT)
+        likeness = self._greys.likeness(state, answer)
+        if likeness < rules.likeness and answer.quality < rules.trusted:
+            return replace(answer, likeness=likeness)
+        stand_in = guide.bridge(state.index, answer, rules.least_area)
+        return stand_in if stand_in is not None and rules.poor(answer, seen) else answer
+
+    def greys(self, indices: Iterable[int]) -> dict[int, Tensor]:
+        """(m, m) grey values in [0, 1] of slices in the frame."""
+        return {index: self._greys.of(index) for index in indices}
+
+    def _prefetch(self, active: Sequence[WalkState]) -> None:
+        """Encode the next slices of every walk in one batch, once one of them is missing."""
+        encoder = self.decoder.encoder
+        if not encoder.missing(self.frame, [s.index for s in active]):
+            return
+        ahead = max(1, encoder.batch_size // len({(s.index, s.walk.step) for s in active}))
+        ways = (range(s.index, s.walk.stop, s.walk.step)[:ahead] for s in active)
+        encoder.embed(self.frame, [index for way in ways for index in way])

@@ -1,0 +1,1 @@
+"""Planes, tiles and pictures of volumes and masks."""

@@ -1,0 +1,58 @@
+import numpy as np
+import pytest
+import torch
+
+from promptseg.inference.decoder import SliceMask
+from promptseg.inference.labels import Answered, paint, probabilities
+from promptseg.slicing import Frame, Region
+
+
+class TestPainting:
+    SHAPE = (16, 16, 4)
+
+    def answered(self, region=Region((0, 16), (0, 16)), **levels):  # noqa: B008
+        frame = Frame(2, region, self.SHAPE, (1.0, 1.0, 1.0), 16)
+        answers = {
+            int(target[1:]): {1: SliceMask(torch.full((16, 16), float(level)), 0.5)}
+            for target, level in levels.items()
+        }
+        return Answered(frame, answers)
+
+    @pytest.mark.parametrize(
+        ("one", "two", "label"), [(3, 5, 2), (5, 3, 1), (-1, 2, 2), (-3, -1, 0)]
+    )
+    def test_the_greatest_logit_above_zero_wins(self, one, two, label):
+        painted = paint([self.answered(t1=one, t2=two)], self.SHAPE)
+        assert np.all(painted.labels[:, :, 1] == label)
+        assert not painted.labels[:, :, [0, 2, 3]].any()
+
+    @pytest.mark.parametrize("turned", [False, True])
+    def test_also_between_views(self, turned):
+        small = self.answered(Region((4, 12), (4, 12)), t2=9)
+        both = [self.answered(t1=5), small]
+        labels = paint(both[::-1] if turned else both, self.SHAPE).labels[:, :, 1]
+        assert np.all(labels[4:12, 4:12] == 2)
+        assert (labels == 1).sum() == 256 - 64
+
+    def test_a_view_beyond_the_image_is_cut(self):
+        labels = paint([self.answered(Region((-8, 8), (8, 24)), t1=5)], self.SHAPE).labels
+        assert labels[:, :, 1].sum() == 64
+        assert labels[:8, 8:, 1].all()
+
+    def test_uncertainty_is_greatest_at_one_half(self):
+        doubt = {
+            level: paint([self.answered(t1=level)], self.SHAPE, uncertainty=True).uncertainty
+            for level in (0, 2, -2, 9)
+        }
+        assert np.allclose(doubt[0][:, :, 1], 1)
+        np.testing.assert_allclose(doubt[2], doubt[-2])
+        probability = 1 / (1 + np.exp(-2))
+        assert doubt[2][0, 0, 1] == pytest.approx(1 - abs(2 * probability - 1), abs=1e-6)
+        assert doubt[9].max() < 0.01
+        assert not doubt[0][:, :, 0].any()
+        assert paint([self.answered(t1=1)], self.SHAPE).uncertainty is None
+
+    def test_probabilities_of_one_target(self):
+        found = probabilities([self.answered(t1=2, t2=-2)], self.SHAPE, 2)
+        assert found[3, 3, 1] == pytest.approx(1 / (1 + np.exp(2)), abs=1e-6)
+        assert not found[:, :, 0].any()

@@ -1,0 +1,276 @@
+"""Walks over a network with a memory, beside the library's own tracking of a video."""
+
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from backbones.tiny_video import VIDEO_SIDE, remembering_video, tracked
+from support import bright_volume
+
+from promptseg.backbones.folders import wrap
+from promptseg.backbones.inputs import normalised
+from promptseg.inference.decoder import SliceDecoder
+from promptseg.inference.encoder import SliceEncoder
+from promptseg.inference.slice_prompts import SlicePrompts
+from promptseg.prompts.types import Box, Point
+from promptseg.propagation.stopping import NEVER
+from promptseg.propagation.track import Walk, WalkState, walk_bytes
+from promptseg.propagation.tracker import Propagator
+from promptseg.segmenter import Segmenter
+from promptseg.slicing import Frame, Region
+
+COUNT, START = 24, 6
+TURNED = [8, 9, 12, 13, 14, 20]
+SHAPE = (32, 32, COUNT)
+FRAME = Frame(2, Region((0, 32), (0, 32)), SHAPE, (1.0, 1.0, 1.0), VIDEO_SIDE)
+MASK = VIDEO_SIDE // 4
+CLOSE = {"atol": 2e-3, "rtol": 1e-3}
+
+
+@cache
+def video(faint=False):
+    return remembering_video(faint)
+
+
+@cache
+def grey():
+    rng = np.random.default_rng(0)
+    data = rng.random(SHAPE) * 0.6
+    data[8:24, 8:24] += np.linspace(0.1, 0.4, COUNT)
+    data[..., TURNED] = 1 - data[..., TURNED]
+    return data.astype(np.float32)
+
+
+def propagator(faint=False, rules=NEVER):
+    backbone = wrap(video(faint), name="tiny-video", sha256=f"{faint}")
+    encoder = SliceEncoder(backbone, grey(), "image", torch.device("cpu"), "fp32", batch_size=4)
+    walker = Propagator(SliceDecoder(encoder), FRAME, rules)
+    walker.told = rules
+    return walker
+
+
+def box(index, low=8, high=23):
+    return SlicePrompts(box=((low, low, index), (high, high, index + 1)))
+
+
+def corners(index):
+    """(4,) a box as the library takes it."""
+    return box(index).to_pixels(FRAME, index, MASK).box - 0.5
+
+
+def pixels():
+    """(N, 3, side, side) the volume as the library takes it."""
+    return normalised(FRAME.extract(grey(), range(COUNT)), VIDEO_SIDE)
+
+
+def walked(walker, anchors, limits=(0, COUNT)):
+    """Answers of one target from prompts by slice."""
+    masks = {i: walker.answer(i, p) for i, p in anchors.items()}
+    return walker.propagate({1: masks}, {1: limits})[1]
+
+
+def assert_same(found, expected, **close):
+    assert sorted(found) == sorted(expected)
+    for index in expected:
+        torch.testing.assert_close(
+            found[index].logits, expected[index].logits, **close, msg=lambda m, i=index: f"{i}: {m}"
+        )
+
+
+@cache
+def both_ways(faint=False):
+    return walked(propagator(faint), {START: box(START)})
+
+
+class TestParity:
+    """The memory of the library is bfloat16, as ours is, so that rounding may flip a bit."""
+
+    @pytest.mark.parametrize("reverse", [False, True], ids=["forward", "backward"])
+    @pytest.mark.parametrize("faint", [False, True], ids=["seen everywhere", "absent somewhere"])
+    def test_as_the_library_tracks_a_video(self, faint, reverse):
+        found = both_ways(faint)
+        expected = tracked(video(faint), pixels(), {START: corners(START)}, START, reverse)
+        assert sorted(expected) == list(range(START + 1) if reverse else range(START, COUNT))
+        for index, (logits, score) in expected.items():
+            torch.testing.assert_close(found[index].logits, logits, **CLOSE)
+            presence = torch.tensor(score).sigmoid()
+            assert found[index].presence == pytest.approx(float(presence), abs=1e-4)
+
+    def test_between_two_boxes_both_are_remembered(self):
+        later = START + 9
+        walker, steps = propagator(), []
+        note = walker.memories.note
+
+        def watching(embedding, states):
+            note(embedding, states)
+            steps.extend(s for s in states if (s.walk.start, s.walk.step) == (START, 1))
+
+        walker.memories.note = watching
+        walked(walker, {START: box(START), later: box(later)})
+        boxes = {index: corners(index) for index in (START, later)}
+        expected = tracked(video(), pixels(), boxes, START, reverse=False)
+        alone = both_ways()
+        for index in range(START + 1, later):
+            found = steps[-1].answers[index].logits
+            torch.testing.assert_close(found, expected[index][0], **CLOSE)
+            assert (found - alone[index].logits).abs().max() > 0.01
+
+    def test_the_frames_differ_and_some_are_absent(self):
+        seen, faint = both_ways(), both_ways(True)
+        assert all(answer.area for answer in seen.values())
+        assert (seen[START + 1].logits - seen[START + 9].logits).abs().max() > 0.1
+        absent = [index for index, answer in faint.items() if not answer.area]
+        assert 0 < len(absent) < COUNT - 1
+
+
+class TestBatching:
+    def test_targets_and_directions_together_are_one_by_one(self):
+        walker = propagator()
+        prompts = {1: box(START), 2: box(START + 3, 3, 14)}
+        anchors = {t: {int(p.box[0][2]): None} for t, p in prompts.items()}
+        for target, slices in anchors.items():
+            for index in slices:
+                slices[index] = walker.answer(index, prompts[target])
+        limits = {1: (0, COUNT), 2: (4, 16)}
+        together = walker.propagate(anchors, limits)
+        for target in prompts:
+            alone = propagator().propagate({target: anchors[target]}, {target: limits[target]})
+            assert_same(together[target], alone[target], **CLOSE)
+
+    def test_a_step_of_all_walks_is_one_call(self):
+        walker, sizes = propagator(), []
+        decode = walker.decoder.backbone.decode
+
+        def counting(embedding, *rest, **options):
+            sizes.append(len(embedding))
+            return decode(embedding, *rest, **options)
+
+        anchors = {1: {START: walker.answer(START, box(START))}}
+        walker.decoder.backbone.decode = counting
+        walker.propagate(anchors, {1: (START - 3, START + 4)})
+        assert sizes == [2, 2, 2]
+
+
+class TestCarrying:
+    def test_the_memory_travels_and_no_prompt(self):
+        walker, asked = propagator(), []
+        decode = walker.decoder.decode_embedded
+
+        def watching(embedding, requests):
+            asked.extend(requests)
+            return decode(embedding, requests)
+
+        anchors = {1: {START: walker.answer(START, box(START))}}
+        walker.decoder.decode_embedded = watching
+        walker.propagate(anchors, {1: (START, START + 10)})
+        assert walker.carries == "memory"
+        assert all(r.prompts.box is None and r.prompts.mask is None for r in asked)
+        shapes = [r.memory.shape for r in asked]
+        assert shapes[0] == (1, 1)
+        assert shapes[-1] == (7, 9)
+
+    def test_slices_that_are_not_trusted_are_not_remembered(self):
+        rules = replace(NEVER, presence=0.5, patience=COUNT)
+        walker, held = propagator(True, rules), []
+        note = walker.memories.note
+
+        def watching(embedding, states):
+            note(embedding, states)
+            held.append({s.walk.step: s for s in states})
+
+        walker.memories.note = watching
+        anchors = {1: {START: walker.answer(START, box(START))}}
+        walker.propagate(anchors, {1: (0, COUNT)})
+        state = held[-1][1]
+        assert state.known_at
+        kept = {index for index, _ in state.bank.pointers}
+        assert kept <= {index for index, at in state.known_at.items() if at == index}
+
+    def test_nearest_anchors_are_recalled_and_those_at_the_ends_first(self):
+        walker = propagator()
+        anchor = walker.answer(START, box(START))
+        anchors = dict.fromkeys((2, 3, 4, 6, 8, 20), anchor)
+        choose = walker.memories.conditioning
+        assert choose(Walk(1, 6, 1, 8), anchors) == [3, 4, 6, 8]
+        assert choose(Walk(1, 8, 1, 20), anchors) == [4, 6, 8, 20]
+        assert choose(Walk(1, 2, -1, -1), anchors) == [2, 3, 4, 6]
+
+    def test_the_bytes_of_a_walk_count_its_bank(self):
+        walker = propagator()
+        anchor = walker.answer(START, box(START))
+        state = WalkState(Walk(1, START, 1, COUNT), START + 1, anchor.logits)
+        bare = walk_bytes(state)
+        walker.memories.equip([state], {1: {START: anchor}})
+        assert walk_bytes(state) - bare == state.bank.nbytes > 0
+
+
+class TestWalkingOnce:
+    def test_a_walk_continued_is_one_made_at_once(self):
+        whole = walked(propagator(), {START: box(START)}, (1, 20))
+        walker = propagator()
+        walked(walker, {START: box(START)}, (4, 12))
+        before = walker.decoder.decoded
+        assert_same(walked(walker, {START: box(START)}, (1, 20)), whole, **CLOSE)
+        assert walker.decoder.decoded - before == 19 - 8
+
+    def test_a_walk_cut_is_one_that_ended_there(self):
+        short = walked(propagator(), {START: box(START)}, (4, 12))
+        walker = propagator()
+        walked(walker, {START: box(START)}, (1, 20))
+        before = walker.decoder.decoded
+        assert_same(walked(walker, {START: box(START)}, (4, 12)), short, **CLOSE)
+        assert walker.decoder.decoded == before
+
+    def test_what_was_walked_before_does_not_change_the_answer(self):
+        prompts = {START: box(START), 12: box(12)}
+        fresh = walked(propagator(), prompts)
+        walker = propagator()
+        first = walked(walker, {START: box(START)})
+        assert_same(walked(walker, prompts), fresh, **CLOSE)
+        before = walker.decoder.decoded
+        assert_same(walked(walker, {START: box(START)}), first, atol=0, rtol=0)
+        assert walker.decoder.decoded == before
+
+    def test_a_mask_of_the_user_starts_a_walk(self):
+        plane = np.zeros((32, 32), bool)
+        plane[8:20, 6:22] = True
+        found = walked(propagator(), {START: SlicePrompts(mask=plane)}, (3, 10))
+        other = walked(propagator(), {START: box(START)}, (3, 10))
+        assert sorted(found) == sorted(other)
+        assert (found[START + 1].logits - other[START + 1].logits).abs().max() > 1e-3
+
+
+class TestCorrecting:
+    def session(self):
+        backbone = wrap(video(), name="tiny-video", sha256="session")
+        inside = np.zeros((32, 32, 10), bool)
+        inside[8:24, 8:24, 2:9] = True
+        owner = Segmenter(backbone, "cpu", "fp32", 4)
+        running = owner.session(bright_volume(inside), 2, consistency="none")
+        running.rules = NEVER
+        running.add(Box((8, 8, 4), (24, 24, 5)))
+        return running
+
+    def test_a_correction_encodes_nothing_and_undo_restores(self):
+        running = self.session()
+        first = running.propagate()
+        running.add(Point((28, 28, 7), positive=False))
+        after = running.propagate()
+        assert after.report["encoded_slices"] == first.report["encoded_slices"] == 10
+        assert not np.array_equal(first.data, after.data)
+        decoded = after.report["decoded_masks"]
+        running.undo()
+        back = running.propagate()
+        np.testing.assert_array_equal(back.data, first.data)
+        assert back.report["decoded_masks"] == decoded
+        running.redo()
+        np.testing.assert_array_equal(running.propagate().data, after.data)
+
+    def test_the_same_prompts_give_the_same_again(self):
+        one, two = self.session(), self.session()
+        one.propagate()
+        for running in (one, two):
+            running.add(Point((28, 28, 7), positive=False))
+        np.testing.assert_array_equal(one.propagate().data, two.propagate().data)

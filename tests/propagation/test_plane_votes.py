@@ -1,0 +1,103 @@
+import numpy as np
+import pytest
+from walks_kit import ALONG, FRAME, TUBE, box, propagator
+
+from promptseg.propagation import plane_votes as witnesses
+from promptseg.propagation.multiplanar import LIMIT
+from promptseg.propagation.plane_votes import TargetWalk, Witnesses, logit_volume, whole_mask
+from promptseg.propagation.stopping import StopRules
+from promptseg.slicing import take_slice
+
+RULES = StopRules()
+
+
+class Said:
+    """What the other axes say: the target is where `seen` is."""
+
+    def __init__(self, seen, name):
+        self.seen, self.name = seen, name
+
+    def project(self, frame, index, side):
+        share = take_slice(self.seen, frame.axis, index).astype(np.float32)
+        return frame.project(share, side)[None] * 2 * LIMIT - LIMIT
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """A call answers with what the given image shows, and gives the guide and the names asked."""
+
+    def ask(seen, times=1):
+        names = []
+
+        def cross(decoder, axis, spacing, known, name, earlier=None):
+            names.append(name)
+            return Said(seen, name)
+
+        monkeypatch.setattr(witnesses, "cross", cross)
+        walking = propagator(rules=RULES)
+        known = Witnesses(walking.decoder, 2, (1.0, 1.0, 1.0), RULES)
+        walk = TargetWalk(walking, 1, {7: walking.answer(7, box(7))}, (0, 16))
+        guides = [known.guide(walk) for _ in range(times)]
+        return guides, names
+
+    return ask
+
+
+class TestHearing:
+    def test_asked_twice_and_kept(self, asked):
+        guides, names = asked(TUBE, times=3)
+        assert [name.endswith("again") for name in names] == [False, True]
+        assert {guide.name for guide in guides} == {names[1]}
+
+    def test_not_heard_where_they_see_nothing_of_what_a_walk_is_sure_of(self, asked):
+        short = TUBE.copy()
+        short[:, :, :6] = False
+        guides, names = asked(short, times=2)
+        assert guides == [None, None]
+        assert len(names) == 1
+
+    def test_heard_where_they_cut_an_end(self, asked):
+        short = TUBE.copy()
+        short[:, :, 12:] = False
+        (guide,), _ = asked(short)
+        assert guide.sees_nothing(12, RULES.least_area)
+        assert not guide.sees_nothing(11, RULES.least_area)
+
+
+class TestTargetWalk:
+    def walk(self):
+        walking = propagator(rules=RULES)
+        return TargetWalk(walking, 1, {7: walking.answer(7, box(7))}, (4, 16))
+
+    def test_sure_of_the_tube_within_its_limits(self):
+        assert self.walk().sure(RULES) == {i for i in ALONG if i >= 4} - {7}
+
+    def test_answers_on_the_whole_volume(self):
+        walk = self.walk()
+        found = walk.answers(walk.propagator)
+        volume = logit_volume(FRAME, found, TUBE.shape)
+        assert np.array_equal(volume[:, :, 4:] > 0, TUBE[:, :, 4:])
+        assert not (volume[:, :, :4] > 0).any()
+        assert np.array_equal(whole_mask(FRAME, found[7]), TUBE[:, :, 7])
+
+
+class TestOtherAxesCutShort:
+    def walks(self, indices):
+        """A propagator whose led walk finds the target on some slices."""
+
+        class Walks:
+            guides: dict = {}  # noqa: RUF012
+
+            def propagate(self, anchors, limits):
+                return {1: dict.fromkeys(indices)}
+
+        return Walks()
+
+    def led(self, found, sure):
+        return TargetWalk(self.walks(found), 1, {}, (0, 60)).led(None, set(sure))
+
+    def test_not_heard_where_they_miss_what_the_walk_is_sure_of(self):
+        assert self.led(range(38, 46), range(20, 52)) is None
+
+    def test_heard_where_only_the_ends_go(self):
+        assert set(self.led(range(22, 50), range(20, 52))) == set(range(22, 50))
