@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from promptseg.errors import PromptError, VolumeError
+from promptseg.io.provenance import provenance_of
 
 CoordinateFrame = Literal["voxel", "ras", "lps"]
 Modality = Literal["CT", "MR"]
@@ -109,6 +110,8 @@ class Segmentation:
         report: What was done: window, axis, timings and so on.
         header: Header of the volume the grid came from.
         labels: Names by target.
+        layers: (I, J, K) bool mask, by target, of those that share voxels with others; `data`
+            shows one of them there. Formats that hold one label a voxel refuse them.
 
     Raises:
         VolumeError: the labels are not integers or not 3D, or a grid does not match.
@@ -129,6 +132,7 @@ class Segmentation:
     report: dict[str, Any] = field(default_factory=dict, repr=False)
     header: Any = field(default=None, repr=False)
     labels: Mapping[int, str] = field(default_factory=dict)
+    layers: Mapping[int, np.ndarray] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         data = _checked_data(self.data)
@@ -138,6 +142,12 @@ class Segmentation:
             raise VolumeError(
                 f"uncertainty has shape {self.uncertainty.shape}, the labels {data.shape}"
             )
+        for target, layer in self.layers.items():
+            if layer.shape != data.shape or layer.dtype != bool:
+                raise VolumeError(
+                    f"the layer of target {target} is {layer.dtype} of shape {layer.shape}: give "
+                    f"bool of shape {data.shape}"
+                )
         object.__setattr__(self, "data", data)
         object.__setattr__(self, "affine", _checked_affine(self.affine))
 
@@ -160,21 +170,33 @@ class Segmentation:
     def targets(self) -> tuple[int, ...]:
         """Targets that were asked for or found, in order; a target may have an empty mask."""
         found = {int(value) for value in np.unique(self.data)} - {0}
-        return tuple(sorted(found | set(self.score)))
+        return tuple(sorted(found | set(self.score) | set(self.layers)))
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Software, model and adapters that made the labels, small enough for a file's header."""
+        return provenance_of(self.report)
 
     @cached_property
     def sha256(self) -> str:
-        """Digest of labels, shape, type and affine; computed once."""
-        return digest(self.data, self.affine)
+        """Digest of labels, shape, type, affine and layers; computed once."""
+        plain = digest(self.data, self.affine)
+        if not self.layers:
+            return plain
+        state = hashlib.sha256(plain.encode())
+        for target in sorted(self.layers):
+            state.update(f"{target} {digest(self.layers[target], self.affine)}".encode())
+        return state.hexdigest()
 
     def mask(self, target: int) -> np.ndarray:
         """(I, J, K) bool mask of one target."""
-        return self.data == target
+        layer = self.layers.get(target)
+        return self.data == target if layer is None else layer
 
     def volume_ml(self, target: int) -> float:
         """Volume of one target in millilitres."""
         voxel_mm3 = abs(float(np.linalg.det(self.affine[:3, :3])))
-        return int(np.count_nonzero(self.data == target)) * voxel_mm3 / 1000.0
+        return int(np.count_nonzero(self.mask(target))) * voxel_mm3 / 1000.0
 
     def save(self, path: str | os.PathLike[str], format: str | None = None) -> None:
         """Write the labels; the format follows the suffix unless `format` names it."""

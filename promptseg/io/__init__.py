@@ -10,7 +10,7 @@ from pathlib import Path
 from promptseg.errors import FormatError
 from promptseg.volume import Segmentation, Volume
 
-__all__ = ["DEFAULT_MAX_BYTES", "FORMATS", "Format", "read", "write"]
+__all__ = ["DEFAULT_MAX_BYTES", "FORMATS", "Format", "format_of", "read", "write"]
 
 DEFAULT_MAX_BYTES = 16 * 2**30
 
@@ -91,6 +91,15 @@ def write(
         known = ", ".join(name for name, entry in FORMATS.items() if entry.writes)
         raise FormatError(f"format {format!r} is unknown: use one of {known}")
     import_module(chosen.module).write(item, path)
+
+
+def format_of(path: str | os.PathLike[str]) -> Format:
+    """The format that a file would be read as.
+
+    Raises:
+        FormatError: It is of no known format, or missing.
+    """
+    return _by_suffix(Path(path), "read")
 
 
 def _by_suffix(path: Path, action: str) -> Format:

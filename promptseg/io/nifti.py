@@ -20,6 +20,7 @@ from nibabel.volumeutils import apply_read_scaling
 from promptseg.errors import FormatError, VolumeError
 from promptseg.io import DEFAULT_MAX_BYTES
 from promptseg.io.atomic import atomic_path
+from promptseg.io.provenance import to_text
 from promptseg.volume import Segmentation, Volume
 
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -29,6 +30,8 @@ _HEADERS = {348: (nib.Nifti1Header, 344, b"n+1"), 540: (nib.Nifti2Header, 4, b"n
 _MAX_GZIP_RATIO = 1032
 _CHUNK = 16 * 2**20
 _MAX_NIFTI1_SIDE = 32767
+_MAX_EXTENSIONS = 2**20
+_COMMENT = 6
 _BROKEN_STREAM = (EOFError, gzip.BadGzipFile, zlib.error)
 _QUIET = logging.Logger("promptseg.nifti", level=logging.CRITICAL + 1)
 
@@ -69,12 +72,18 @@ def write(item: Segmentation | Volume, path: str | os.PathLike[str]) -> None:
     """Write labels or an image on its own grid, with the header's codes and units.
 
     Integers take the smallest type that holds them, other numbers float32. The same input
-    gives the same bytes.
+    gives the same bytes. A header extension (a comment) names what made the labels.
 
     Raises:
-        FormatError: the file cannot be written.
+        FormatError: the file cannot be written, or targets share voxels.
     """
     path = Path(path)
+    if isinstance(item, Segmentation) and item.layers:
+        shared = ", ".join(str(target) for target in sorted(item.layers))
+        raise FormatError(
+            f"{path}: targets {shared} share voxels with others and NIfTI holds one label a "
+            "voxel: save as rtstruct or seg, or each target alone"
+        )
     payload = _image(item).to_bytes()
     if path.name.lower().endswith(".gz"):
         payload = gzip.compress(payload, compresslevel=6, mtime=0)
@@ -83,6 +92,37 @@ def write(item: Segmentation | Volume, path: str | os.PathLike[str]) -> None:
             temporary.write_bytes(payload)
     except OSError as error:
         raise FormatError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def provenance_texts(path: Path) -> list[str]:
+    """Texts of the header's extensions, among which a mask's provenance may be.
+
+    Raises:
+        FormatError: the file is no NIfTI.
+    """
+    compressed = _check_file(path)
+    try:
+        with gzip.open(path) if compressed else path.open("rb") as stream:
+            header = _read_header(path, cast("IO[bytes]", stream))
+            start = int(header["sizeof_hdr"])
+            stream.seek(start)
+            block = stream.read(min(int(header["vox_offset"]) - start, _MAX_EXTENSIONS))
+    except (*_BROKEN_STREAM, OSError, ValueError, OverflowError) as error:
+        raise FormatError(f"{path}: cannot be read: {error}") from error
+    return _extension_texts(block, header.endianness)
+
+
+def _extension_texts(block: bytes, endianness: str) -> list[str]:
+    """Contents of the extensions between a header and its voxels; nothing of damaged ones."""
+    texts: list[str] = []
+    at = 4
+    while block[:1] not in (b"", b"\0") and at + 8 <= len(block):
+        size = struct.unpack(f"{endianness}i", block[at : at + 4])[0]
+        if size < 8:
+            break
+        texts.append(block[at + 8 : at + size].decode("utf-8", "replace").rstrip("\0"))
+        at += size
+    return texts
 
 
 def _check_file(path: Path) -> bool:
@@ -205,14 +245,22 @@ def _image(item: Segmentation | Volume) -> Any:
     if not isinstance(item.header, nib.Nifti1Header):
         image = kind(data, item.affine)
         image.header.set_xyzt_units("mm")
-        return image
+        return _signed(image, item)
     header = kind.header_class.from_header(item.header, check=False)
     header.extensions.clear()
     header.set_data_dtype(data.dtype)
     header.set_slope_inter(1, 0)
     header.set_data_offset(0)
     header["cal_min"] = header["cal_max"] = 0
-    return kind(data, item.affine, header)
+    return _signed(kind(data, item.affine, header), item)
+
+
+def _signed(image: Any, item: Segmentation | Volume) -> Any:
+    """The image with a comment that says who made its labels."""
+    if isinstance(item, Segmentation):
+        comment = to_text(item.provenance).encode()
+        image.header.extensions.append(nib.nifti1.Nifti1Extension(_COMMENT, comment))
+    return image
 
 
 def _smallest_type(data: np.ndarray) -> np.dtype:

@@ -118,8 +118,10 @@ class Answerer:
         )
 
     def _report(self, engine: Engine, timings: Timings, question: Question) -> dict[str, Any]:
-        corrector = self._corrector(question)
+        corrector, spec = self._corrector(question), self.segmenter.backbone.spec
         return {
+            "model": {"name": spec.name, "family": spec.family, "sha256": spec.sha256},
+            "adapter": _adapter(self.segmenter),
             "axis": engine.axis,
             "window": self.window.to_dict(),
             "propagated": question.propagate,
@@ -131,6 +133,20 @@ class Answerer:
             "cut_by_view": list(engine.cut),
             "timings": dict(timings.seconds),
         }
+
+
+def _adapter(segmenter: Segmenter) -> dict[str, Any] | None:
+    """Which version of which adapter is in use."""
+    active = segmenter.adapters.active
+    if active is None:
+        return None
+    info = active.info
+    return {
+        "name": active.name,
+        "organ": info.organ,
+        "created": info.created,
+        "digest": active.digest,
+    }
 
 
 def with_margin_maps(question: Question, engine: Engine) -> Question:
