@@ -14,7 +14,6 @@ from typing import Any, Literal
 import numpy as np
 
 from promptseg.errors import PromptError, VolumeError
-from promptseg.io.provenance import provenance_of
 
 CoordinateFrame = Literal["voxel", "ras", "lps"]
 Modality = Literal["CT", "MR"]
@@ -175,6 +174,8 @@ class Segmentation:
     @property
     def provenance(self) -> dict[str, Any]:
         """Software, model and adapters that made the labels, small enough for a file's header."""
+        from promptseg.io.provenance import provenance_of
+
         return provenance_of(self.report)
 
     @cached_property
