@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import io
 import os
 import sys
 import traceback
@@ -47,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 done; 1 the work failed; 2 bad input, with one line on stderr; 130 interrupted.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    _spell_out_what_the_console_cannot_show()
     try:
         with _quiet():
             return _run(arguments)
@@ -92,6 +94,13 @@ class _Version(argparse.Action):
 
         print(f"promptseg {package_version('promptseg')}")
         parser.exit()
+
+
+def _spell_out_what_the_console_cannot_show() -> None:
+    """Letters outside the console's encoding are escaped, since a print must never fail."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 @contextmanager

@@ -98,7 +98,8 @@ def save_manifest(manifest: Mapping[str, Any], path: str | os.PathLike[str]) -> 
     text = json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     try:
         with atomic_path(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+            # A file name that is not UTF-8 holds lone surrogates; escaped they are valid JSON.
+            temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise FormatError(f"{path}: cannot be written: {error.strerror or error}") from error
 

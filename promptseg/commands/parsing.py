@@ -49,8 +49,13 @@ def add_json(parser: argparse._ActionsContainer) -> None:
 
 
 def print_json(content: Any) -> None:
-    """Print one JSON object on stdout."""
-    print(json.dumps(content, ensure_ascii=False, allow_nan=False))
+    """Print one JSON object on stdout, with escapes where the console lacks the letters."""
+    text = json.dumps(content, ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        text = json.dumps(content, allow_nan=False)
+    print(text)
 
 
 def note(message: str) -> None:

@@ -92,7 +92,7 @@ class Report:
                 write_rows(self.rows, path)
             with atomic_path(folder / "summary.json") as path:
                 text = json.dumps(self.summary, indent=2, ensure_ascii=False, allow_nan=False)
-                path.write_text(text + "\n", encoding="utf-8")
+                path.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
         except OSError as error:
             raise FormatError(f"{folder}: cannot be written: {error.strerror or error}") from error
         if figures:
@@ -167,7 +167,7 @@ def spread(values: Sequence[float]) -> dict[str, float | int | None]:
 def write_rows(rows: Sequence[Row], path: Path) -> None:
     """Write rows as CSV; what is not defined stays empty."""
     columns = ordered_columns(rows)
-    with open(path, "w", newline="", encoding="utf-8") as file:
+    with open(path, "w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.DictWriter(file, columns, restval="")
         writer.writeheader()
         for row in rows:

@@ -47,3 +47,50 @@ class TestWriting:
         finally:
             os.umask(before)
         assert (tmp_path / "a.safetensors").stat().st_mode & 0o777 == 0o666 & ~mask
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links of POSIX")
+class TestLinks:
+    def test_a_link_stays_and_the_file_it_leads_to_is_replaced(self, tmp_path):
+        real = tmp_path / "store" / "blob"
+        real.parent.mkdir()
+        real.write_text("old")
+        link = tmp_path / "mask.nii.gz"
+        link.symlink_to(real)
+        with atomic_path(link) as temporary:
+            assert temporary.name == "mask.nii.gz"
+            assert temporary.parent.parent == real.parent
+            temporary.write_text("new")
+        assert link.is_symlink()
+        assert real.read_text() == "new"
+        assert os.listdir(real.parent) == ["blob"]
+
+    def test_a_chain_of_links_and_a_link_to_nothing_yet_are_followed(self, tmp_path):
+        first, second = tmp_path / "first", tmp_path / "second"
+        second.symlink_to("made/later.json")
+        first.symlink_to(second)
+        with atomic_path(first) as temporary:
+            temporary.write_text("new")
+        assert first.is_symlink()
+        assert second.is_symlink()
+        assert (tmp_path / "made" / "later.json").read_text() == "new"
+
+    def test_an_error_leaves_what_the_link_leads_to(self, tmp_path):
+        real, link = tmp_path / "real", tmp_path / "link"
+        real.write_text("old")
+        link.symlink_to(real)
+        with pytest.raises(RuntimeError, match="halfway"):
+            fail_halfway(link)
+        assert real.read_text() == "old"
+
+    def test_a_pipe_is_written_to_not_replaced(self, tmp_path):
+        pipe = tmp_path / "pipe"
+        os.mkfifo(pipe)
+        reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            with atomic_path(pipe) as temporary:
+                temporary.write_text("new")
+            assert os.read(reader, 10) == b"new"
+        finally:
+            os.close(reader)
+        assert pipe.is_fifo()
