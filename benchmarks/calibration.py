@@ -29,7 +29,7 @@ from scipy.stats import rankdata
 
 from promptseg.adapters.stack import base_digest
 from promptseg.assets import asset_dir
-from promptseg.evaluate.cohort import Pair
+from promptseg.datasets.cohort import Pair
 from promptseg.evaluate.protocols import box_prompts
 from promptseg.evaluate.settings import Settings
 from promptseg.evaluate.tasks import Task, volume_task

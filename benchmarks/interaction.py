@@ -30,7 +30,7 @@ import numpy as np
 
 import promptseg as ps
 from promptseg.adapters.stack import base_digest
-from promptseg.evaluate.cohort import Case
+from promptseg.datasets.cohort import Case
 from promptseg.evaluate.metrics import dice, dice_auc, normalised_surface_dice
 from promptseg.evaluate.playing import Played, Player, play
 from promptseg.evaluate.settings import Settings

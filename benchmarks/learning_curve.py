@@ -35,8 +35,8 @@ from torch import Tensor, nn
 from promptseg.adapters import Adapter, base_digest, read_adapter
 from promptseg.backbones import load_backbone
 from promptseg.backbones.base import BackboneSpec
+from promptseg.datasets.cohort import open_cohort
 from promptseg.evaluate import evaluate
-from promptseg.evaluate.cohort import open_cohort
 from promptseg.finetune.config import FinetuneConfig, load_recipe
 from promptseg.finetune.data import organ_cases
 from promptseg.finetune.named_losses import loss_by_name

@@ -31,7 +31,7 @@ from scipy import ndimage
 
 import promptseg as ps
 from promptseg.adapters.stack import base_digest
-from promptseg.evaluate.cohort import Case
+from promptseg.datasets.cohort import Case
 from promptseg.evaluate.metrics import dice
 from promptseg.evaluate.protocols import margin_places
 from promptseg.inference.labels import probabilities

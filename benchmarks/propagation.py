@@ -26,16 +26,16 @@ from typing import Any
 
 import numpy as np
 
-from promptseg.evaluate.cohort import Case, Pair, case_name, load_cases
+from promptseg.datasets.cohort import Case, Pair, case_name, load_cases
 from promptseg.evaluate.metrics import dice, over_propagation
 from promptseg.evaluate.protocols import box_prompts
 from promptseg.evaluate.settings import Settings
 from promptseg.evaluate.tasks import Task, on_slice, volume_task
-from promptseg.evaluate.users import jittered_box
 from promptseg.io.atomic import atomic_path
 from promptseg.prompts.types import Box, Prompt
 from promptseg.propagation.stopping import StopRules
 from promptseg.segmenter import Segmenter
+from promptseg.simulation.users import jittered_box
 from promptseg.slicing import in_plane, take_slice
 
 TUNING = (3, 12, 22, 34, 45, 53)

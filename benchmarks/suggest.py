@@ -29,8 +29,7 @@ from time import perf_counter
 import numpy as np
 
 from promptseg.adapters.stack import base_digest
-from promptseg.evaluate.clicks import corrective_click
-from promptseg.evaluate.cohort import Pair
+from promptseg.datasets.cohort import Pair
 from promptseg.evaluate.metrics import dice
 from promptseg.evaluate.protocols import box_prompts
 from promptseg.evaluate.settings import Settings
@@ -39,6 +38,7 @@ from promptseg.io.atomic import atomic_path
 from promptseg.prompts.types import Box, Mask, Point
 from promptseg.segmenter import Segmenter
 from promptseg.session import Session
+from promptseg.simulation.clicks import corrective_click
 from promptseg.slicing import in_plane, take_slice
 
 DATA = Path(

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from promptseg.evaluate.cohort import (
+from promptseg.datasets.cohort import (
     Case,
     Pair,
     case_name,
@@ -30,10 +30,10 @@ from promptseg.evaluate.cohort import (
     read_image,
     read_labels,
 )
+from promptseg.datasets.strokes import read_strokes
 from promptseg.evaluate.playing import play
 from promptseg.evaluate.scores import Scores, finite_mean, trial_scores
 from promptseg.evaluate.settings import Settings
-from promptseg.evaluate.strokes import read_strokes
 from promptseg.evaluate.tasks import Task, slice_tasks, volume_task
 from promptseg.io.atomic import atomic_path
 from promptseg.segmenter import Segmenter

@@ -34,10 +34,10 @@ from torch.utils.data import DataLoader
 from train_default import SHARES, Episodes, Optimiser, collate, corrected, load_cases
 
 from promptseg.backbones.base import PixelPrompts, PromptBatch
-from promptseg.evaluate import users
-from promptseg.finetune.episodes import Case, Episode, real_episode
 from promptseg.finetune.losses import candidate_loss
 from promptseg.io.atomic import atomic_path
+from promptseg.pretraining.episodes import Case, Episode, real_episode
+from promptseg.simulation import users
 
 SIZE, BATCH, USED = 128, 8, 256
 HELD_SEED = 2024

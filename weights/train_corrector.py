@@ -24,22 +24,22 @@ from torch import Tensor
 from train_default import load_cases
 
 import promptseg as ps
-from promptseg.evaluate.cohort import Case
+from promptseg.datasets.cohort import Case
 from promptseg.evaluate.metrics import dice
 from promptseg.evaluate.playing import Player
 from promptseg.evaluate.protocols import first_prompts
 from promptseg.evaluate.settings import Settings
 from promptseg.evaluate.tasks import volume_task
-from promptseg.finetune import episodes
-from promptseg.finetune.corrections import (
+from promptseg.intensity import normalise
+from promptseg.io.atomic import atomic_path
+from promptseg.pretraining import episodes
+from promptseg.pretraining.corrections import (
     Correction,
     Crop,
     correction_loss,
     draw_correction,
     with_clicks,
 )
-from promptseg.intensity import normalise
-from promptseg.io.atomic import atomic_path
 from promptseg.refine.corrector import save_corrector
 from promptseg.refine.corrector_network import ClickCorrector
 from promptseg.weights.registry import sha256_file

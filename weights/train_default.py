@@ -32,10 +32,10 @@ from torch.utils.tensorboard import SummaryWriter
 from promptseg.backbones.base import PixelPrompts, PromptBatch
 from promptseg.backbones.network import PromptsegConfig, PromptsegModel
 from promptseg.backbones.prompt_maps import prompt_maps
-from promptseg.evaluate import users
-from promptseg.finetune.episodes import Case, Episode, real_episode, synthetic_episode
 from promptseg.finetune.losses import candidate_loss
 from promptseg.io.atomic import atomic_path
+from promptseg.pretraining.episodes import Case, Episode, real_episode, synthetic_episode
+from promptseg.simulation import users
 
 SHARES = {
     "acdc": 0.28, "hippocampus": 0.05, "totalsegmentator": 0.10, "brats": 0.09, "sarcoma": 0.05,

@@ -120,7 +120,7 @@ def _add_choice(group: argparse._ArgumentGroup) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Evaluate and write the report."""
-    from promptseg.evaluate.cohort import load_cases
+    from promptseg.datasets.cohort import load_cases
     from promptseg.evaluate.running import opened
     from promptseg.evaluate.running import run as run_protocol
 

@@ -1,1 +1,1 @@
-"""Cohorts on disk and generated phantoms."""
+"""Cohorts on disk: volumes, flat images, human strokes; and the synthetic CT."""

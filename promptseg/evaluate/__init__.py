@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from promptseg.evaluate.cohort import Images, Labels
+    from promptseg.datasets.cohort import Images, Labels
     from promptseg.evaluate.reports import Report
     from promptseg.inference.encoder import Progress
     from promptseg.segmenter import Segmenter
@@ -95,7 +95,7 @@ def evaluate(
         >>> report = ps.evaluate(segmenter, "images", "labels", dims="3d")  # doctest: +SKIP
         >>> report.summary["dice"]["mean"], report.summary["dice_per_click"]  # doctest: +SKIP
     """
-    from promptseg.evaluate.cohort import load_cases
+    from promptseg.datasets.cohort import load_cases
     from promptseg.evaluate.running import opened, run
     from promptseg.evaluate.settings import Settings
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from promptseg.errors import PromptError
-from promptseg.evaluate.clicks import Mask, corrective_click
 from promptseg.evaluate.protocols import first_prompts
 from promptseg.evaluate.settings import Settings
 from promptseg.evaluate.tasks import Task
 from promptseg.prompts.types import Box, Point, Prompt, PromptSet, Scribble
 from promptseg.prompts.types import Mask as MaskPrompt
+from promptseg.simulation.clicks import Mask, corrective_click
 from promptseg.volume import Segmentation
 
 if TYPE_CHECKING:

@@ -8,11 +8,11 @@ import numpy as np
 from scipy import ndimage
 
 from promptseg.errors import PromptError
-from promptseg.evaluate import users
-from promptseg.evaluate.clicks import Mask, deepest, largest_component
 from promptseg.evaluate.settings import Settings
 from promptseg.evaluate.tasks import Task, on_slice
 from promptseg.prompts.types import Box, MarginPoints, Point, Prompt, Scribble, Text
+from promptseg.simulation import users
+from promptseg.simulation.clicks import Mask, deepest, largest_component
 from promptseg.slicing import in_plane, take_slice
 from promptseg.volume import bounding_slices
 

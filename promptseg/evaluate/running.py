@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from promptseg.errors import PromptError
-from promptseg.evaluate.cohort import (
+from promptseg.datasets.cohort import (
     Case,
     Images,
     Labels,
@@ -18,11 +17,12 @@ from promptseg.evaluate.cohort import (
     open_cohort,
     present_labels,
 )
+from promptseg.datasets.strokes import check_strokes, read_strokes
+from promptseg.errors import PromptError
 from promptseg.evaluate.playing import Played, play, play_whole, scene_of
 from promptseg.evaluate.reports import Picture, Report, Row
 from promptseg.evaluate.scores import mean_scores, trial_scores
 from promptseg.evaluate.settings import Settings
-from promptseg.evaluate.strokes import check_strokes, read_strokes
 from promptseg.evaluate.tasks import Task, slab_task, slice_tasks, volume_task
 from promptseg.prompts.types import Box, Point, Scribble
 from promptseg.slicing import in_plane

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from promptseg.evaluate.cohort import Case
+from promptseg.datasets.cohort import Case
+from promptseg.datasets.strokes import Strokes
 from promptseg.evaluate.settings import Settings
 from promptseg.intensity import choose_window
 from promptseg.prompts.types import PromptSet
 from promptseg.slicing import choose_axis, in_plane, take_slice
 from promptseg.volume import Volume
-
-Strokes = tuple[np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)

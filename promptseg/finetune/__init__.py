@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from promptseg.adapters import Adapter
     from promptseg.backbones.base import Backbone
-    from promptseg.evaluate.cohort import Images, Labels
+    from promptseg.datasets.cohort import Images, Labels
 
 __all__ = ["finetune"]
 

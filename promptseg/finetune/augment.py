@@ -6,9 +6,16 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from promptseg.finetune.synthetic import smooth_noise
-
 Image = NDArray[np.float32]
+
+
+def smooth_noise(
+    size: int, cells: int, rng: np.random.Generator, channels: int = 1
+) -> NDArray[np.float32]:
+    """(size, size[, channels]) unit noise that varies over size / cells pixels."""
+    coarse = rng.standard_normal((cells, cells, channels)).astype(np.float32)
+    wide = cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC)
+    return np.asarray(wide, np.float32)
 
 
 def change_contrast(image: Image, rng: np.random.Generator) -> Image:

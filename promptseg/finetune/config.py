@@ -15,7 +15,7 @@ from typing import Any
 
 from promptseg.errors import FormatError
 from promptseg.io.atomic import atomic_path
-from promptseg.toml_text import parse_toml
+from promptseg.io.toml_text import parse_toml
 
 TARGETS = ("attention", "attention_all", "mlp", "convolutions")
 DECODERS = ("frozen", "lora", "full")

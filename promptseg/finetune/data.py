@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from promptseg.datasets.cohort import Case, Images, Labels, Pair, open_cohort, present_labels
 from promptseg.errors import FormatError, PromptsegError, VolumeError
-from promptseg.evaluate.cohort import Case, Images, Labels, Pair, open_cohort, present_labels
 from promptseg.finetune.config import FinetuneConfig
 from promptseg.finetune.views import OrganCase, organ_case
 from promptseg.intensity import choose_window

@@ -14,8 +14,8 @@ from promptseg.adapters import Adapter, AdapterInfo, base_digest, read_adapter, 
 from promptseg.adapters.files import INFO
 from promptseg.backbones import load_backbone
 from promptseg.backbones.base import Backbone
+from promptseg.datasets.cohort import Images, Labels
 from promptseg.errors import AdapterError, FormatError
-from promptseg.evaluate.cohort import Images, Labels
 from promptseg.finetune.card import write_card
 from promptseg.finetune.config import FinetuneConfig
 from promptseg.finetune.data import Split, organ_cases, split_cases, window_of

@@ -9,7 +9,7 @@ import torch
 
 from promptseg.adapters import Adapter
 from promptseg.backbones.base import Backbone
-from promptseg.evaluate.cohort import Pair, load_cases, present_labels
+from promptseg.datasets.cohort import Pair, load_cases, present_labels
 from promptseg.evaluate.running import run
 from promptseg.evaluate.settings import Settings
 from promptseg.finetune.config import FinetuneConfig

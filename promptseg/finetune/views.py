@@ -12,13 +12,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from promptseg.backbones.base import BackboneSpec, PixelPrompts
-from promptseg.evaluate import users
 from promptseg.finetune.augment import augment
 from promptseg.finetune.config import FinetuneConfig
-from promptseg.finetune.episodes import warp
-from promptseg.finetune.simulated import sample_prompts
+from promptseg.finetune.warping import warp
 from promptseg.inference.crop import LEAST_VOXELS, MARGIN
 from promptseg.propagation.carrying import CARRIED_MM, CARRIED_MOST, box_of, shown_as
+from promptseg.simulation import users
+from promptseg.simulation.pixel_prompts import sample_prompts
 from promptseg.slicing import in_plane
 
 LEAST_PIXELS = 12

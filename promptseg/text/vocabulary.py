@@ -8,9 +8,9 @@ from functools import lru_cache
 from importlib.resources import files
 from typing import Any
 
+from promptseg.io.toml_text import parse_toml
 from promptseg.text.folding import fold
 from promptseg.text.plain import plain_key
-from promptseg.toml_text import parse_toml
 
 SIDES = {"left": "左", "right": "右"}
 LEVELS = {"C": ("cervical", "颈", 7), "T": ("thoracic", "胸", 12), "L": ("lumbar", "腰", 5)}

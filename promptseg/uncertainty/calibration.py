@@ -16,7 +16,7 @@ import numpy as np
 from promptseg.assets import asset_dir
 from promptseg.errors import WeightsError
 from promptseg.io.atomic import atomic_path
-from promptseg.toml_text import parse_toml
+from promptseg.io.toml_text import parse_toml
 
 FILE = "calibration.toml"
 LEAST = 1e-4

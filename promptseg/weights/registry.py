@@ -15,7 +15,7 @@ from typing import Literal
 
 from promptseg.assets import asset_dir
 from promptseg.errors import WeightsError
-from promptseg.toml_text import parse_toml
+from promptseg.io.toml_text import parse_toml
 from promptseg.weights.checkpoint import convert, converted_from, load_state, sha256_file
 
 __all__ = [

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from support import discs
 
-from promptseg.evaluate.cohort import Case
+from promptseg.datasets.cohort import Case
 from promptseg.io import write
 from promptseg.volume import Segmentation, Volume
 

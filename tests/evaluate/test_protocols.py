@@ -7,16 +7,16 @@ from evaluation_cases import SHAPE, case_of, two_discs
 from scipy import ndimage
 from support import segmenter
 
+from promptseg.datasets.strokes import check_strokes, label_strokes, read_strokes
 from promptseg.errors import FormatError, PromptError, VolumeError
-from promptseg.evaluate.clicks import corrective_click, deepest, largest_component
 from promptseg.evaluate.playing import answered_label, play
 from promptseg.evaluate.protocols import first_prompts, margin_places
 from promptseg.evaluate.running import run
 from promptseg.evaluate.settings import PROTOCOLS, Settings
-from promptseg.evaluate.strokes import check_strokes, label_strokes, read_strokes
 from promptseg.evaluate.tasks import slice_tasks, volume_task
 from promptseg.io import write
 from promptseg.prompts.types import Box, MarginPoints, Point, Scribble
+from promptseg.simulation.clicks import corrective_click, deepest, largest_component
 from promptseg.volume import Segmentation
 
 FLAT = Settings(protocol="box", axis=2)

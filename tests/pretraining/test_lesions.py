@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from promptseg.finetune.lesions import lesion_fields, with_lesion
+from promptseg.pretraining.lesions import lesion_fields, with_lesion
 
 SIZE = 64
 

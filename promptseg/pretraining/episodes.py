@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from promptseg.backbones.base import PixelPrompts
-from promptseg.evaluate import users
 from promptseg.finetune.augment import augment
-from promptseg.finetune.conventions import random_convention
-from promptseg.finetune.lesions import with_lesion
-from promptseg.finetune.simulated import KINDS, OUTLINING, Mask2D, Prompter, sample_prompts
-from promptseg.finetune.synthetic import INNER, synthetic_slices
+from promptseg.finetune.warping import warp
+from promptseg.pretraining.conventions import random_convention
+from promptseg.pretraining.lesions import with_lesion
+from promptseg.pretraining.synthetic import INNER, synthetic_slices
+from promptseg.simulation import users
+from promptseg.simulation.pixel_prompts import KINDS, OUTLINING, Mask2D, Prompter, sample_prompts
 
 REDRAWN = 0.25
 LESIONS = 0.06
@@ -182,27 +183,6 @@ def crop_matrix(
     linear = (rotation * stretch) * (side / size) / millimetres[:, None]
     offset = centre / millimetres - linear @ np.array([size / 2, size / 2]) + linear.sum(1) / 2
     return np.concatenate([linear, (offset - 0.5)[:, None]], 1).astype(np.float32)
-
-
-def warp(
-    data: NDArray[np.generic], matrix: NDArray[np.float32], size: int, border: float = 0.0
-) -> NDArray[np.float32]:
-    """Sample (H, W[, C]) through a crop-to-slice matrix, smoothing where it shrinks."""
-    shrink = float(np.abs(np.linalg.det(matrix[:, :2]))) ** 0.5
-    fine = 2 if shrink > 1.5 else 1
-    denser = matrix.copy()
-    denser[:, :2] /= fine
-    denser[:, 2] -= denser[:, :2].sum(1) * (fine - 1) / 2 if fine > 1 else 0
-    sampled = cv2.warpAffine(
-        data.astype(np.float32),
-        denser,
-        (size * fine, size * fine),
-        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-        borderValue=(border,) * 4,
-    )
-    if fine > 1:
-        sampled = cv2.resize(sampled, (size, size), interpolation=cv2.INTER_AREA)
-    return np.asarray(sampled, np.float32)
 
 
 def pick_component(stack: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.bool_]:

@@ -5,8 +5,8 @@ import pytest
 import torch
 from support import discs
 
-from promptseg.finetune import episodes
-from promptseg.finetune.episodes import (
+from promptseg.pretraining import episodes
+from promptseg.pretraining.episodes import (
     Case,
     beyond_extent,
     choose_target,
@@ -18,7 +18,7 @@ from promptseg.finetune.episodes import (
     synthetic_episode,
     warp,
 )
-from promptseg.finetune.simulated import (
+from promptseg.simulation.pixel_prompts import (
     KINDS,
     OUTLINING,
     mask_logits,

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from promptseg.backbones.base import PixelPrompts
-from promptseg.evaluate import users
+from promptseg.simulation import users
 
 Mask2D = NDArray[np.bool_]
 Prompter = Callable[[Mask2D, np.random.Generator], PixelPrompts]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from promptseg.finetune.corrections import (
+from promptseg.pretraining.corrections import (
     Correction,
     Crop,
     changed_grey,
@@ -16,7 +16,7 @@ from promptseg.finetune.corrections import (
     start_with_box,
     with_clicks,
 )
-from promptseg.finetune.faults import (
+from promptseg.pretraining.faults import (
     bent,
     drifted,
     faulty_logits,

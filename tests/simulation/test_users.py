@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from promptseg.evaluate import users
+from promptseg.simulation import users
 
 few = settings(deadline=None, max_examples=40)
 

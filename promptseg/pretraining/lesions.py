@@ -6,7 +6,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from promptseg.finetune.synthetic import octaves, smooth_noise
+from promptseg.finetune.augment import smooth_noise
+from promptseg.pretraining.synthetic import octaves
 
 Image = NDArray[np.float32]
 

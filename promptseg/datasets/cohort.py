@@ -10,8 +10,8 @@ from typing import TypeAlias
 
 import numpy as np
 
+from promptseg.datasets.flat_images import SUFFIXES, read_label_picture, read_picture
 from promptseg.errors import FormatError, PromptsegError, VolumeError
-from promptseg.evaluate.flat_images import SUFFIXES, read_label_picture, read_picture
 from promptseg.io import FORMATS, read
 from promptseg.volume import Segmentation, Volume
 

@@ -5,14 +5,14 @@ import pytest
 from evaluation_cases import case_of, two_discs, write_cohort
 from PIL import Image
 
-from promptseg.errors import FormatError, VolumeError
-from promptseg.evaluate.cohort import (
+from promptseg.datasets.cohort import (
     case_name,
     open_cohort,
     present_labels,
     read_labels,
     whole_labels,
 )
+from promptseg.errors import FormatError, VolumeError
 from promptseg.io import write
 from promptseg.volume import Segmentation
 

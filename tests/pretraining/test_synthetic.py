@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from promptseg.finetune.synthetic import (
+from promptseg.pretraining.synthetic import (
     displaced,
     octaves,
     paint,

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from promptseg.finetune.conventions import (
+from promptseg.pretraining.conventions import (
     cut,
     opened,
     random_convention,

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import numpy as np
 
-from promptseg.errors import FormatError, PromptsegError, VolumeError
-from promptseg.evaluate.cohort import (
+from promptseg.datasets.cohort import (
     Case,
     present_labels,
     raise_all,
     read_labels,
     whole_labels,
 )
-from promptseg.evaluate.tasks import Strokes
+from promptseg.errors import FormatError, PromptsegError, VolumeError
 
+Strokes = tuple[np.ndarray, np.ndarray]
 _ENDINGS = (".nii.gz", ".nii", ".png")
 
 

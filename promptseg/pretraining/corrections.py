@@ -12,8 +12,7 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional
 
-from promptseg.evaluate.clicks import deepest, largest_component
-from promptseg.finetune.faults import faulty_logits, smooth_field
+from promptseg.pretraining.faults import faulty_logits, smooth_field
 from promptseg.prompts.types import Box
 from promptseg.refine.corrector_inputs import (
     ClickDistances,
@@ -23,6 +22,7 @@ from promptseg.refine.corrector_inputs import (
     standardised,
 )
 from promptseg.refine.volume import frame_voxels, start_place
+from promptseg.simulation.clicks import deepest, largest_component
 from promptseg.volume import bounding_slices
 
 Mask = NDArray[np.bool_]

@@ -1,0 +1,1 @@
+"""What only the training scripts in weights/ use: episodes, synthetic slices, faulty masks."""

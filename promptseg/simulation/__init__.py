@@ -1,0 +1,1 @@
+"""Simulated users: the boxes, clicks, strokes and margin points that people give."""
