@@ -40,8 +40,9 @@ from promptseg.evaluate import evaluate
 from promptseg.finetune.config import FinetuneConfig, load_recipe
 from promptseg.finetune.data import organ_cases
 from promptseg.finetune.named_losses import loss_by_name
+from promptseg.finetune.organ_case import OrganCase
 from promptseg.finetune.running import train_adapter
-from promptseg.finetune.views import OrganCase, ViewMaker
+from promptseg.finetune.views import ViewMaker
 from promptseg.inference.encoder import autocast, choose_precision
 from promptseg.intensity import Window, normalise
 from promptseg.io.atomic import atomic_path

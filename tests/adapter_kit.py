@@ -15,7 +15,7 @@ from promptseg.adapters import Adapter, AdapterInfo, base_digest
 from promptseg.backbones.base import Backbone, PixelPrompts, PromptBatch
 from promptseg.finetune.config import FinetuneConfig
 from promptseg.finetune.lora import make_learner
-from promptseg.finetune.views import OrganCase, organ_case
+from promptseg.finetune.organ_case import OrganCase, organ_case
 from promptseg.volume import Volume
 
 BACKBONES = {"default": tiny_default, "sam": tiny_sam}

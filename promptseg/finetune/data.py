@@ -11,7 +11,7 @@ import numpy as np
 from promptseg.datasets.cohort import Case, Images, Labels, Pair, open_cohort, present_labels
 from promptseg.errors import FormatError, PromptsegError, VolumeError
 from promptseg.finetune.config import FinetuneConfig
-from promptseg.finetune.views import OrganCase, organ_case
+from promptseg.finetune.organ_case import OrganCase, organ_case
 from promptseg.intensity import choose_window
 from promptseg.prompts.types import PromptSet
 from promptseg.slicing import choose_axis

@@ -1,4 +1,4 @@
-"""One loss from a batch of views: prompts and tokens, as inference will use them."""
+"""What the decoder is asked about a batch of views, and the losses of its answers."""
 
 from __future__ import annotations
 
@@ -9,26 +9,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from promptseg.backbones.base import (
-    Backbone,
-    Decoded,
-    Embedding,
-    PixelPrompts,
-    PromptBatch,
-)
+from promptseg.backbones.base import Decoded, PixelPrompts
 from promptseg.backbones.prompt_maps import concept_scores
-from promptseg.errors import FormatError
-from promptseg.finetune.lora import Learner
 from promptseg.finetune.losses import intersection_over_union
 from promptseg.finetune.named_losses import RowLoss
+from promptseg.finetune.objectives.terms import partial_cross_entropy
 from promptseg.finetune.views import View
-from promptseg.inference.encoder import EmbeddingCache, autocast
 
 SCORING, PRESENCE, OTHERS = 1.0, 0.4, 0.1
 NAMED_EVERY = 4
 ASKED_MOST = 4
 RARE = 0.01
-CACHE_BYTES = 2 << 30
 
 
 @dataclass(frozen=True)
@@ -98,113 +89,7 @@ def asked_of(view: View, labels: int) -> list[int]:
     return [own, *shown[: ASKED_MOST - 2], *blank, *shown[ASKED_MOST - 2 :]][:ASKED_MOST]
 
 
-class Objective:
-    """The supervised objective.
-
-    Args:
-        learner: What learns.
-        backbones: The same network by the size of its input; the views' size chooses.
-        loss: Of a mask.
-        unprompted: Weight of the tokens' rows; the prompts' rows get the rest.
-        precision: `fp32` or `bf16`.
-        dense: Weight of `dense_loss`, and of `apart_loss` among the tokens asked of a view.
-    """
-
-    def __init__(
-        self,
-        learner: Learner,
-        backbones: Sequence[Backbone],
-        loss: RowLoss,
-        unprompted: float,
-        precision: str,
-        dense: float = 0.0,
-    ) -> None:
-        self.learner, self.loss, self.unprompted = learner, loss, unprompted
-        self.dense = dense
-        self.backbones = {backbone.spec.input_size: backbone for backbone in backbones}
-        self.precision = precision
-        self.device = learner.tokens.device
-        self._cache = EmbeddingCache(CACHE_BYTES) if learner.frozen_encoder else None
-
-    def __call__(self, views: Sequence[View]) -> tuple[Tensor, dict[str, float]]:
-        """Sum of the views' losses, each the weighted mean of its rows; and parts to log."""
-        embedding = self.embed(views)
-        masks = torch.stack([view.masks for view in views]).to(self.device)
-        counts = torch.tensor([max(1, len(view.prompts)) for view in views], device=self.device)
-        total = masks.new_zeros(())
-        parts: dict[str, float] = {}
-        for rows in rows_of(views, masks.shape[1], named=self.unprompted > 0):
-            share = 1 - self.unprompted if rows.prompted else self.unprompted
-            if share == 0:
-                continue
-            decoded = self.decode(embedding, rows, views[0].size, [view.number for view in views])
-            target = masks[rows.views, rows.places]
-            losses, overlap = row_losses(decoded, target, self.loss)
-            each = counts[rows.views] if rows.prompted else min(masks.shape[1], ASKED_MOST)
-            total = total + (losses * share / each).sum()
-            parts[_kind(rows)] = float(overlap.mean())
-            if self.dense and not rows.prompted:
-                # The rows of a view follow each other.
-                by_view = (len(views), -1)
-                logits = decoded.logits[:, 0].float().unflatten(0, by_view)
-                apart = apart_loss(logits, target.unflatten(0, by_view))
-                total = total + self.dense * apart.sum()
-        if self.dense:
-            tokens = self.learner.named(range(masks.shape[1]))
-            apart = dense_loss(self._coarse(embedding), tokens, masks)
-            total = total + self.dense * apart.sum()
-            parts["dense_loss"] = float(apart.mean().detach())
-        return total, parts
-
-    def _coarse(self, embedding: Embedding) -> Tensor:
-        """The coarsest map with as many channels as a token."""
-        channels = self.learner.tokens.shape[1]
-        maps = [one for one in embedding.features if one.shape[1] == channels]
-        if not maps:
-            raise FormatError("dense is given, but this network has no map to compare tokens with")
-        return min(maps, key=lambda one: one.shape[-1])
-
-    def embed(self, views: Sequence[View]) -> Embedding:
-        """Embeddings of the views; of a frozen encoder they are computed once."""
-        if self._cache is None:
-            return self.encode(views)
-        kept = {v.number: self._cache.get(f"{v.number} {v.size}") for v in views}
-        missing = list({v.number: v for v in views if kept[v.number] is None}.values())
-        if missing:
-            with torch.no_grad():
-                fresh = self.encode(missing)
-            for row, view in enumerate(missing):
-                one = Embedding(tuple(f.clone() for f in fresh[row].features))
-                self._cache.put(f"{view.number} {view.size}", one)
-                kept[view.number] = one
-        return Embedding.cat([kept[v.number] for v in views])  # type: ignore[misc]
-
-    def encode(self, views: Sequence[View]) -> Embedding:
-        """Embeddings of views of one size."""
-        images = torch.stack([view.image for view in views]).to(self.device)
-        with autocast(self.device, self.precision):
-            return self.backbones[views[0].size].encode(images)
-
-    def decode(
-        self, embedding: Embedding, rows: Rows, size: int, numbers: Sequence[int] | None = None
-    ) -> Decoded:
-        """Answers of some rows on views of `size` pixels a side.
-
-        Args:
-            embedding: Of the views.
-            rows: What is asked.
-            size: Of the views.
-            numbers: Of the views, to name the labels in changing words; None for their names.
-        """
-        backbone = self.backbones[size]
-        batch = PromptBatch.collate(rows.prompts, size, backbone.spec.mask_size).to(self.device)
-        drawn = None if numbers is None else [numbers[n] for n in rows.views]
-        token = self.learner.named(rows.places, drawn) if rows.tokens else None
-        with autocast(self.device, self.precision):
-            return backbone.decode(embedding[rows.views], batch, rows.ambiguous, token)
-
-
-def _kind(rows: Rows) -> str:
+def kind_of(rows: Rows) -> str:
     """What the overlap of some rows is called in the log."""
     if not rows.prompted:
         return "token_iou"
@@ -241,7 +126,7 @@ def apart_loss(scores: Tensor, shares: Tensor) -> Tensor:
     Returns:
         (B,) losses; labels weigh the more the smaller they are.
     """
-    scores = functional.pad(scores, (0, 0, 0, 0, 1, 0))
+    scores = against_none(scores)
     shares = torch.cat([(1 - shares.sum(1, keepdim=True)).clamp(min=0), shares], 1)
     weights = shares * (shares.mean((2, 3), keepdim=True) + RARE) ** -0.5
     losses = -(weights * scores.log_softmax(1)).flatten(1).sum(1)
@@ -277,3 +162,24 @@ def row_losses(decoded: Decoded, target: Tensor, loss: RowLoss) -> tuple[Tensor,
             decoded.presence.float(), present, reduction="none"
         )
     return losses, overlap.max(1).values
+
+
+def stroke_losses(logits: Tensor, target: Tensor, known: Tensor) -> Tensor:
+    """(B,) partial cross-entropy of answers to prompts; of several candidates as `row_losses`.
+
+    Args:
+        logits: (B, M, m, m).
+        target: (B, m, m) share of each pixel annotated as the target.
+        known: (B, m, m) share of each pixel annotated at all.
+    """
+    candidates = logits.shape[1]
+    shares = torch.stack([(known - target).clamp(min=0), target], 1)
+    wide = shares[:, None].expand(-1, candidates, -1, -1, -1).flatten(0, 1)
+    losses = partial_cross_entropy(against_none(logits.flatten(0, 1)[:, None]), wide)
+    losses = losses.view(-1, candidates)
+    return losses.min(1).values + (OTHERS * losses.mean(1) if candidates > 1 else 0)
+
+
+def against_none(logits: Tensor) -> Tensor:
+    """(B, L, h, w) logits of labels with 0 for what is none of them in front: (B, 1 + L, h, w)."""
+    return functional.pad(logits, (0, 0, 0, 0, 1, 0))

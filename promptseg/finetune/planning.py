@@ -110,7 +110,7 @@ def make_plan(
         steps=steps,
         minutes=seconds / 60,
         device=str(trainer.processes.device),
-        precision=trainer.objective.precision,
+        precision=trainer.network.precision,
     )
 
 

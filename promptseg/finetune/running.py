@@ -127,7 +127,7 @@ def prepared(
         check = None
         if usable and config.validation_slices and processes.first:
             plain = ViewMaker(usable, len(wanted), backbone.spec, config, training=False)
-            check = Validation(trainer.objective, plain, config.validation_slices, folder)
+            check = Validation(trainer.network, plain, config.validation_slices, folder)
         yield Prepared(config, processes, backbone, learner, trainer, split, check, digest)
     finally:
         learner.release()
@@ -215,7 +215,7 @@ def _kept(run: Prepared) -> float:
     """Share of what was learned that goes into the adapter, from the process that writes it."""
     slices, validation = run.config.validation_slices, run.validation
     if validation is None and slices and run.processes.first and run.trainer.step < SHORT_STEPS:
-        validation = Validation(run.trainer.objective, run.trainer.views.plain(), slices, None)
+        validation = Validation(run.trainer.network, run.trainer.views.plain(), slices, None)
     return kept_share(run.trainer, validation)
 
 

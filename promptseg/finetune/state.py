@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from promptseg.io.atomic import atomic_path
 
 FOLDER, FILE, LOG = "training", "last.pt", "log.jsonl"
 # Options that do not change what a step computes.
-FREE = ("device", "workers", "checkpoint_seconds", "checkpoint_steps", "images", "labels")
+FREE = ("device", "workers", "checkpoint_seconds", "checkpoint_steps", "images", "labels",
+        "scribbles", "unlabelled")  # fmt: skip
 
 
 @dataclass
@@ -31,6 +32,7 @@ class State:
         parameters: What learns, by name.
         average: Its moving average, by name; empty without one.
         optimiser: State of the optimiser.
+        objective: What the objective keeps, by name.
     """
 
     step: int
@@ -39,6 +41,7 @@ class State:
     parameters: Mapping[str, Tensor]
     average: Mapping[str, Tensor]
     optimiser: Mapping[str, Any]
+    objective: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def save_state(folder: Path, state: State, about: Mapping[str, Any]) -> None:

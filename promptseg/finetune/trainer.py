@@ -17,11 +17,12 @@ from torch.utils.data import DataLoader, Sampler
 from promptseg.backbones.base import Backbone
 from promptseg.backbones.network import STRIDE
 from promptseg.errors import PromptsegError
+from promptseg.finetune.adapter_network import AdapterNetwork
 from promptseg.finetune.config import FinetuneConfig
-from promptseg.finetune.learning import Objective
 from promptseg.finetune.lora import Learner
 from promptseg.finetune.memory import checkpointed
 from promptseg.finetune.named_losses import loss_by_name
+from promptseg.finetune.objectives import objective_class
 from promptseg.finetune.processes import Processes
 from promptseg.finetune.state import Log, State, load_state, save_state
 from promptseg.finetune.views import View, ViewMaker
@@ -66,11 +67,12 @@ class Trainer:
         self.small = half_size(learner.backbone) if config.half else None
         backbones = [b for b in (learner.backbone, self.small) if b is not None]
         loss = loss_by_name(config.loss)
-        self.objective = Objective(
+        self.network = AdapterNetwork(
             learner, backbones, loss, config.unprompted, precision, config.dense
         )
+        self.objective = objective_class(config.objective)(self.network)
         self.small_views = None if self.small is None else views.resized(self.small.spec)
-        self.parameters = learner.parameters
+        self.parameters = {**learner.parameters, **self.objective.parameters}
         self.optimiser = torch.optim.AdamW(
             self._groups(), config.rate, (0.9, 0.99), weight_decay=config.weight_decay
         )
@@ -101,6 +103,7 @@ class Trainer:
             for name, value in state.average.items():
                 self.average[name].copy_(value)
         self.optimiser.load_state_dict(dict(state.optimiser))
+        self.objective.restore(state.objective)
         self.step, self.seconds, self.micro = state.step, state.seconds, state.micro
         return True
 
@@ -115,6 +118,7 @@ class Trainer:
             self._copies(),
             dict(self.average),
             self.optimiser.state_dict(),
+            dict(self.objective.state),
         )
         save_state(self.folder, state, self.about)
 
@@ -208,7 +212,7 @@ class Trainer:
         self._set_rate()
         self.learner.modes()
         parts = self._gradients(views)
-        gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
+        gradients = self._all_gradients()
         self.processes.add(gradients)
         norm = torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), CLIP)
         if not bool(torch.isfinite(norm)):
@@ -218,8 +222,18 @@ class Trainer:
             )
         self.optimiser.step()
         self.step += 1
+        self.objective.stepped(self.step)
         self._update_average()
         return parts
+
+    def _all_gradients(self) -> list[Tensor]:
+        """Of everything that got one, the same in every process."""
+        if self.processes.world > 1 and self.views.unlabelled:
+            # A process whose samples are all unlabelled has none of what only labels teach.
+            for parameter in self.parameters.values():
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+        return [p.grad for p in self.parameters.values() if p.grad is not None]
 
     def _gradients(self, views: Sequence[View]) -> dict[str, float]:
         """Gradients of the mean over the whole batch, in parts that fit into memory."""
@@ -249,7 +263,8 @@ class Trainer:
             sums: dict[str, float] = {}
             for start in range(0, len(views), self.micro):
                 chunk = views[start : start + self.micro]
-                loss, parts = self.objective(chunk)
+                batch = self.network.collate(chunk, self.progress, self.views.boost)
+                loss, parts = self.objective(batch)
                 loss = loss / self.config.batch
                 loss.backward()
                 share = len(chunk) / len(views)

@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from promptseg.evaluate.metrics import dice
-from promptseg.finetune.learning import Objective, rows_of
+from promptseg.finetune.adapter_network import AdapterNetwork
+from promptseg.finetune.learning import rows_of
 from promptseg.finetune.state import FOLDER
 from promptseg.finetune.views import View, ViewMaker
 from promptseg.io.atomic import atomic_path
@@ -26,21 +27,21 @@ class Validation:
     """Dice of box prompts and of no prompt on the same views each time.
 
     Args:
-        objective: Answers; its learner holds the weights.
+        network: Answers; its learner holds the weights.
         maker: Of plain views of the validation cases.
         count: How many views.
         folder: Of the adapter, for the pictures; None draws none.
     """
 
     def __init__(
-        self, objective: Objective, maker: ViewMaker, count: int, folder: Path | None
+        self, network: AdapterNetwork, maker: ViewMaker, count: int, folder: Path | None
     ) -> None:
-        self.objective, self.folder = objective, folder
+        self.network, self.folder = network, folder
         self.views = [maker[number] for number in range(count)]
 
     def __call__(self, step: int) -> dict[str, float]:
         """Measure; draw a picture for this step."""
-        self.objective.learner.backbone.module.eval()
+        self.network.learner.backbone.module.eval()
         found: dict[str, list[float]] = {"box_dice": [], "auto_dice": []}
         pictures: list[np.ndarray] = []
         for start in range(0, len(self.views), BATCH):
@@ -57,7 +58,7 @@ class Validation:
 
     def boxes(self) -> float:
         """Mean Dice of box prompts alone, without a picture."""
-        self.objective.learner.backbone.module.eval()
+        self.network.learner.backbone.module.eval()
         found = []
         for start in range(0, len(self.views), BATCH):
             chunk = self.views[start : start + BATCH]
@@ -69,10 +70,10 @@ class Validation:
     @torch.no_grad()
     def _answers(self, views: Sequence[View]) -> list[dict[str, Tensor]]:
         """Logits (m, m) of each view's first label by prompt and by token."""
-        embedding = self.objective.encode(views)
+        embedding = self.network.encode(views)
         answers: list[dict[str, Tensor]] = [{} for _ in views]
         for rows in rows_of(views, views[0].masks.shape[0]):
-            decoded = self.objective.decode(embedding, rows, views[0].size)
+            decoded = self.network.decode(embedding, rows, views[0].size)
             name = "auto_dice" if rows.tokens else "box_dice"
             for n, place, logits in zip(rows.views, rows.places, decoded.logits, strict=True):
                 if place == views[n].places[0]:

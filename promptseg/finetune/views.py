@@ -1,4 +1,4 @@
-"""Views of labelled cases: crops as the engine cuts them, with the organ's masks and prompts."""
+"""Views of cases: crops as the engine cuts them, with the organ's masks and prompts."""
 
 from __future__ import annotations
 
@@ -14,46 +14,14 @@ from torch.nn import functional
 from promptseg.backbones.base import BackboneSpec, PixelPrompts
 from promptseg.finetune.augment import augment
 from promptseg.finetune.config import FinetuneConfig
+from promptseg.finetune.organ_case import LEAST_PIXELS, UNKNOWN, Box, OrganCase, carried, grown
 from promptseg.finetune.warping import warp
 from promptseg.inference.crop import LEAST_VOXELS, MARGIN
 from promptseg.propagation.carrying import CARRIED_MM, CARRIED_MOST, box_of, shown_as
 from promptseg.simulation import users
 from promptseg.simulation.pixel_prompts import sample_prompts
-from promptseg.slicing import in_plane
 
-LEAST_PIXELS = 12
-BODY_LEVEL = 0.04
 ON_SLICE, ALL_LABELS = 0.5, 0.2
-Box = NDArray[np.float32]
-
-
-@dataclass(frozen=True, eq=False)
-class OrganCase:
-    """A labelled volume as training uses it.
-
-    Args:
-        name: Case name.
-        image: (N, H, W) grey values, slices first.
-        labels: (N, H, W) uint8, 0 or 1 + place of the label among the adapter's.
-        spacing: Millimetres of a row and of a column.
-        thickness: Millimetres from slice to slice.
-        window: Grey values that become 0 and 1.
-        slices: Indices of the slices on which each label has at least `LEAST_PIXELS`.
-        boxes: Each label's box x0, y0, x1, y1 over all slices.
-        body: Box of what is not black.
-        mirror: Factors of x and y that swap left and right; 1, 1 where no side of a slice does.
-    """
-
-    name: str
-    image: NDArray[np.generic]
-    labels: NDArray[np.uint8]
-    spacing: tuple[float, float]
-    thickness: float
-    window: tuple[float, float]
-    slices: dict[int, NDArray[np.int64]]
-    boxes: dict[int, Box]
-    body: Box
-    mirror: tuple[int, int] = (1, 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +35,9 @@ class View:
         prompts: Simulated interactions.
         places: Of each interaction, the place of its label.
         ambiguous: Of each interaction, True if it is a single click.
+        known: (m, m) share of each pixel that is annotated; None where the labels are whole.
+        levels: (L, m, m) signed distances in [-1, 1]; None where they are not learned.
+        labelled: False if nobody annotated anything.
     """
 
     number: int
@@ -75,6 +46,9 @@ class View:
     prompts: list[PixelPrompts]
     places: list[int]
     ambiguous: list[bool]
+    known: Tensor | None = None
+    levels: Tensor | None = None
+    labelled: bool = True
 
     @property
     def size(self) -> int:
@@ -82,51 +56,11 @@ class View:
         return int(self.image.shape[-1])
 
 
-def organ_case(
-    name: str,
-    data: NDArray[np.generic],
-    known: NDArray[np.integer],
-    labels: Sequence[int],
-    axis: int,
-    spacing: Sequence[float] | NDArray[np.floating],
-    window: tuple[float, float],
-    sides: int | None = None,
-) -> OrganCase:
-    """Bring a case into the form that training uses.
-
-    Args:
-        name: Case name.
-        data: (I, J, K) image.
-        known: (I, J, K) labels.
-        labels: Those the adapter learns, in order.
-        axis: Slice axis.
-        spacing: (3,) mm.
-        window: Grey values that become 0 and 1.
-        sides: Voxel axis from left to right; None if mirroring is not wanted.
-    """
-    image = np.ascontiguousarray(np.moveaxis(data, axis, 0))
-    planes = np.zeros(image.shape, np.uint8)
-    for place, label in enumerate(labels):
-        planes[np.moveaxis(known, axis, 0) == label] = place + 1
-    slices, boxes = {}, {}
-    for place in range(len(labels)):
-        mask = planes == place + 1
-        filled = np.flatnonzero(mask.sum((1, 2)) >= LEAST_PIXELS)
-        if len(filled):
-            slices[place], boxes[place] = filled, users.tight_box(mask.any(0))
-    shown = image.max(0) > window[0] + BODY_LEVEL * (window[1] - window[0])
-    body = users.tight_box(shown if shown.any() else np.ones_like(shown))
-    rows, cols = in_plane(axis)
-    millimetres = (float(spacing[rows]), float(spacing[cols]))
-    thickness = float(spacing[axis])
-    mirror = -1 if sides == cols else 1, -1 if sides == rows else 1
-    return OrganCase(
-        name, image, planes, millimetres, thickness, window, slices, boxes, body, mirror
-    )
-
-
 class ViewMaker:
     """Draws views; view n depends on the seed and n alone.
+
+    With unlabelled volumes every second view is of one of them. It looks where the target lies in
+    some labelled volume, in proportion to what is not black in both.
 
     Args:
         cases: Labelled volumes.
@@ -134,6 +68,8 @@ class ViewMaker:
         spec: Of the backbone: sizes and context.
         config: Shares, augmentation and seed.
         training: False gives plain views of the target with a box each, for validation.
+        unlabelled: Further volumes.
+        strokes: True if labels are strokes.
     """
 
     def __init__(
@@ -143,13 +79,28 @@ class ViewMaker:
         spec: BackboneSpec,
         config: FinetuneConfig,
         training: bool = True,
+        unlabelled: Sequence[OrganCase] = (),
+        strokes: bool = False,
     ) -> None:
         self.cases, self.count, self.spec, self.config = list(cases), count, spec, config
-        self.training = training
+        self.training, self.unlabelled, self.strokes = training, list(unlabelled), strokes
+
+    @property
+    def boost(self) -> float:
+        """Views over labelled views."""
+        return 2.0 if self.unlabelled else 1.0
 
     def resized(self, spec: BackboneSpec) -> ViewMaker:
         """The same cases for another input size."""
-        return ViewMaker(self.cases, self.count, spec, self.config, self.training)
+        return ViewMaker(
+            self.cases,
+            self.count,
+            spec,
+            self.config,
+            self.training,
+            self.unlabelled,
+            self.strokes,
+        )
 
     def plain(self) -> ViewMaker:
         """Plain views of the same cases, as in validation."""
@@ -159,6 +110,8 @@ class ViewMaker:
         pool = number % self.config.views if self._pooled else number
         rng = np.random.default_rng((self.config.seed, int(self.training), pool))
         case, place, index, absent = self._choose(rng)
+        if self.unlabelled and pool % 2:
+            return self._unlabelled(pool if self._pooled else number, case, place, index, rng)
         matrix = self._matrix(case, place, index, absent, rng)
         image, masks, beside = self._cut(case, index, matrix, rng)
         if self._pooled:
@@ -169,8 +122,49 @@ class ViewMaker:
         small = functional.interpolate(
             torch.from_numpy(masks)[None], size=(self.spec.mask_size,) * 2, mode="area"
         )[0]
-        places = [place] * len(prompts)
-        return View(pool if self._pooled else number, image, small, prompts, places, ambiguous)
+        return View(
+            pool if self._pooled else number,
+            image,
+            small,
+            prompts,
+            [place] * len(prompts),
+            ambiguous,
+            known=self._known(case, index, matrix) if self.strokes else None,
+            levels=self._levels(case, index, matrix),
+        )
+
+    def _unlabelled(
+        self, number: int, like: OrganCase, place: int, index: int, rng: np.random.Generator
+    ) -> View:
+        """A view of an unlabelled volume, where the target lies in a labelled one."""
+        case = self.unlabelled[int(rng.integers(len(self.unlabelled)))]
+        case = replace(case, boxes={place: carried(like.boxes[place], like.body, case.body)})
+        index = round(index * (len(case.image) - 1) / max(1, len(like.image) - 1))
+        matrix = self._matrix(case, place, index, True, rng)
+        image = self._image(case, index, matrix, rng)
+        side = self.spec.mask_size
+        masks = torch.zeros(self.count, side, side)
+        known = torch.zeros(side, side) if self.strokes else None
+        levels = torch.zeros_like(masks) if like.levels is not None else None
+        return View(number, image, masks, [], [], [], known, levels, labelled=False)
+
+    def _known(self, case: OrganCase, index: int, matrix: NDArray[np.float32]) -> Tensor:
+        """(m, m) share of each pixel that is annotated; none outside the image."""
+        known = (case.labels[index] != UNKNOWN).astype(np.uint8)
+        return self._small(warp(known, matrix, self.spec.input_size))
+
+    def _levels(self, case: OrganCase, index: int, matrix: NDArray[np.float32]) -> Tensor | None:
+        """(L, m, m) signed distances; far outside beyond the image."""
+        if case.levels is None:
+            return None
+        size = self.spec.input_size
+        planes = case.levels[:, index].astype(np.float32)
+        return torch.stack([self._small(warp(plane, matrix, size, 1.0)) for plane in planes])
+
+    def _small(self, plane: NDArray[np.float32]) -> Tensor:
+        side = (self.spec.mask_size,) * 2
+        whole = torch.from_numpy(np.ascontiguousarray(plane))[None, None]
+        return functional.interpolate(whole, size=side, mode="area")[0, 0]
 
     @property
     def _pooled(self) -> bool:
@@ -199,6 +193,7 @@ class ViewMaker:
         box = case.boxes[place]
         if draw < ON_SLICE and not absent:
             box = users.tight_box(case.labels[index] == place + 1)
+            box = grown(box) if self.strokes else box
         elif draw < ON_SLICE + ALL_LABELS:
             every = np.stack(list(case.boxes.values()))
             box = np.concatenate([every[:, :2].min(0), every[:, 2:].max(0)])
@@ -212,15 +207,7 @@ class ViewMaker:
     ) -> tuple[Tensor, NDArray[np.float32], list[NDArray[np.bool_] | None]]:
         """Image (3, S, S), masks (L, S, S) and of each label the mask on a slice beside."""
         size, last = self.spec.input_size, len(case.image) - 1
-        stack = [max(index - 1, 0), index, min(index + 1, last)]
-        low, high = case.window
-        grey = warp(case.image[stack].transpose(1, 2, 0), matrix, size, low)
-        if self.training:
-            low, high = (b + rng.uniform(-0.06, 0.06) * (high - low) for b in (low, high))
-        grey = np.clip((grey - low) / max(high - low, 1e-6), 0, 1).astype(np.float32)
-        grey = augment(grey, rng, invert=False) if self.training else grey
-        if self.spec.context == "grey":
-            grey = np.repeat(grey[..., 1:2], 3, -1)
+        image = self._image(case, index, matrix, rng)
         # The engine hands masks on over a few millimetres, to either side.
         reach = int(np.clip(round(CARRIED_MM / case.thickness), 1, CARRIED_MOST))
         apart = int(rng.integers(1, reach + 1)) * (1 if rng.random() < 0.5 else -1)
@@ -232,7 +219,23 @@ class ViewMaker:
             warped = warp(planes, matrix, size) if planes.any() else np.zeros((size, size, 2))
             masks[place] = warped[..., 0]
             beside.append(warped[..., 1] > 0.5 if last else None)
-        return torch.from_numpy(np.ascontiguousarray(grey.transpose(2, 0, 1))), masks, beside
+        return image, masks, beside
+
+    def _image(
+        self, case: OrganCase, index: int, matrix: NDArray[np.float32], rng: np.random.Generator
+    ) -> Tensor:
+        """(3, S, S) grey values of a slice and of those beside it."""
+        size, last = self.spec.input_size, len(case.image) - 1
+        stack = [max(index - 1, 0), index, min(index + 1, last)]
+        low, high = case.window
+        grey = warp(case.image[stack].transpose(1, 2, 0), matrix, size, low)
+        if self.training:
+            low, high = (b + rng.uniform(-0.06, 0.06) * (high - low) for b in (low, high))
+        grey = np.clip((grey - low) / max(high - low, 1e-6), 0, 1).astype(np.float32)
+        grey = augment(grey, rng, invert=False) if self.training else grey
+        if self.spec.context == "grey":
+            grey = np.repeat(grey[..., 1:2], 3, -1)
+        return torch.from_numpy(np.ascontiguousarray(grey.transpose(2, 0, 1)))
 
     def _prompts(
         self, target: NDArray[np.bool_], beside: NDArray[np.bool_] | None, rng: np.random.Generator
