@@ -15,7 +15,7 @@ from gradio_client import Client
 
 import promptseg as ps
 from promptseg.datasets.phantom import abdomen_phantom
-from promptseg.io import write
+from promptseg.volume import write
 
 START_S = 600.0
 

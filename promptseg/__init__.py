@@ -15,11 +15,10 @@ if TYPE_CHECKING:
         WeightsError,
     )
     from promptseg.evaluate import evaluate
-    from promptseg.io import read, write
     from promptseg.prompts.types import Box, MarginPoints, Mask, Point, PromptSet, Scribble, Text
     from promptseg.segmenter import Segmenter
     from promptseg.session import Session
-    from promptseg.volume import Segmentation, Volume
+    from promptseg.volume import Segmentation, Volume, read, write
 
 _PLACES = {
     "AdapterError": "errors",
@@ -30,8 +29,8 @@ _PLACES = {
     "WeightsError": "errors",
     "evaluate": "evaluate",
     "finetune": "finetune",
-    "read": "io",
-    "write": "io",
+    "read": "volume",
+    "write": "volume",
     "Box": "prompts.types",
     "MarginPoints": "prompts.types",
     "Mask": "prompts.types",

@@ -14,6 +14,8 @@ from typing import Any, Literal
 import numpy as np
 
 from promptseg.errors import PromptError, VolumeError
+from promptseg.io import DEFAULT_MAX_BYTES, Image, read_image, write_image
+from promptseg.io.provenance import provenance_of
 
 CoordinateFrame = Literal["voxel", "ras", "lps"]
 Modality = Literal["CT", "MR"]
@@ -33,6 +35,7 @@ class Volume:
         modality: `CT`, `MR`, or None where the file does not say.
         header: The header object of the reader, carried through to the output file.
         source: Path the volume was read from.
+        notes: What the reader repaired, left out or found unusual, each a sentence.
 
     Raises:
         VolumeError: not 3D, not real numbers, NaN or infinite voxels, zero or NaN spacing,
@@ -50,6 +53,7 @@ class Volume:
     modality: Modality | None = None
     header: Any = field(default=None, repr=False)
     source: Path | None = None
+    notes: tuple[str, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "data", _checked_data(self.data))
@@ -174,7 +178,6 @@ class Segmentation:
     @property
     def provenance(self) -> dict[str, Any]:
         """Software, model and adapters that made the labels, small enough for a file's header."""
-        from promptseg.io.provenance import provenance_of
 
         return provenance_of(self.report)
 
@@ -200,10 +203,82 @@ class Segmentation:
         return int(np.count_nonzero(self.mask(target))) * voxel_mm3 / 1000.0
 
     def save(self, path: str | os.PathLike[str], format: str | None = None) -> None:
-        """Write the labels; the format follows the suffix unless `format` names it."""
-        from promptseg.io import write
+        """Write the labels; the format follows the suffix unless `format` names it.
 
-        write(self, path, format=format)
+        Raises:
+            FormatError: the format is unknown, cannot hold them, or the file cannot be written.
+        """
+        content = Image(
+            self.data,
+            self.affine,
+            header=self.header,
+            names=self.labels,
+            layers=self.layers,
+            provenance=self.provenance,
+        )
+        write_image(content, path, format)
+
+
+def read(
+    path: str | os.PathLike[str],
+    max_bytes: int = DEFAULT_MAX_BYTES,
+    series: int | str | None = None,
+) -> Volume:
+    """Read a 3D image with its affine; nothing is reoriented.
+
+    Args:
+        path: File, or DICOM folder or zip file, of a known format.
+        max_bytes: Refuse, before allocating, an image that needs more memory than this.
+        series: Which series of several in a DICOM folder: its number in the list that the error
+            gives, or its SeriesInstanceUID.
+
+    Raises:
+        FormatError: it is missing, damaged or of an unknown format.
+        VolumeError: it holds no usable 3D image.
+
+    Example:
+        >>> import promptseg as ps
+        >>> ps.read("ct.nii.gz")  # doctest: +SKIP
+        Volume(512 x 512 x 88 voxels of 0.7 x 0.7 x 1.25 mm, int16, CT)
+    """
+    path = Path(path)
+    image = read_image(path, max_bytes, series=series)
+    modality: Modality | None = None
+    if image.modality in ("CT", "MR"):
+        modality = "CT" if image.modality == "CT" else "MR"
+    given = {"header": image.header, "source": path, "notes": image.notes}
+    try:
+        return Volume(image.data, image.affine, modality, **given)
+    except VolumeError as error:
+        raise VolumeError(f"{path}: {error}") from error
+
+
+def write(
+    item: Segmentation | Volume, path: str | os.PathLike[str], format: str | None = None
+) -> None:
+    """Write labels or an image on its own grid; all of the file or nothing.
+
+    Args:
+        item: Segmentation or volume.
+        path: Output file.
+        format: Name in `promptseg.io.FORMATS`; None goes by the suffix.
+
+    Raises:
+        FormatError: the format is unknown or the file cannot be written.
+
+    Example:
+        >>> import numpy as np, tempfile
+        >>> import promptseg as ps
+        >>> labels = ps.Segmentation(np.ones((8, 8, 4), np.uint8), np.eye(4))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     ps.write(labels, f"{folder}/mask.nii.gz")
+        ...     ps.read(f"{folder}/mask.nii.gz").shape
+        (8, 8, 4)
+    """
+    if isinstance(item, Segmentation):
+        item.save(path, format)
+    else:
+        write_image(Image(item.data, item.affine, item.modality, item.header), path, format)
 
 
 def _grid(data: np.ndarray, affine: np.ndarray) -> str:

@@ -142,7 +142,7 @@ def disc_cases(count: int = 2) -> list[OrganCase]:
 
 def write_cohort(folder: Path, count: int = 3) -> tuple[Path, Path]:
     """The same as NIfTI files in folders of images and labels."""
-    from promptseg.io import write
+    from promptseg.volume import write
 
     for n in range(count):
         image, labels = labelled_disc(n)

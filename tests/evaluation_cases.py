@@ -8,8 +8,7 @@ import numpy as np
 from support import discs
 
 from promptseg.datasets.cohort import Case
-from promptseg.io import write
-from promptseg.volume import Segmentation, Volume
+from promptseg.volume import Segmentation, Volume, write
 
 SPACING = (1.0, 1.0, 3.0)
 SHAPE = (40, 48, 7)

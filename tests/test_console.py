@@ -10,8 +10,8 @@ import pytest
 from support import tiny_network
 
 from promptseg.datasets.phantom import abdomen_phantom
-from promptseg.io import read, write
 from promptseg.report import load_manifest
+from promptseg.volume import read, write
 
 NAME = "Björn 左心房 ct.nii.gz"
 BOX = ["--box", "30,15,8,42,28,9", "--no-propagate"]

@@ -3,8 +3,7 @@ import pytest
 
 from promptseg.errors import VolumeError
 from promptseg.intensity import WINDOWS, Window, choose_window, normalise
-from promptseg.io import read
-from promptseg.volume import Volume
+from promptseg.volume import Volume, read
 
 
 def volume_of(data: np.ndarray, modality: str | None = None) -> Volume:

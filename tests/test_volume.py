@@ -150,10 +150,10 @@ class TestModality:
         assert guess_modality(rng.normal(0, 400, (8, 8, 8)).clip(-800)) == "MR"
 
     def test_real_data(self, shared_data) -> None:
-        import promptseg.io
+        import promptseg.volume
 
         for name, expected in (("ct", "CT"), ("mr_t1", "MR")):
-            volume = promptseg.io.read(shared_data / "sarcoma" / "STS_001" / f"{name}.nii.gz")
+            volume = promptseg.volume.read(shared_data / "sarcoma" / "STS_001" / f"{name}.nii.gz")
             assert guess_modality(volume.data) == expected
 
 

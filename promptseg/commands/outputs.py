@@ -33,14 +33,12 @@ def check_outputs(paths: Mapping[str, Path], image: Path | None = None) -> None:
 
 def check_mask_format(path: Path, format: str | None) -> None:
     """Refuse a mask file whose format is unknown; `format` is a name, None goes by the suffix."""
-    from promptseg.io import FORMATS
+    from promptseg.io import writable
 
-    able = {name: entry for name, entry in FORMATS.items() if entry.writes}
-    if format is not None and format not in able:
-        raise UsageError(f"--format is {format!r}: give one of {', '.join(able)}")
-    suffixes = [suffix for entry in able.values() for suffix in entry.suffixes]
-    if format is None and not path.name.lower().endswith(tuple(suffixes)):
-        raise UsageError(f"{path} is of no known format: end it in {', '.join(suffixes)}")
+    try:
+        writable(path, format)
+    except FormatError as error:
+        raise UsageError(str(error)) from error
 
 
 @contextmanager

@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _input(manifest: dict[str, Any], source: Path) -> Volume:
-    from promptseg.io import read
+    from promptseg.volume import read
 
     recorded = manifest["input"].get("path")
     if recorded is None:
@@ -106,7 +106,7 @@ def _compare(done: Run, manifest: dict[str, Any], as_json: bool) -> int:
 
 def _differing(done: Run, manifest: dict[str, Any]) -> int | None:
     """Voxels that differ from the mask file of the first run, None if it is not there."""
-    from promptseg.io import read
+    from promptseg.volume import read
 
     try:
         before = read(manifest["outputs"]["mask"]["path"])

@@ -75,7 +75,7 @@ def _paths(arguments: argparse.Namespace) -> dict[str, Path]:
 
 
 def _segment(arguments: argparse.Namespace) -> Run:
-    from promptseg.io import read
+    from promptseg.volume import read
 
     if not arguments.given and not arguments.adapter:
         raise UsageError("no prompt: give --box, --point, --scribble, --text or --prompts")
@@ -102,7 +102,7 @@ def _write(done: Run, paths: dict[str, Path], format: str | None) -> dict[str, A
 
 
 def _write_uncertainty(done: Run, path: Path) -> None:
-    from promptseg.io import write
+    from promptseg.volume import write
 
     if done.result.uncertainty is None:
         raise UsageError("this run gives no uncertainty: leave out --uncertainty")

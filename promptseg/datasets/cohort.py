@@ -12,8 +12,8 @@ import numpy as np
 
 from promptseg.datasets.flat_images import SUFFIXES, read_label_picture, read_picture
 from promptseg.errors import FormatError, PromptsegError, VolumeError
-from promptseg.io import FORMATS, read
-from promptseg.volume import Segmentation, Volume
+from promptseg.io import FORMATS
+from promptseg.volume import Segmentation, Volume, read
 
 PathLike: TypeAlias = "str | os.PathLike[str]"
 Images: TypeAlias = "PathLike | Sequence[PathLike | Volume]"

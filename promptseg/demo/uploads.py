@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from promptseg.errors import FormatError, PromptsegError
-from promptseg.io import FORMATS, read
-from promptseg.volume import Volume
+from promptseg.io import FORMATS
+from promptseg.volume import Volume, read
 
 MOST_FILES = 20_000
 _CHUNK = 1 << 20

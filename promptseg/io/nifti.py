@@ -18,10 +18,9 @@ from nibabel.spatialimages import HeaderDataError
 from nibabel.volumeutils import apply_read_scaling
 
 from promptseg.errors import FormatError, VolumeError
-from promptseg.io import DEFAULT_MAX_BYTES
 from promptseg.io.atomic import atomic_path
+from promptseg.io.image import DEFAULT_MAX_BYTES, Image
 from promptseg.io.provenance import to_text
-from promptseg.volume import Segmentation, Volume
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _HEADER_BYTES = 540
@@ -36,7 +35,7 @@ _BROKEN_STREAM = (EOFError, gzip.BadGzipFile, zlib.error)
 _QUIET = logging.Logger("promptseg.nifti", level=logging.CRITICAL + 1)
 
 
-def read(path: str | os.PathLike[str], max_bytes: int = DEFAULT_MAX_BYTES) -> Volume:
+def read(path: str | os.PathLike[str], max_bytes: int = DEFAULT_MAX_BYTES) -> Image:
     """Read a NIfTI file with values, affine and header as nibabel gives them.
 
     Args:
@@ -45,7 +44,7 @@ def read(path: str | os.PathLike[str], max_bytes: int = DEFAULT_MAX_BYTES) -> Vo
 
     Raises:
         FormatError: missing, empty, not NIfTI, damaged or truncated.
-        VolumeError: not one 3D image of finite real numbers with a usable affine.
+        VolumeError: not one 3D image of real numbers, or its spacing is no number.
     """
     path = Path(path)
     try:
@@ -55,7 +54,7 @@ def read(path: str | os.PathLike[str], max_bytes: int = DEFAULT_MAX_BYTES) -> Vo
             header = _read_header(path, opened)
             _check_header(path, header, compressed, max_bytes)
             data = _read_data(path, opened, header)
-        return Volume(data, _affine(path, header), header=header, source=path)
+        return Image(data, _affine(path, header), header=header)
     except FormatError:
         raise
     except _BROKEN_STREAM as error:
@@ -68,22 +67,16 @@ def read(path: str | os.PathLike[str], max_bytes: int = DEFAULT_MAX_BYTES) -> Vo
         raise FormatError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
-def write(item: Segmentation | Volume, path: str | os.PathLike[str]) -> None:
+def write(item: Image, path: str | os.PathLike[str]) -> None:
     """Write labels or an image on its own grid, with the header's codes and units.
 
     Integers take the smallest type that holds them, other numbers float32. The same input
     gives the same bytes. A header extension (a comment) names what made the labels.
 
     Raises:
-        FormatError: the file cannot be written, or targets share voxels.
+        FormatError: the file cannot be written.
     """
     path = Path(path)
-    if isinstance(item, Segmentation) and item.layers:
-        shared = ", ".join(str(target) for target in sorted(item.layers))
-        raise FormatError(
-            f"{path}: targets {shared} share voxels with others and NIfTI holds one label a "
-            "voxel: save as rtstruct or seg, or each target alone"
-        )
     payload = _image(item).to_bytes()
     if path.name.lower().endswith(".gz"):
         payload = gzip.compress(payload, compresslevel=6, mtime=0)
@@ -238,7 +231,7 @@ def _affine(path: Path, header: Any) -> np.ndarray:
         raise FormatError(f"{path}: NIfTI orientation is damaged: {error}") from error
 
 
-def _image(item: Segmentation | Volume) -> Any:
+def _image(item: Image) -> Any:
     data = item.data.astype(_smallest_type(item.data))
     wide = max(data.shape) > _MAX_NIFTI1_SIDE or isinstance(item.header, nib.Nifti2Header)
     kind = nib.Nifti2Image if wide else nib.Nifti1Image
@@ -255,9 +248,9 @@ def _image(item: Segmentation | Volume) -> Any:
     return _signed(kind(data, item.affine, header), item)
 
 
-def _signed(image: Any, item: Segmentation | Volume) -> Any:
+def _signed(image: Any, item: Image) -> Any:
     """The image with a comment that says who made its labels."""
-    if isinstance(item, Segmentation):
+    if item.provenance is not None:
         comment = to_text(item.provenance).encode()
         image.header.extensions.append(nib.nifti1.Nifti1Extension(_COMMENT, comment))
     return image

@@ -93,7 +93,7 @@ def _values(path: Path, volume: Volume) -> np.ndarray:
     """(I, J, K) values of an image file on the volume's grid."""
     if path.suffix.lower() in _PICTURES:
         return _picture(path, volume)
-    from promptseg.io import read
+    from promptseg.volume import read
 
     stroke = read(path)
     if stroke.shape != volume.shape:

@@ -17,9 +17,8 @@ from promptseg.commands import segment as segment_command
 from promptseg.commands.parsing import join_negatives
 from promptseg.datasets.phantom import abdomen_phantom
 from promptseg.inference.slice_prompts import BOTH
-from promptseg.io import read, write
 from promptseg.prompts.types import Box, MarginPoints, Point, PromptSet, Scribble, Text
-from promptseg.volume import Segmentation
+from promptseg.volume import Segmentation, read, write
 from promptseg.weights.registry import sha256_file
 
 BOX = ["--box", "30,15,8,42,28,9"]

@@ -11,8 +11,7 @@ from promptseg.backbones.default import save_default
 from promptseg.cli import main
 from promptseg.errors import FormatError
 from promptseg.evaluate.reports import Report
-from promptseg.io import write
-from promptseg.volume import Segmentation
+from promptseg.volume import Segmentation, write
 
 SHAPE = (36, 40, 5)
 

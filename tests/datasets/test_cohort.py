@@ -13,8 +13,7 @@ from promptseg.datasets.cohort import (
     whole_labels,
 )
 from promptseg.errors import FormatError, VolumeError
-from promptseg.io import write
-from promptseg.volume import Segmentation
+from promptseg.volume import Segmentation, write
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ from promptseg.demo.downloads import answered_prompts, segmentation, write_downl
 from promptseg.demo.python_code import python_code
 from promptseg.demo.visit import BusyError, CancelledError
 from promptseg.errors import PromptError, PromptsegError
-from promptseg.io import read
 from promptseg.prompts.types import Box, Mask, Point, PromptSet, Text
 from promptseg.report import load_manifest
+from promptseg.volume import read
 
 INSIDE = Point((14, 16, 5))
 SECOND = Point((28, 34, 5), target=2)
@@ -194,8 +194,8 @@ class TestDownloads:
 
     def test_python_code_runs_and_gives_the_same(self, done, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
-        from promptseg.io import write
         from promptseg.segmenter import Segmenter
+        from promptseg.volume import write
 
         write(tubes(), tmp_path / "tubes.nii.gz")
         monkeypatch.setattr(Segmenter, "from_pretrained", lambda model: segmenter())

@@ -14,8 +14,8 @@ from support import segmenter
 
 from promptseg.demo.launch import serve
 from promptseg.errors import PromptsegError
-from promptseg.io import read, write
 from promptseg.prompts.types import PromptSet
+from promptseg.volume import read, write
 
 SLOW_S = 120
 

@@ -8,8 +8,8 @@ import pytest
 from demo_kit import bright_server, masks_equal, running, tubes
 from support import segmenter
 
-from promptseg.io import read
 from promptseg.prompts.types import Box, Point, PromptSet, Scribble
+from promptseg.volume import read
 
 pytest.importorskip("gradio", reason="the demo needs the `demo` extra")
 playwright = pytest.importorskip(

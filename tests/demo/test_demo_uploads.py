@@ -10,7 +10,7 @@ from demo_kit import tubes
 
 from promptseg.demo.uploads import read_upload, unpack
 from promptseg.errors import FormatError, PromptsegError
-from promptseg.io import write
+from promptseg.volume import write
 
 LIMIT = 50_000_000
 

@@ -14,10 +14,9 @@ from promptseg.evaluate.protocols import first_prompts, margin_places
 from promptseg.evaluate.running import run
 from promptseg.evaluate.settings import PROTOCOLS, Settings
 from promptseg.evaluate.tasks import slice_tasks, volume_task
-from promptseg.io import write
 from promptseg.prompts.types import Box, MarginPoints, Point, Scribble
 from promptseg.simulation.clicks import corrective_click, deepest, largest_component
-from promptseg.volume import Segmentation
+from promptseg.volume import Segmentation, write
 
 FLAT = Settings(protocol="box", axis=2)
 DEEP = Settings(protocol="box", dims="3d", axis=2)

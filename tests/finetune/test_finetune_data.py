@@ -8,8 +8,7 @@ from support import tiny_default, tiny_sam
 from promptseg.errors import FormatError, VolumeError
 from promptseg.finetune.data import group_of, organ_cases, set_aside, split_cases
 from promptseg.finetune.views import ViewMaker, view_matrix
-from promptseg.io import write
-from promptseg.volume import Volume
+from promptseg.volume import Volume, write
 
 
 class TestFaults:

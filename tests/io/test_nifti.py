@@ -8,8 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from strategies import affines, shapes
 
 from promptseg.errors import FormatError, PromptsegError, VolumeError
-from promptseg.io import read, write
-from promptseg.volume import Segmentation, Volume
+from promptseg.volume import Segmentation, Volume, read, write
 
 RNG = np.random.default_rng(3)
 DATA = RNG.integers(-1000, 1000, (7, 6, 5)).astype(np.int16)

@@ -5,9 +5,8 @@ import numpy as np
 import pytest
 
 from promptseg.errors import FormatError
-from promptseg.io import read
 from promptseg.io.provenance import from_text, in_words, provenance_of, read_provenance, to_text
-from promptseg.volume import Segmentation, Volume
+from promptseg.volume import Segmentation, Volume, read
 
 MODEL = {"name": "default", "family": "promptseg", "sha256": "ab" * 32}
 KIDNEY = {"name": "kidney", "organ": "kidney", "created": "2026-01-01", "digest": "cd" * 32}

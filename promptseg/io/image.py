@@ -1,0 +1,47 @@
+"""What a file holds, before anything is made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+DEFAULT_MAX_BYTES = 16 * 2**30
+
+
+@dataclass(frozen=True, eq=False)
+class Image:
+    """Plain content of an image or label file: an array that knows where it is.
+
+    Args:
+        data: (I, J, K) values after the file's own slope and intercept; for labels integers.
+        affine: (4, 4) voxel index to RAS+ millimetres.
+        modality: DICOM's word for it, such as `CT` or `MR`, or None where the file does not say.
+        header: The reader's own header, which a writer of the same family takes up again.
+        notes: What was repaired, left out or unusual, each a sentence for a person.
+        names: Names by label.
+        layers: (I, J, K) bool mask, by label, of those that share voxels with others.
+        provenance: What made the labels, see `promptseg.io.provenance`; None for no labels.
+    """
+
+    data: np.ndarray
+    affine: np.ndarray
+    modality: str | None = None
+    header: Any = None
+    notes: tuple[str, ...] = ()
+    names: Mapping[int, str] = field(default_factory=dict)
+    layers: Mapping[int, np.ndarray] = field(default_factory=dict)
+    provenance: Mapping[str, Any] | None = None
+
+    @property
+    def targets(self) -> tuple[int, ...]:
+        """Labels that are there or have a name, in order."""
+        found = {int(value) for value in np.unique(self.data)} - {0}
+        return tuple(sorted(found | set(self.layers) | set(self.names)))
+
+    def mask(self, target: int) -> np.ndarray:
+        """(I, J, K) bool mask of one label."""
+        layer = self.layers.get(target)
+        return self.data == target if layer is None else layer
