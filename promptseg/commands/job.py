@@ -41,6 +41,7 @@ class Choices:
         consistency: One of `CONSISTENCY`.
         corrector: `auto`, a file or None: what takes up corrective clicks before the graph cut.
         corrector_sha256: Digest that its file must have, None for any.
+        postprocess: Steps of `promptseg.postprocess`, in order.
     """
 
     model: str = "default"
@@ -56,6 +57,7 @@ class Choices:
     consistency: str = "auto"
     corrector: str | None = None
     corrector_sha256: str | None = None
+    postprocess: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,7 @@ class Run:
                 "consistency": self.choices.consistency,
                 **({"text_model": self.choices.text_model} if self.choices.text_model else {}),
                 **({"corrector": self.choices.corrector} if self.choices.corrector else {}),
+                "postprocess": list(self.choices.postprocess),
             },
             timings=self.timings,
             adapters={name: adapter_digest(name) for name in self.choices.adapters},
@@ -168,9 +171,22 @@ def add_image_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_postprocessing(parser: argparse.ArgumentParser) -> None:
+    """Declare what is done to the masks afterwards."""
+    parser.add_argument_group("post-processing").add_argument(
+        "--post",
+        action="append",
+        metavar="STEP",
+        help="NAME[:TARGETS][,option=value]..., in order; may be repeated: largest, keep:1,n=2, "
+        "fill_holes, smooth,mm=1, margin:1,mm=5,to=2,name=CTV,not_above=250,not_into=3, "
+        "crop_to_body, union:1+2,to=3, intersect, subtract, xor, interpolate",
+    )
+
+
 def choices_of(arguments: argparse.Namespace) -> Choices:
     """The options of both groups."""
     return Choices(
+        postprocess=tuple(arguments.post or ()),
         model=arguments.model,
         adapters=tuple(arguments.adapter),
         axis=arguments.axis,
@@ -197,8 +213,10 @@ def run_job(volume: Volume, prompts: PromptSet, choices: Choices) -> Run:
         PromptsegError: The model, the adapter, the window or the prompts cannot be used.
     """
     from promptseg.intensity import choose_window
+    from promptseg.postprocess import check_steps, postprocess
     from promptseg.prompts.types import Text
 
+    steps = check_steps(choices.postprocess)
     if choices.window != "auto":
         choose_window(volume, choices.window)
     started = time.perf_counter()
@@ -219,6 +237,7 @@ def run_job(volume: Volume, prompts: PromptSet, choices: Choices) -> Run:
             progress=bars,
             consistency=choices.consistency,
         )
+    result = postprocess(result, steps, volume)
     timings = {"load_model": loaded - started, "total": time.perf_counter() - started}
     return Run(segmenter, volume, prompts, result, choices, timings)
 

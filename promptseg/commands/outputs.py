@@ -31,14 +31,32 @@ def check_outputs(paths: Mapping[str, Path], image: Path | None = None) -> None:
         _check_folder(path)
 
 
-def check_mask_format(path: Path, format: str | None) -> None:
-    """Refuse a mask file whose format is unknown; `format` is a name, None goes by the suffix."""
-    from promptseg.io import writable
+def check_mask_format(path: Path, format: str | None, shared: bool = False) -> None:
+    """Refuse a mask file whose format is unknown or cannot hold the masks.
+
+    Args:
+        path: File to write.
+        format: Name in `FORMATS`; None goes by the suffix.
+        shared: True if targets will share voxels.
+
+    Raises:
+        UsageError: It cannot be written so.
+    """
+    from promptseg.io import FORMATS, writable
 
     try:
-        writable(path, format)
+        chosen = writable(path, format)
     except FormatError as error:
         raise UsageError(str(error)) from error
+    if shared and not chosen.overlaps:
+        able = ", ".join(
+            entry.name for entry in FORMATS.values() if entry.overlaps and entry.writes
+        )
+        raise UsageError(
+            f"{path}: a target made with to= shares voxels with its source and {chosen.name} holds "
+            f"one label a voxel: {f'use --format {able}, or ' if able else ''}cut one out of the "
+            "other with --post subtract:2+1"
+        )
 
 
 @contextmanager

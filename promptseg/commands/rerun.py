@@ -86,6 +86,7 @@ def _choices(manifest: dict[str, Any]) -> Choices:
             text_model=settings.get("text_model"),
             corrector=settings.get("corrector", None if corrector is None else "auto"),
             corrector_sha256=corrector,
+            postprocess=tuple(settings.get("postprocess", ())),
         )
     except (KeyError, TypeError) as error:
         raise PromptsegError(f"the manifest is damaged: {error!r}") from error

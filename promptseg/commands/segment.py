@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from promptseg.commands.job import (
     Run,
     add_image_options,
     add_model_options,
+    add_postprocessing,
     choices_of,
     run_job,
 )
@@ -37,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_prompts(parser)
     add_model_options(parser)
     add_image_options(parser)
+    add_postprocessing(parser)
     group = parser.add_argument_group("output")
     group.add_argument("--format", metavar="NAME", help="format of OUT (default: by its suffix)")
     group.add_argument("--uncertainty", metavar="FILE", type=Path, help="write the uncertainty")
@@ -52,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError("give an IMAGE and -o OUT, or --sample (see promptseg segment --help)")
     paths = _paths(arguments)
     check_outputs(paths, arguments.image)
-    check_mask_format(arguments.output, arguments.format)
+    check_mask_format(arguments.output, arguments.format, _shares(arguments.post or ()))
     if arguments.uncertainty is not None:
         check_mask_format(arguments.uncertainty, None)
     done = _segment(arguments)
@@ -63,6 +66,13 @@ def run(arguments: argparse.Namespace) -> int:
         seconds = done.timings["total"]
         print("\n".join([*done.summary(), f"{arguments.output} written in {seconds:.1f} s"]))
     return 0
+
+
+def _shares(post: Sequence[str]) -> bool:
+    """True if targets will share voxels after these steps, which are checked."""
+    from promptseg.postprocess import check_steps, will_overlap
+
+    return bool(post) and will_overlap(check_steps(post))
 
 
 def _paths(arguments: argparse.Namespace) -> dict[str, Path]:

@@ -29,7 +29,7 @@ from promptseg.postprocess.steps import (
 )
 from promptseg.volume import Segmentation, Volume
 
-__all__ = ["OPERATIONS", "Operation", "Step", "check_steps", "may_overlap", "postprocess"]
+__all__ = ["OPERATIONS", "Operation", "Step", "check_steps", "postprocess", "will_overlap"]
 
 _CONNECTIVITY = one_of("6", "18", "26")
 OPERATIONS: dict[str, Operation] = {
@@ -140,9 +140,23 @@ def check_steps(steps: Iterable[Step | str]) -> list[Step]:
     return wanted
 
 
-def may_overlap(steps: Sequence[Step]) -> bool:
-    """True if the targets may share voxels after these steps."""
-    return any("to" in step.options or OPERATIONS[step.name].overlaps for step in steps)
+def will_overlap(steps: Sequence[Step]) -> bool:
+    """True if a target is made out of another and no later step changes either."""
+    for place, step in enumerate(steps):
+        made = count(step.options["to"]) if "to" in step.options else None
+        if made is None or made in step.targets:
+            continue
+        later = [one for one in steps[place + 1 :] if _changes(one) & {made, *step.targets}]
+        if not later and not any(not one.targets for one in steps[place + 1 :]):
+            return True
+    return False
+
+
+def _changes(step: Step) -> set[int]:
+    """Targets that a step writes to, of those that it names."""
+    if "to" in step.options:
+        return {count(step.options["to"])}
+    return set(step.targets[:1] if OPERATIONS[step.name].joins else step.targets)
 
 
 def _check_to(step: Step, operation: Operation) -> None:

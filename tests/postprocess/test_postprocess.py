@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from promptseg.errors import PromptError
-from promptseg.postprocess import OPERATIONS, Step, may_overlap, postprocess
+from promptseg.postprocess import OPERATIONS, Step, postprocess, will_overlap
 from promptseg.volume import Segmentation, Volume
 
 SPACING = (1.0, 2.0, 5.0)
@@ -272,10 +272,18 @@ class TestBoolean:
         assert not (made.mask(2) & (made.data == 0)).any()
         assert made.mask(1).sum() == made.mask(2).sum() + 32
 
-    def test_which_steps_may_share_voxels(self) -> None:
-        assert not may_overlap([Step("largest"), Step("fill_holes")])
-        assert may_overlap([Step("largest", (1,), {"to": 2})])
-        assert may_overlap([Step("margin", (1,), {"mm": 2})])
+    @pytest.mark.parametrize(
+        ("steps", "shared"),
+        [
+            (["largest", "margin,mm=5"], False),
+            (["margin:1,mm=5,to=2"], True),
+            (["margin:1,mm=5,to=2", "largest:3"], True),
+            (["margin:1,mm=5,to=2", "subtract:2+1"], False),
+            (["subtract:1+2,to=1"], False),
+        ],
+    )
+    def test_steps_after_which_voxels_are_shared(self, steps: list[str], shared: bool) -> None:
+        assert will_overlap([Step.parse(step) for step in steps]) is shared
 
 
 class TestInterpolation:
