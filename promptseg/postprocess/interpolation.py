@@ -6,6 +6,8 @@ Raya and Udupa, Shape-based interpolation of multidimensional objects, IEEE Tran
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 from scipy import ndimage
 
@@ -37,7 +39,7 @@ def interpolate(masks: list[np.ndarray], grid: Grid, axis: str | None = None) ->
     spacing = grid.spacing[rows], grid.spacing[cols]
     drawn = np.flatnonzero(planes.any((1, 2)))
     filled = 0
-    for low, high in zip(drawn[:-1], drawn[1:], strict=True):
+    for low, high in itertools.pairwise(drawn):
         for index in range(low + 1, high):
             share = (index - low) / (high - low)
             planes[index] = between(planes[low], planes[high], share, spacing)
