@@ -10,7 +10,7 @@ import torch
 from promptseg.backbones import load_backbone
 from promptseg.backbones.base import PixelPrompts, PromptBatch
 from promptseg.bench.limits import best_of
-from promptseg.inference.encoder import autocast, choose_device, choose_precision
+from promptseg.inference.device import autocast, choose_device, choose_precision
 
 
 def main() -> None:

@@ -43,7 +43,7 @@ from promptseg.finetune.named_losses import loss_by_name
 from promptseg.finetune.organ_case import OrganCase
 from promptseg.finetune.running import train_adapter
 from promptseg.finetune.views import ViewMaker
-from promptseg.inference.encoder import autocast, choose_precision
+from promptseg.inference.device import autocast, choose_precision
 from promptseg.intensity import Window, normalise
 from promptseg.io.atomic import atomic_path
 from promptseg.segmenter import Segmenter

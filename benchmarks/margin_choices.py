@@ -113,7 +113,7 @@ def answers(segmenter: ps.Segmenter, case: Case, seed: int) -> dict[str, np.ndar
     truth, volume = case.labels > 0, case.volume
     places = margin_places(truth, np.random.default_rng(seed))
     prompts = PromptSet([MarginPoints(np.array(places))]).to_voxel(volume)
-    answerer = Answerer(segmenter, volume, choose_window(volume), Consistency.named("auto"))
+    answerer = Answerer(segmenter.runtime, volume, choose_window(volume), Consistency.named("auto"))
     engine = answerer.prepared(prompts, "auto")
     bound = margin_bounds(prompts, engine.shape)[1]
     inside, _ = click_voxels(prompts)

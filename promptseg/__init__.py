@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from promptseg.assets import VERSION
+
 if TYPE_CHECKING:
     from promptseg.errors import (
         AdapterError,
@@ -44,7 +46,7 @@ _PLACES = {
     "Volume": "volume",
 }
 
-__version__ = "0.1.0"
+__version__ = VERSION
 __all__ = [
     "AdapterError",
     "Box",

@@ -1,8 +1,10 @@
-"""Where the files that ship with the package are."""
+"""What ships with the package: its version, and where its files are."""
 
 from __future__ import annotations
 
 from pathlib import Path
+
+VERSION = "0.1.0"
 
 
 def asset_dir(name: str) -> Path:

@@ -3,34 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+import torch
 
 from promptseg.adapters import Adapter, AdapterStack, read_adapter
 from promptseg.backbones import load_backbone
 from promptseg.backbones.base import Backbone
 from promptseg.errors import WeightsError
-from promptseg.inference.encoder import (
-    EmbeddingCache,
-    Precision,
-    Progress,
-    choose_device,
-    choose_precision,
-)
+from promptseg.inference.device import Precision, choose_device, choose_precision
+from promptseg.inference.encoder import EmbeddingCache, Progress
+from promptseg.predictor.runtime import CorrectorLike, Runtime
 from promptseg.prompts.types import Prompt, PromptSet
+from promptseg.session import Session
 from promptseg.volume import Segmentation, Volume
 
 if TYPE_CHECKING:
     from promptseg.refine.corrector import Corrector
-    from promptseg.session import Session
     from promptseg.text.proposal_scores import ImageText
 
 AdapterLike: TypeAlias = "str | Path | Adapter"
-CorrectorLike: TypeAlias = "str | Path | Corrector | None"
 
 
 class Segmenter:
@@ -73,15 +70,19 @@ class Segmenter:
                 f"backbone is {backbone!r}, with no spec, module, encode and decode: load a model "
                 "by name or path with Segmenter.from_pretrained"
             )
-        self.device = choose_device(device)
-        self.precision = choose_precision(precision, self.device)
-        self.backbone = backbone
-        self.backbone.module.to(self.device).eval()
-        self.adapters = AdapterStack(backbone)
-        self.batch_size = batch_size
-        self.cache = cache
-        self.text_model = text_model
-        self._corrector: CorrectorLike = corrector
+        place = choose_device(device)
+        chosen = choose_precision(precision, place)
+        backbone.module.to(place).eval()
+        self.runtime = Runtime(
+            backbone,
+            AdapterStack(backbone),
+            place,
+            chosen,
+            batch_size,
+            cache,
+            text_model,
+            corrector,
+        )
 
     @classmethod
     def from_pretrained(
@@ -133,6 +134,43 @@ class Segmenter:
             segmenter.adapters.use(held[0].name)
         return segmenter
 
+    def with_cache(self, cache: EmbeddingCache | None) -> Segmenter:
+        """The same network and adapters with another cache of embeddings."""
+        other = copy(self)
+        other.runtime = replace(self.runtime, cache=cache)
+        return other
+
+    @property
+    def backbone(self) -> Backbone:
+        """The network."""
+        return self.runtime.backbone
+
+    @property
+    def adapters(self) -> AdapterStack:
+        """Adapters held by the network, at most one of them in use."""
+        return self.runtime.adapters
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.runtime.device
+
+    @property
+    def precision(self) -> Precision:
+        """`fp32`, `bf16` or `fp16`."""
+        return self.runtime.precision
+
+    @property
+    def cache(self) -> EmbeddingCache | None:
+        """Where embeddings are kept between sessions."""
+        return self.runtime.cache
+
+    @property
+    def text_model(self) -> ImageText | None:
+        """Image-text model for words that no adapter knows."""
+        model: ImageText | None = self.runtime.text_model
+        return model
+
     @property
     def corrector(self) -> Corrector | None:
         """What takes up corrective clicks in 3D before the graph cut, None for nothing.
@@ -140,13 +178,7 @@ class Segmenter:
         Raises:
             WeightsError: If its file is missing or damaged.
         """
-        held = self._corrector
-        if isinstance(held, (str, Path)):
-            from promptseg.refine.corrector import load_corrector
-
-            held = load_corrector(None if held == "auto" else Path(held)).to(self.device)
-            self._corrector = held
-        return held
+        return self.runtime.corrector
 
     @property
     def organ(self) -> str | None:
@@ -173,8 +205,6 @@ class Segmenter:
             VolumeError: If the window is unknown, or `volume` is no Volume.
             PromptError: If the axis is unknown.
         """
-        from promptseg.session import Session
-
         return Session(self, volume, axis, window, consistency)
 
     def segment(

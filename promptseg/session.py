@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from time import perf_counter
-from typing import TYPE_CHECKING, Literal
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -20,20 +20,27 @@ from promptseg.predictor.answering import Answerer, ask, with_margin_maps
 from promptseg.predictor.candidates import Candidate
 from promptseg.predictor.engine import Engine, Timings
 from promptseg.predictor.history import History
+from promptseg.predictor.question import Question
+from promptseg.predictor.runtime import Runtime
+from promptseg.prompts.slice_axis import choose_axis
 from promptseg.prompts.types import Prompt, PromptSet, Text
 from promptseg.propagation.postprocessing import Consistency
 from promptseg.propagation.stopping import StopRules
 from promptseg.refine.warmup import prepare_refinement
-from promptseg.slicing import choose_axis, resolve_axis
-from promptseg.uncertainty import Asked, Question, Sources, Suggestion
+from promptseg.slicing import resolve_axis
+from promptseg.text.answering import Spoken
+from promptseg.uncertainty import Asked, Sources, Suggestion
 from promptseg.volume import Segmentation, Volume, bounding_slices
-
-if TYPE_CHECKING:
-    from promptseg.segmenter import Segmenter
-    from promptseg.text.answering import Spoken
 
 RefineMode = Literal["graph_cut", "network", "both"]
 REFINE_ROLES = {"graph_cut": REFINE, "network": CORRECTION, "both": BOTH}
+
+
+class Owner(Protocol):
+    """What a session needs of the segmenter that it belongs to."""
+
+    @property
+    def runtime(self) -> Runtime: ...
 
 
 class Session:
@@ -70,7 +77,7 @@ class Session:
 
     def __init__(
         self,
-        segmenter: Segmenter,
+        segmenter: Owner,
         volume: Volume,
         axis: int | str = "auto",
         window: str | None = "auto",
@@ -83,7 +90,7 @@ class Session:
             )
         self.segmenter, self.volume = segmenter, volume
         self.wanted_axis, self.wanted_window, self.wanted_consistency = axis, window, consistency
-        active = segmenter.adapters.active
+        active = segmenter.runtime.adapters.active
         if active is not None:
             window = active.info.window if window in ("auto", None) else window
         self.window = choose_window(volume, window)
@@ -91,9 +98,16 @@ class Session:
         self.changed: tuple[slice, ...] | None = None
         self._axis = axis if axis == "auto" else resolve_axis(axis, volume.affine)
         self._history = History()
-        self._answerer = Answerer(segmenter, volume, self.window, Consistency.named(consistency))
+        self._answerer = Answerer(
+            segmenter.runtime, volume, self.window, Consistency.named(consistency)
+        )
         self._asked: Asked | None = None
         self._result: Segmentation | None = None
+
+    @property
+    def runtime(self) -> Runtime:
+        """What the session's answers are computed with."""
+        return self.segmenter.runtime
 
     @property
     def prompts(self) -> PromptSet:
@@ -206,8 +220,10 @@ class Session:
         labels: Mapping[int, str] | None = None,
     ) -> Segmentation:
         """Take what an engine of `prepared` answered for the latest answer of the session."""
-        result, asked = self._answerer.answered(engine, question, answers, timings, labels or {})
-        return self._keep(result, asked.following(self._asked))
+        answerer = self._answerer
+        reply = answerer.answered(engine, question, answers, timings, labels or {})
+        asked = Asked(engine, answerer.adapter, question, answers, reply.network, reply.labels)
+        return self._keep(reply.result, asked.following(self._asked))
 
     def uncertainty(
         self, sources: Sources | None = None, progress: Progress | None = None
@@ -232,7 +248,7 @@ class Session:
         """
         began = perf_counter()
         with self._looking_back() as (session, asked):
-            if asked.adapter != self.segmenter.adapters.signature:
+            if asked.adapter != self.runtime.adapters.signature:
                 raise PromptError("the adapter was switched since the latest answer: answer again")
             session._asked = ready = asked.ready(sources)
             doubt = ready.uncertainty(progress)
@@ -279,17 +295,25 @@ class Session:
         """What the prompts ask, along which axis, and the names of the targets."""
         if self.prompts:
             return Question(self.prompts.to_voxel(self.volume), propagate), self._axis, {}
-        active = self.segmenter.adapters.active
+        active = self.runtime.adapters.active
         if active is None or not active.tokens:
             raise PromptError("there is no prompt: give a point, a box, a scribble or a mask")
         axis = active.info.axis if self._axis == "auto" else self._axis
         return Question(PromptSet(), True, active.tokens), axis, active.info.labels
 
     @cached_property
-    def _spoken(self) -> Spoken:
-        from promptseg.text.answering import Spoken
+    def _spoken(self) -> Spoken[Session]:
+        return Spoken(self, self._beside)
 
-        return Spoken(self)
+    def _beside(self) -> Session:
+        """A session on the same volume with the same choices, for one adapter."""
+        return Session(
+            self.segmenter,
+            self.volume,
+            self.wanted_axis,
+            self.wanted_window,
+            self.wanted_consistency,
+        )
 
     def _worded(
         self, propagate: bool, uncertainty: bool, progress: Progress | None

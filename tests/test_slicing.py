@@ -6,15 +6,9 @@ from hypothesis import strategies as st
 from strategies import affines
 
 from promptseg.errors import PromptError
+from promptseg.prompts.slice_axis import choose_axis
 from promptseg.prompts.types import Box, Mask, Point, PromptSet, Scribble
-from promptseg.slicing import (
-    Frame,
-    Region,
-    choose_axis,
-    in_plane,
-    resolve_axis,
-    take_slice,
-)
+from promptseg.slicing import Frame, Region, in_plane, resolve_axis, take_slice
 from promptseg.volume import Volume
 
 

@@ -5,6 +5,7 @@ What is here runs at inference and never imports `promptseg.finetune`.
 
 from promptseg.adapters.files import (
     Adapter,
+    adapter_digest,
     find_adapter,
     list_adapters,
     read_adapter,
@@ -19,6 +20,7 @@ __all__ = [
     "Adapter",
     "AdapterInfo",
     "AdapterStack",
+    "adapter_digest",
     "base_digest",
     "find_adapter",
     "list_adapters",

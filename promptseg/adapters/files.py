@@ -19,8 +19,9 @@ from torch import Tensor
 
 from promptseg.adapters.info import AdapterInfo, read_info, read_json
 from promptseg.assets import asset_dir
-from promptseg.errors import AdapterError
+from promptseg.errors import AdapterError, PromptsegError
 from promptseg.io.atomic import atomic_path
+from promptseg.weights.registry import sha256_file
 
 INFO, CONFIG = "promptseg.json", "adapter_config.json"
 LORA, HEADS = "adapter_model.safetensors", "heads.safetensors"
@@ -126,6 +127,14 @@ def find_adapter(source: str | os.PathLike[str]) -> Path:
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
     names = ", ".join(known) or "none is installed"
     raise AdapterError(f"no adapter or folder named {str(source)!r}.{hint} Known names: {names}")
+
+
+def adapter_digest(source: str | os.PathLike[str]) -> str | None:
+    """SHA-256 of an adapter's promptseg.json, which vouches for its other files; None without."""
+    try:
+        return sha256_file(find_adapter(source) / INFO)
+    except PromptsegError:
+        return None
 
 
 def read_adapter(source: str | os.PathLike[str]) -> Adapter:

@@ -13,7 +13,7 @@ from promptseg.adapters.files import Adapter, lora_options
 from promptseg.adapters.fitting import check_fits
 from promptseg.backbones.base import Backbone
 from promptseg.errors import AdapterError
-from promptseg.inference.encoder import tensors_digest
+from promptseg.weights.digests import tensors_digest
 
 
 def base_digest(backbone: Backbone) -> str:

@@ -103,7 +103,7 @@ class Ours:
         spec = owner.backbone.spec
         spec = spec if self.crop is None else replace(spec, crop=self.crop)
         clock = timed(owner.backbone, owner.device, spec)
-        return Segmenter(clock, str(owner.device), owner.precision, owner.batch_size), clock
+        return Segmenter(clock, str(owner.device), owner.precision, owner.runtime.batch_size), clock
 
 
 def encode_all(engine: Engine) -> None:

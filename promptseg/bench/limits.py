@@ -10,7 +10,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from promptseg.backbones.base import Backbone
-from promptseg.inference.encoder import DTYPES, autocast
+from promptseg.inference.device import DTYPES, autocast
 from promptseg.segmenter import Segmenter
 
 

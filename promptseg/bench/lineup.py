@@ -19,8 +19,9 @@ from promptseg.bench.crisp import fit_masks, hand_over
 from promptseg.bench.rows import ROWS
 from promptseg.bench.scenes import Scene, organ_scene
 from promptseg.bench.video import image_part, random_video, sam2_video
-from promptseg.inference.encoder import DTYPES, Precision, tensors_digest
+from promptseg.inference.device import DTYPES, Precision
 from promptseg.segmenter import Segmenter
+from promptseg.weights.digests import tensors_digest
 from promptseg.weights.registry import load_state
 
 WALK = "one box, only slices that the walk reaches"

@@ -80,7 +80,7 @@ def _version(name: str) -> str | None:
 def _compute() -> dict[str, Any]:
     import torch
 
-    from promptseg.inference.encoder import choose_device, choose_precision
+    from promptseg.inference.device import choose_device, choose_precision
 
     device = choose_device("auto")
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]

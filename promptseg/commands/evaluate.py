@@ -243,4 +243,4 @@ def _figures(report: Report, folder: Path) -> None:
         return
     from promptseg.evaluate.figures import save_figures
 
-    save_figures(report, folder)
+    save_figures(report.rows, report.worst, folder)

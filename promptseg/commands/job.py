@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from promptseg.commands.parsing import UsageError, note
 from promptseg.commands.progress import Bars
-from promptseg.errors import PromptsegError, WeightsError
+from promptseg.errors import WeightsError
 
 if TYPE_CHECKING:
-    from promptseg.inference.encoder import Precision
+    from promptseg.inference.device import Precision
     from promptseg.prompts.types import PromptSet
     from promptseg.segmenter import Segmenter
     from promptseg.volume import Segmentation, Volume
@@ -82,6 +82,7 @@ class Run:
 
     def manifest(self, outputs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         """The run manifest, with the files written by role."""
+        from promptseg.adapters import adapter_digest
         from promptseg.report import run_manifest
 
         report = self.result.report
@@ -281,14 +282,3 @@ def _hush_transformers() -> None:
 
     logging.disable_progress_bar()
     logging.set_verbosity_error()
-
-
-def adapter_digest(name: str) -> str | None:
-    """SHA-256 of the promptseg.json of an adapter, which vouches for its other files."""
-    from promptseg.adapters import find_adapter
-    from promptseg.weights.registry import sha256_file
-
-    try:
-        return sha256_file(find_adapter(name) / "promptseg.json")
-    except PromptsegError:
-        return None

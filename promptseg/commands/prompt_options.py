@@ -137,11 +137,11 @@ def _margin(text: str, target: int, frame: Any, _: Volume) -> list[Prompt]:
 
 
 def _scribble(text: str, target: int, frame: Any, volume: Volume) -> list[Prompt]:
-    from promptseg.prompts.scribble_files import read_scribbles
+    from promptseg.prompts.types import Scribble
 
     path, blank = _blank(text)
     path, positive = _sign(path)
-    return list(read_scribbles(path, volume, positive, target, frame, blank))
+    return list(Scribble.from_file(path, volume, positive, target, frame, blank))
 
 
 def _blank(text: str) -> tuple[str, int | None]:

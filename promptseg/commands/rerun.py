@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from promptseg.commands.job import Choices, Run, adapter_digest, run_job
+from promptseg.commands.job import Choices, Run, run_job
 from promptseg.commands.outputs import check_mask_format, check_outputs, staged
 from promptseg.commands.parsing import add_json, note, print_json
 from promptseg.errors import FormatError, PromptsegError, WeightsError
@@ -59,6 +59,7 @@ def _input(manifest: dict[str, Any], source: Path) -> Volume:
 
 
 def _check_weights(manifest: dict[str, Any]) -> None:
+    from promptseg.adapters import adapter_digest
     from promptseg.report import package_version
 
     then, now = manifest.get("versions", {}).get("torch"), package_version("torch")

@@ -14,7 +14,7 @@ from promptseg.report import run_manifest, save_manifest
 from promptseg.volume import Segmentation
 
 if TYPE_CHECKING:
-    from promptseg.session import Session
+    pass
 
 NAMES = {"mask": "mask.nii.gz", "prompts": "prompts.json", "report": "report.json"}
 
@@ -70,11 +70,10 @@ def _write_prompts(visit: Visit, path: Path) -> None:
 
 def _write_report(visit: Visit, path: Path) -> None:
     found = segmentation(visit)
-    session: Session | None = visit.session
-    if session is None:
+    if visit.segmenter is None:
         raise PromptError(visit.say("no_mask"))
     manifest = run_manifest(
-        session.segmenter,
+        visit.segmenter,
         visit.opened(),
         answered_prompts(visit),
         found,
@@ -93,6 +92,6 @@ def _write_report(visit: Visit, path: Path) -> None:
 def _adapters(visit: Visit) -> dict[str, str | None]:
     if visit.adapter is None:
         return {}
-    from promptseg.commands.job import adapter_digest
+    from promptseg.adapters import adapter_digest
 
     return {visit.adapter: adapter_digest(visit.adapter)}

@@ -11,8 +11,9 @@ from promptseg.demo.visit import COLOURS, Target, View, Visit
 from promptseg.demo.visits import Visits
 from promptseg.errors import PromptError
 from promptseg.intensity import choose_window
+from promptseg.prompts.slice_axis import choose_axis
 from promptseg.prompts.types import PromptSet
-from promptseg.slicing import choose_axis, resolve_axis
+from promptseg.slicing import resolve_axis
 from promptseg.volume import Volume
 
 MOST_TARGETS = 24

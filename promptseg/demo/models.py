@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 import threading
 from collections import OrderedDict
 
 from promptseg.adapters import list_adapters
 from promptseg.adapters.info import read_info
 from promptseg.errors import PromptsegError
-from promptseg.inference.encoder import EmbeddingCache, Precision
+from promptseg.inference.device import Precision
+from promptseg.inference.encoder import EmbeddingCache
 from promptseg.segmenter import Segmenter
 from promptseg.weights.registry import locate, registry
 
@@ -64,16 +64,13 @@ class Models:
             self._held.move_to_end(model)
             while len(self._held) > MOST_LOADED:
                 self._held.popitem(last=False)
-        mine = copy.copy(shared)
-        mine.cache = EmbeddingCache(CACHE_BYTES)
-        return mine
+        return shared.with_cache(EmbeddingCache(CACHE_BYTES))
 
     def own(self, model: str, adapter: str | None) -> Segmenter:
         """A segmenter whose network nobody else uses, since adapters change it."""
         with self._lock:
             mine = self._load(model, adapter)
-        mine.cache = EmbeddingCache(CACHE_BYTES)
-        return mine
+        return mine.with_cache(EmbeddingCache(CACHE_BYTES))
 
     def _load(self, model: str, adapter: str | None) -> Segmenter:
         known = self.names()

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from promptseg.prompts.slice_axis import choose_axis
 from promptseg.prompts.types import Box, Mask, Point, Prompt, PromptSet, Scribble
-from promptseg.slicing import choose_axis, take_slice
+from promptseg.slicing import take_slice
 from promptseg.volume import Volume
 
 if TYPE_CHECKING:

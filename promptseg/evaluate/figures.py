@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from promptseg.errors import FormatError
-from promptseg.evaluate.reports import Picture, Report, Row, click_columns
+from promptseg.evaluate.rows import Picture, Row, click_columns
 from promptseg.io.atomic import atomic_path
 
 if TYPE_CHECKING:
@@ -34,17 +34,17 @@ _ROOM = 0.35
 _PAD = 0.1
 
 
-def save_figures(report: Report, folder: Path) -> list[Path]:
+def save_figures(rows: Sequence[Row], worst: Sequence[Picture], folder: Path) -> list[Path]:
     """Write `dice_by_label.png`, `dice_by_click.png` (of clicks) and `worst.png`.
 
     Raises:
         FormatError: matplotlib is not installed or a file cannot be written.
     """
-    drawn = {"dice_by_label.png": labels_figure(report.rows)}
-    if click_columns(report.rows):
-        drawn["dice_by_click.png"] = clicks_figure(report.rows)
-    if report.worst:
-        drawn["worst.png"] = worst_figure(report.worst)
+    drawn = {"dice_by_label.png": labels_figure(rows)}
+    if click_columns(rows):
+        drawn["dice_by_click.png"] = clicks_figure(rows)
+    if worst:
+        drawn["worst.png"] = worst_figure(worst)
     for name, figure in drawn.items():
         try:
             with atomic_path(folder / name) as path:

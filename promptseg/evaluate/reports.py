@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from promptseg.errors import FormatError
+from promptseg.evaluate.figures import save_figures
+from promptseg.evaluate.rows import Picture, Row, click_columns
 from promptseg.evaluate.scores import CURVES, QUALITY, finite_mean
 from promptseg.io.atomic import atomic_path
 
-Row = dict[str, Any]
 KEYS = ("case", "label", "n_slices")
 OTHERS = ("revision_degree", "over_propagation", "seconds", "seconds_per_click", "prompts")
 MEANINGS = {
@@ -28,35 +29,6 @@ MEANINGS = {
     "noc90": "clicks to reach Dice 0.90, N if it is not reached",
 }
 """What the columns of clicks mean, as summary.json says."""
-
-
-@dataclass(frozen=True, eq=False)
-class Picture:
-    """A slice to look at.
-
-    Args:
-        case: Name of the case.
-        where: Label and slice.
-        image: (H, W) in [0, 1].
-        truth: (H, W) bool.
-        mask: (H, W) bool, the answer.
-        aspect: Height of a pixel over its width.
-        points: (N, 3) row, column and 1 for a foreground or 0 for a background click.
-        strokes: (N, 3), the same of the pixels that were drawn on.
-        box: First row and column, and one past the last; None without a box.
-        dice: Sorts the pictures.
-    """
-
-    case: str
-    where: str
-    image: np.ndarray
-    truth: np.ndarray
-    mask: np.ndarray
-    aspect: float
-    points: np.ndarray
-    strokes: np.ndarray
-    box: tuple[float, float, float, float] | None
-    dice: float
 
 
 @dataclass(frozen=True)
@@ -96,9 +68,7 @@ class Report:
         except OSError as error:
             raise FormatError(f"{folder}: cannot be written: {error.strerror or error}") from error
         if figures:
-            from promptseg.evaluate.figures import save_figures
-
-            save_figures(self, folder)
+            save_figures(self.rows, self.worst, folder)
 
 
 def summarise(rows: Sequence[Row]) -> dict[str, Any]:
@@ -147,13 +117,6 @@ def _table(rows: Sequence[Row], prefix: str) -> dict[str, Any]:
             table["dice_click_0"] = _plain(_mean(rows, clicks[0]))
         table |= {name: _plain(_mean(rows, prefix + name)) for name in CURVES}
     return table
-
-
-def click_columns(rows: Sequence[Row], prefix: str = "") -> list[str]:
-    """Columns of Dice after each click, in order."""
-    start = f"{prefix}dice_click_"
-    found = {column for row in rows for column in row if column.startswith(start)}
-    return sorted(found, key=lambda column: int(column.removeprefix(start)))
 
 
 def spread(values: Sequence[float]) -> dict[str, float | int | None]:

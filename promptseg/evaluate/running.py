@@ -20,7 +20,8 @@ from promptseg.datasets.cohort import (
 from promptseg.datasets.strokes import check_strokes, read_strokes
 from promptseg.errors import PromptError
 from promptseg.evaluate.playing import Played, play, play_whole, scene_of
-from promptseg.evaluate.reports import Picture, Report, Row
+from promptseg.evaluate.reports import Report
+from promptseg.evaluate.rows import Picture, Row
 from promptseg.evaluate.scores import mean_scores, trial_scores
 from promptseg.evaluate.settings import Settings
 from promptseg.evaluate.tasks import Task, slab_task, slice_tasks, volume_task

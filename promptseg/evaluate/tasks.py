@@ -12,8 +12,9 @@ from promptseg.datasets.cohort import Case
 from promptseg.datasets.strokes import Strokes
 from promptseg.evaluate.settings import Settings
 from promptseg.intensity import choose_window
+from promptseg.prompts.slice_axis import choose_axis
 from promptseg.prompts.types import PromptSet
-from promptseg.slicing import choose_axis, in_plane, take_slice
+from promptseg.slicing import in_plane, take_slice
 from promptseg.volume import Volume
 
 

@@ -30,7 +30,8 @@ from promptseg.finetune.named_losses import RowLoss
 from promptseg.finetune.objectives.base import AUXILIARY, LEVELS, MAIN, Batch, Loss, Seen
 from promptseg.finetune.objectives.terms import partial_cross_entropy
 from promptseg.finetune.views import View
-from promptseg.inference.encoder import EmbeddingCache, autocast
+from promptseg.inference.device import autocast
+from promptseg.inference.encoder import EmbeddingCache
 
 CACHE_BYTES = 2 << 30
 AUXILIARY_DROPOUT = 0.5

@@ -13,8 +13,8 @@ from promptseg.errors import FormatError, PromptsegError, VolumeError
 from promptseg.finetune.config import FinetuneConfig
 from promptseg.finetune.organ_case import OrganCase, organ_case
 from promptseg.intensity import choose_window
+from promptseg.prompts.slice_axis import choose_axis
 from promptseg.prompts.types import PromptSet
-from promptseg.slicing import choose_axis
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from promptseg.errors import PromptsegError
-from promptseg.inference.encoder import choose_device
+from promptseg.inference.device import choose_device
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from promptseg.finetune.objectives import objective_class
 from promptseg.finetune.processes import Processes
 from promptseg.finetune.state import Log, State, load_state, save_state
 from promptseg.finetune.views import View, ViewMaker
-from promptseg.inference.encoder import choose_precision, out_of_memory
+from promptseg.inference.device import choose_precision, out_of_memory
 
 LOG_EVERY = 20
 CLIP = 1.0

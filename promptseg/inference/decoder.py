@@ -13,7 +13,8 @@ from torch import Tensor
 from promptseg.backbones.base import Backbone, Decoded, Embedding, PixelPrompts, PromptBatch
 from promptseg.backbones.memory import Memory, Recollection, Remembering
 from promptseg.errors import PromptsegError
-from promptseg.inference.encoder import Progress, SliceEncoder, autocast, out_of_memory
+from promptseg.inference.device import autocast, out_of_memory
+from promptseg.inference.encoder import Progress, SliceEncoder
 from promptseg.slicing import Frame
 
 ABSENT_LOGIT = -8.0

@@ -6,11 +6,10 @@ import hashlib
 import json
 import logging
 import os
-import platform
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -25,87 +24,14 @@ from torch import Tensor
 
 from promptseg.backbones.base import Backbone, Embedding
 from promptseg.errors import PromptsegError
+from promptseg.inference.device import DTYPES, autocast, out_of_memory
 from promptseg.io.atomic import atomic_path
 from promptseg.slicing import Frame
+from promptseg.weights.digests import tensors_digest
 
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 Progress = Callable[[str, int, int], None]
 
 logger = logging.getLogger(__name__)
-
-
-def choose_device(device: str = "auto") -> torch.device:
-    """`auto` is the first GPU if there is one, else the CPU.
-
-    Raises:
-        PromptsegError: If the device is unknown or not there.
-    """
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(str(device))
-    except RuntimeError as error:
-        raise PromptsegError(f"device {device!r} is unknown: use auto, cpu or cuda") from error
-    if chosen.type not in ("cpu", "cuda"):
-        raise PromptsegError(f"device {device!r} is unknown: use auto, cpu or cuda")
-    if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise PromptsegError(f"device {device!r} is not there: torch finds no GPU; use cpu")
-    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
-        count = torch.cuda.device_count()
-        raise PromptsegError(f"device {device!r} is not there: torch finds {count}; use cuda")
-    return chosen
-
-
-def choose_precision(precision: Precision, device: torch.device) -> Literal["fp32", "bf16", "fp16"]:
-    """`auto` is the fastest that the device computes natively.
-
-    bfloat16 on CPUs with bfloat16 instructions and on GPUs that have it, float16 on older GPUs,
-    float32 otherwise.
-
-    Raises:
-        PromptsegError: If the precision is unknown.
-    """
-    if precision in ("fp32", "bf16", "fp16"):
-        return precision
-    if precision != "auto":
-        raise PromptsegError(f"precision {precision!r} is unknown: use auto, fp32, bf16 or fp16")
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
-    return "bf16" if device.type == "cpu" and cpu_computes_bfloat16() else "fp32"
-
-
-def cpu_computes_bfloat16() -> bool:
-    """True if this CPU has bfloat16 matrix instructions; read from the system, not timed."""
-    if platform.system() != "Linux":
-        return False
-    try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="ignore")
-    except OSError:
-        return False
-    return any(flag in flags for flag in ("avx512_bf16", "amx_bf16", " bf16"))
-
-
-def autocast(device: torch.device, precision: str) -> AbstractContextManager[None]:
-    """Mixed precision for `device`; nothing for `fp32`."""
-    return torch.autocast(device.type, dtype=DTYPES[precision], enabled=precision != "fp32")
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """True for what torch and numpy raise when an allocation fails, on any device."""
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
-
-
-def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
-    """Sha256 of names, types, shapes and values."""
-    state = hashlib.sha256()
-    for name, tensor in tensors.items():
-        state.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        values = tensor.detach().cpu().contiguous().flatten()
-        state.update(values.view(torch.uint8).numpy().data)
-    return state.hexdigest()
 
 
 class EmbeddingCache:

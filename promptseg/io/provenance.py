@@ -8,6 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from promptseg.assets import VERSION
 from promptseg.errors import FormatError
 
 KEY = "promptseg"
@@ -24,9 +25,7 @@ def provenance_of(report: Mapping[str, Any]) -> dict[str, Any]:
         `software`, `version`, `model`, `adapters` and `postprocessing`; the last three only where
         there are any. No time and no path: equal masks give equal files.
     """
-    from promptseg import __version__
-
-    found: dict[str, Any] = {"software": "promptseg", "version": __version__}
+    found: dict[str, Any] = {"software": "promptseg", "version": VERSION}
     if report.get("model"):
         found["model"] = dict(report["model"])
     adapters = list(_adapters(report))

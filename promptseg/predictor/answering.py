@@ -14,33 +14,33 @@ from promptseg.inference.labels import Answered, Painted, paint, probabilities
 from promptseg.inference.slice_prompts import BOTH, REFINE, margin_bounds
 from promptseg.intensity import Window, normalise
 from promptseg.predictor.engine import Engine, Timings
+from promptseg.predictor.question import Question, Reply
+from promptseg.predictor.runtime import Runtime
+from promptseg.prompts.slice_axis import choose_axis
 from promptseg.prompts.types import Point, Prompt, PromptSet
 from promptseg.propagation.postprocessing import Consistency
 from promptseg.propagation.stopping import StopRules
-from promptseg.slicing import choose_axis
-from promptseg.uncertainty import Asked, Question
 from promptseg.volume import Segmentation, Volume
 
 if TYPE_CHECKING:
-    from promptseg.inference.encoder import Precision
+    from promptseg.inference.device import Precision
     from promptseg.refine.corrector import Click, Corrector
-    from promptseg.segmenter import Segmenter
 
 
 class Answerer:
     """Answers questions on one volume; what was encoded stays.
 
     Args:
-        segmenter: Network, device and precision.
+        runtime: Network, device and precision.
         volume: 3D image.
         window: Grey values shown to the network.
         consistency: What is done so that neighbouring slices agree.
     """
 
     def __init__(
-        self, segmenter: Segmenter, volume: Volume, window: Window, consistency: Consistency
+        self, runtime: Runtime, volume: Volume, window: Window, consistency: Consistency
     ) -> None:
-        self.segmenter, self.volume, self.window = segmenter, volume, window
+        self.runtime, self.volume, self.window = runtime, volume, window
         self.consistency = consistency
         self.engine: Engine | None = None
         self.adapter = ""
@@ -50,7 +50,7 @@ class Answerer:
     ) -> Engine:
         """The engine for some prompts along an axis, made anew for another axis or adapter."""
         axis = choose_axis(self.volume, resolved, wanted)
-        adapter = self.segmenter.adapters.signature
+        adapter = self.runtime.adapters.signature
         held = self.engine if self.adapter == adapter else None
         if held is not None and held.axis == axis:
             return held
@@ -66,8 +66,8 @@ class Answerer:
         answers: list[Answered],
         timings: Timings,
         labels: Mapping[int, str],
-    ) -> tuple[Segmentation, Asked]:
-        """The engine's answers painted and cut around clicks, and what was asked.
+    ) -> Reply:
+        """The engine's answers painted and cut around clicks.
 
         Args:
             engine: Of `prepared`.
@@ -90,22 +90,21 @@ class Answerer:
             report=self._report(engine, timings, question),
             labels=labels,
         )
-        asked = Asked(engine, self.adapter, question, answers, plain.labels, painted.labels)
-        return result, asked
+        return Reply(result, plain.labels, painted.labels)
 
     def _refined(
         self, painted: Painted, answers: list[Answered], question: Question, engine: Engine
     ) -> Painted:
-        """After the clicks that ask for it, by the segmenter's corrector and graph cut."""
-        corrector, precision = self._corrector(question), self.segmenter.precision
+        """After the clicks that ask for it, by the corrector and graph cut."""
+        corrector, precision = self._corrector(question), self.runtime.precision
         return cut_anew(painted, answers, question, engine, corrector, precision)
 
     def _corrector(self, question: Question) -> Corrector | None:
         """What corrects in 3D, None where no click asks for it."""
-        return self.segmenter.corrector if asks_refinement(question.prompts) else None
+        return self.runtime.corrector if asks_refinement(question.prompts) else None
 
     def _encoder(self, adapter: str) -> SliceEncoder:
-        owner = self.segmenter
+        owner = self.runtime
         return SliceEncoder(
             owner.backbone,
             normalise(self.volume.data, self.window),
@@ -118,16 +117,16 @@ class Answerer:
         )
 
     def _report(self, engine: Engine, timings: Timings, question: Question) -> dict[str, Any]:
-        corrector, spec = self._corrector(question), self.segmenter.backbone.spec
+        corrector, spec = self._corrector(question), self.runtime.backbone.spec
         return {
             "model": {"name": spec.name, "family": spec.family, "sha256": spec.sha256},
-            "adapter": _adapter(self.segmenter),
+            "adapter": _adapter(self.runtime),
             "axis": engine.axis,
             "window": self.window.to_dict(),
             "propagated": question.propagate,
             "corrector": None if corrector is None else corrector.sha256,
-            "precision": self.segmenter.precision,
-            "device": str(self.segmenter.device),
+            "precision": self.runtime.precision,
+            "device": str(self.runtime.device),
             "encoded_slices": engine.encoder.encoded,
             "decoded_masks": engine.decoder.decoded,
             "cut_by_view": list(engine.cut),
@@ -135,9 +134,9 @@ class Answerer:
         }
 
 
-def _adapter(segmenter: Segmenter) -> dict[str, Any] | None:
+def _adapter(runtime: Runtime) -> dict[str, Any] | None:
     """Which version of which adapter is in use."""
-    active = segmenter.adapters.active
+    active = runtime.adapters.active
     if active is None:
         return None
     info = active.info

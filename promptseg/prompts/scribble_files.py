@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from promptseg.errors import FormatError, PromptError
-from promptseg.prompts.types import Scribble
-from promptseg.volume import CoordinateFrame
 
 if TYPE_CHECKING:
     from promptseg.volume import Volume
@@ -23,42 +21,33 @@ _AFFINE_TOLERANCE = 1e-3
 _MAX_VERTEX_BYTES = 1 << 28
 
 
-def read_scribbles(
-    path: PathLike,
-    volume: Volume,
-    positive: bool = True,
-    target: int = 1,
-    frame: CoordinateFrame = "voxel",
-    blank: int | None = None,
-) -> list[Scribble]:
-    """Read the strokes of one or several targets.
-
-    * An image on the volume's grid, or a picture of its only slice. One non-zero value: one
-      stroke of `target`. Several values, or `blank`: every value is the label that its voxels
-      belong to; each gives a stroke inside that target, and the strokes of all other labels are
-      outside of it. With `blank`, 0 is a stroke on the background, as in the scribbles of ACDC.
-    * `.csv` or `.txt`: one vertex `i,j,k` a line, joined by straight lines; an empty line ends a
-      stroke. `.json`: a list of vertices, or a list of such lists.
+class Stroke(NamedTuple):
+    """What one stroke of a file says.
 
     Args:
-        path: The file.
-        volume: The image that the strokes lie on.
-        positive: False if all strokes lie outside the target.
-        target: Label of the target, where the file does not say it.
-        frame: What vertices are in: `voxel`, `ras` or `lps`.
-        blank: Value of the voxels that nobody drew on; None means 0.
-
-    Raises:
-        FormatError: The file is missing, damaged or of an unknown format.
-        PromptError: It lies on another grid, is empty, or its values make no labels.
+        mask: (I, J, K) bool of its voxels, None where the file lists vertices.
+        vertices: Of a line, as the file lists them; None where it is an image.
+        positive: False for a stroke outside the target.
+        target: Label.
     """
+
+    mask: np.ndarray | None
+    vertices: Any
+    positive: bool
+    target: int
+
+
+def read_strokes(
+    path: PathLike, volume: Volume, positive: bool, target: int, blank: int | None
+) -> list[Stroke]:
+    """Strokes as a file holds them; arguments, layouts and errors as in `Scribble.from_file`."""
     path = Path(path)
     if path.name.lower().endswith(_VERTICES):
-        return [Scribble.polyline(line, positive, target, frame) for line in _vertices(path)]
+        return [Stroke(None, line, positive, target) for line in _vertices(path)]
     drawn = _values(path, volume)
     labels = _labels(drawn, path, blank)
     if blank is None and len(labels) == 1:
-        return [Scribble.from_mask(drawn == labels[0], positive, target)]
+        return [Stroke(drawn == labels[0], None, positive, target)]
     if not positive:
         raise PromptError(
             f"scribble {path} holds labels {labels[:5]}: strokes outside one target need a file "
@@ -67,14 +56,14 @@ def read_scribbles(
     return _by_label(drawn, labels, 0 if blank is None else blank)
 
 
-def _by_label(drawn: np.ndarray, labels: list[float], blank: int) -> list[Scribble]:
+def _by_label(drawn: np.ndarray, labels: list[float], blank: int) -> list[Stroke]:
     """A stroke inside every label, and the strokes of all others outside of it."""
     found = []
     for label in (int(value) for value in labels if value > 0):
-        found.append(Scribble.from_mask(drawn == label, True, label))
+        found.append(Stroke(drawn == label, None, True, label))
         outside = (drawn != label) & (drawn != blank)
         if outside.any():
-            found.append(Scribble.from_mask(outside, False, label))
+            found.append(Stroke(outside, None, False, label))
     return found
 
 

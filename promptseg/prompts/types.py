@@ -16,6 +16,7 @@ from promptseg.errors import FormatError, PromptError
 from promptseg.io.atomic import atomic_path
 from promptseg.prompts import serialization as prompt_json
 from promptseg.prompts import validation as checks
+from promptseg.prompts.scribble_files import read_strokes
 from promptseg.volume import CoordinateFrame
 
 if TYPE_CHECKING:
@@ -179,10 +180,33 @@ class Scribble:
         frame: CoordinateFrame = "voxel",
         blank: int | None = None,
     ) -> list[Scribble]:
-        """Strokes of a label image, mask, picture, or list of vertices; see `read_scribbles`."""
-        from promptseg.prompts.scribble_files import read_scribbles
+        """Read the strokes of one or several targets.
 
-        return read_scribbles(path, volume, positive, target, frame, blank)
+        * An image on the volume's grid, or a picture of its only slice. One non-zero value: one
+          stroke of `target`. Several values, or `blank`: every value is the label that its voxels
+          belong to; each gives a stroke inside that target, and the strokes of all other labels
+          are outside of it. With `blank`, 0 is a stroke on the background, as in ACDC.
+        * `.csv` or `.txt`: one vertex `i,j,k` a line, joined by straight lines; an empty line ends
+          a stroke. `.json`: a list of vertices, or a list of such lists.
+
+        Args:
+            path: The file.
+            volume: The image that the strokes lie on.
+            positive: False if all strokes lie outside the target.
+            target: Label of the target, where the file does not say it.
+            frame: What vertices are in: `voxel`, `ras` or `lps`.
+            blank: Value of the voxels that nobody drew on; None means 0.
+
+        Raises:
+            FormatError: The file is missing, damaged or of an unknown format.
+            PromptError: It lies on another grid, is empty, or its values make no labels.
+        """
+        return [
+            cls.polyline(stroke.vertices, stroke.positive, stroke.target, frame)
+            if stroke.mask is None
+            else cls.from_mask(stroke.mask, stroke.positive, stroke.target)
+            for stroke in read_strokes(path, volume, positive, target, blank)
+        ]
 
     def resolve(self, volume: Volume) -> Scribble:
         """Check against `volume` and give distinct (N, 3) int64 voxels."""

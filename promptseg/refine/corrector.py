@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from promptseg.errors import PromptError, WeightsError
-from promptseg.inference.encoder import Precision, autocast
+from promptseg.inference.device import Precision, autocast
 from promptseg.io.atomic import atomic_path
 from promptseg.refine.corrector_inputs import (
     ClickDistances,

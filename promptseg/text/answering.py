@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 from torch import Tensor
@@ -16,16 +16,35 @@ from promptseg.inference.encoder import Progress
 from promptseg.inference.labels import Answered, paint
 from promptseg.inference.slice_prompts import BOTH, CORRECTION, REFINE
 from promptseg.predictor.automatic import segment_unprompted
-from promptseg.predictor.engine import Timings
+from promptseg.predictor.engine import Engine, Timings
+from promptseg.predictor.question import Question
+from promptseg.predictor.runtime import Runtime
 from promptseg.prompts.types import Mask, Point, Prompt, PromptSet, Text
 from promptseg.text.proposal_prompts import Meant, Proposer, english, nowhere
 from promptseg.text.proposals import Proposal
 from promptseg.text.selecting import Choice, Selector
-from promptseg.uncertainty import Question
-from promptseg.volume import Segmentation
+from promptseg.volume import Segmentation, Volume
 
-if TYPE_CHECKING:
-    from promptseg.session import Session
+
+class Asks(Protocol):
+    """What words need of the session that they are said in."""
+
+    volume: Volume
+    wanted_axis: int | str
+
+    @property
+    def runtime(self) -> Runtime: ...
+
+    def prepared(self, resolved: PromptSet, wanted: int | str) -> Engine: ...
+
+    def answered(
+        self, engine: Engine, question: Question, answers: list[Answered], timings: Timings
+    ) -> Segmentation: ...
+
+    def uncertainty(self, *, progress: Progress | None = None) -> np.ndarray: ...
+
+
+S = TypeVar("S", bound=Asks)
 
 
 @dataclass
@@ -51,7 +70,7 @@ class Group:
     absent: list[int] = field(default_factory=list)
 
 
-class Spoken:
+class Spoken(Generic[S]):
     """The part of a session that understands words.
 
     Every adapter that words ask for gets a session of its own, in which its embeddings stay; the
@@ -59,14 +78,15 @@ class Spoken:
 
     Args:
         owner: The session that the prompts were given to.
+        beside: Makes another one with the same choices, for one adapter.
     """
 
-    def __init__(self, owner: Session) -> None:
-        self.owner = owner
-        self.selector = Selector(owner.segmenter.adapters)
-        model = owner.segmenter.text_model
+    def __init__(self, owner: S, beside: Callable[[], S]) -> None:
+        self.owner, self._beside = owner, beside
+        self.selector = Selector(owner.runtime.adapters)
+        model = owner.runtime.text_model
         self.proposer = None if model is None else Proposer(model, owner.volume.modality)
-        self.sessions: dict[str | None, Session] = {}
+        self.sessions: dict[str | None, S] = {}
         self._names: tuple[str | None, ...] = ()
         self._wholes: dict[tuple[Any, ...], np.ndarray] = {}
 
@@ -86,7 +106,7 @@ class Spoken:
         groups = self._groups(renumbered(prompts), progress)
         results: dict[str | None, Segmentation] = {}
         for name, group in groups.items():
-            with self.owner.segmenter.adapters.using(name):
+            with self.owner.runtime.adapters.using(name):
                 results[name] = self._answer(name, group, propagate, uncertainty, progress)
         self._names = tuple(results)
         choices = {t: c for group in groups.values() for t, c in group.choices.items()}
@@ -100,23 +120,14 @@ class Spoken:
                     "vocabulary": list(self.selector.known())},
         )  # fmt: skip
 
-    def session(self, name: str | None) -> Session:
+    def session(self, name: str | None) -> S:
         """The session of an adapter, made while it is active."""
-        from promptseg.session import Session
-
         if name not in self.sessions:
-            owner = self.owner
-            self.sessions[name] = Session(
-                owner.segmenter,
-                owner.volume,
-                owner.wanted_axis,
-                owner.wanted_window,
-                owner.wanted_consistency,
-            )
+            self.sessions[name] = self._beside()
         return self.sessions[name]
 
     @contextmanager
-    def latest(self) -> Iterator[Session]:
+    def latest(self) -> Iterator[S]:
         """The session that gave the latest answer, with its adapter in use meanwhile.
 
         Raises:
@@ -126,7 +137,7 @@ class Spoken:
             raise PromptError(
                 f"{len(self._names)} adapters gave the latest answer: ask for one target alone"
             )
-        with self.owner.segmenter.adapters.using(self._names[0]):
+        with self.owner.runtime.adapters.using(self._names[0]):
             yield self.sessions[self._names[0]]
 
     def _choose(self, words: str) -> Choice | None:
@@ -139,7 +150,7 @@ class Spoken:
             return None
 
     def _groups(self, prompts: PromptSet, progress: Progress | None) -> dict[str | None, Group]:
-        active = self.owner.segmenter.adapters.active
+        active = self.owner.runtime.adapters.active
         groups: dict[str | None, Group] = {}
         for target in prompts.targets:
             mine = prompts.for_target(target)
@@ -196,7 +207,7 @@ class Spoken:
             group.meant[target] = Meant(words, english(words), None)
             group.pixels += pixels
             return
-        with self.owner.segmenter.adapters.using(name):
+        with self.owner.runtime.adapters.using(name):
             session = self.session(name)
             engine = session.prepared(PromptSet(), self._axis(session))
             meant = self.proposer.find(engine, name, words, progress)
@@ -221,7 +232,7 @@ class Spoken:
         """Clicks on what the words alone gave: that mask, and the clicks after it."""
         key = (choice.adapter, choice.labels, choice.words)
         if key not in self._wholes:
-            with self.owner.segmenter.adapters.using(choice.adapter):
+            with self.owner.runtime.adapters.using(choice.adapter):
                 session = self.session(choice.adapter)
                 engine = session.prepared(PromptSet(), self._axis(session))
                 found = paint(segment_unprompted(engine, dict(tokens)), engine.shape)
@@ -260,8 +271,8 @@ class Spoken:
             result = replace(result, uncertainty=doubt)
         return regrouped(result, group.targets)
 
-    def _axis(self, session: Session) -> int | str:
-        active = session.segmenter.adapters.active
+    def _axis(self, session: S) -> int | str:
+        active = session.runtime.adapters.active
         if active is None or session.wanted_axis != "auto":
             return session.wanted_axis
         return active.info.axis
@@ -282,7 +293,7 @@ class Spoken:
                 )
             told.append({"target": target, "words": choice.words, "concept": choice.name,
                          "likeness": round(choice.likeness, 3), "adapter": choice.adapter,
-                         "sha256": self.owner.segmenter.adapters.get(choice.adapter).digest,
+                         "sha256": self.owner.runtime.adapters.get(choice.adapter).digest,
                          "labels": list(choice.labels), "found": found, "reason": reason,
                          "nearest": list(near), "note": choice.note or None})  # fmt: skip
         return told

@@ -26,7 +26,7 @@ from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preproc
 from PIL import Image
 
 from promptseg.errors import WeightsError
-from promptseg.inference.encoder import choose_device
+from promptseg.inference.device import choose_device
 from promptseg.text.clip_network import MISTAKES, Tokenizer, build_network, build_tokenizer
 from promptseg.text.clip_sources import find_source
 from promptseg.weights.checkpoint import load_state, sha256_file

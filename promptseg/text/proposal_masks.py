@@ -16,7 +16,7 @@ from torch import Tensor
 from promptseg.backbones.base import Embedding, PixelPrompts, PromptBatch
 from promptseg.errors import PromptError
 from promptseg.inference.decoder import ABSENT_LOGIT, SliceDecoder
-from promptseg.inference.encoder import autocast
+from promptseg.inference.device import autocast
 from promptseg.slicing import Frame, in_plane
 
 MOST_CANDIDATES = 512

@@ -162,7 +162,7 @@ class TextTower:
         """SHA-256 of the file; of the tensors where there is none."""
         if self.sha256 is not None:
             return self.sha256
-        from promptseg.inference.encoder import tensors_digest
+        from promptseg.weights.digests import tensors_digest
 
         return tensors_digest(dict(sorted(self.module.state_dict().items())))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from promptseg.uncertainty.asking import Question
 from promptseg.uncertainty.calibration import Calibration, calibration_of
 from promptseg.uncertainty.maps import Ensemble, Sources, overruled, uncertainty_map
 from promptseg.uncertainty.review import Asked
@@ -14,7 +13,6 @@ __all__ = [
     "Asked",
     "Calibration",
     "Ensemble",
-    "Question",
     "Sources",
     "Suggestion",
     "View",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -14,29 +13,12 @@ from promptseg.inference.decoder import Request, SliceDecoder, SliceMask
 from promptseg.inference.labels import Answered, Answers, probabilities
 from promptseg.predictor.automatic import consistent, decode_tokens
 from promptseg.predictor.engine import Engine
-from promptseg.prompts.types import PromptSet
+from promptseg.predictor.question import Question
 from promptseg.propagation.carrying import box_of, shown_as
 from promptseg.slicing import Frame
 from promptseg.uncertainty.views import View
 
 LEAST_SHARE = 1e-6
-
-
-@dataclass(frozen=True)
-class Question:
-    """What was asked.
-
-    Args:
-        prompts: In voxels and checked.
-        propagate: As in `Session.answer`.
-        tokens: (C,) token by target; of targets without a prompt, or named beside it.
-        dense: (I, J, K) map in [0, 1] by target, as `Engine.run` takes it.
-    """
-
-    prompts: PromptSet
-    propagate: bool = True
-    tokens: Mapping[int, Tensor] = field(default_factory=dict)
-    dense: Mapping[int, np.ndarray] = field(default_factory=dict)
 
 
 def ask_again(

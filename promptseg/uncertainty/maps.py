@@ -16,7 +16,8 @@ import numpy as np
 from promptseg.inference.encoder import EmbeddingCache, Progress, SliceEncoder
 from promptseg.inference.labels import Answered
 from promptseg.predictor.engine import Engine
-from promptseg.uncertainty.asking import Question, ask_again, other_candidates, shares
+from promptseg.predictor.question import Question
+from promptseg.uncertainty.asking import ask_again, other_candidates, shares
 from promptseg.uncertainty.calibration import Calibration
 from promptseg.uncertainty.dropout import adapter_dropout
 from promptseg.uncertainty.views import VIEWS, View

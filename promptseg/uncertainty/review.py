@@ -10,7 +10,7 @@ from promptseg.inference.encoder import Progress
 from promptseg.inference.labels import Answered, probabilities
 from promptseg.predictor.candidates import Candidate, candidates
 from promptseg.predictor.engine import Engine
-from promptseg.uncertainty.asking import Question
+from promptseg.predictor.question import Question
 from promptseg.uncertainty.calibration import calibration_of
 from promptseg.uncertainty.maps import Ensemble, Sources, overruled, uncertainty_map
 from promptseg.uncertainty.suggestion import Suggestion, suggest

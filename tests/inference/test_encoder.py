@@ -11,12 +11,8 @@ from support import BrightRegion, bright_encoder, dice, discs, tiny_default
 from promptseg.backbones.base import Embedding, PixelPrompts
 from promptseg.errors import PromptsegError
 from promptseg.inference.decoder import Request, SliceDecoder
-from promptseg.inference.encoder import (
-    EmbeddingCache,
-    SliceEncoder,
-    choose_device,
-    choose_precision,
-)
+from promptseg.inference.device import choose_device, choose_precision
+from promptseg.inference.encoder import EmbeddingCache, SliceEncoder
 from promptseg.slicing import Frame, Region
 
 SHAPE = (32, 32, 12)
@@ -371,9 +367,7 @@ class TestPrecision:
 
     def test_auto_is_bfloat16_only_where_the_processor_has_it(self, monkeypatch):
         for has, chosen in ((True, "bf16"), (False, "fp32")):
-            monkeypatch.setattr(
-                "promptseg.inference.encoder.cpu_computes_bfloat16", lambda h=has: h
-            )
+            monkeypatch.setattr("promptseg.inference.device.cpu_computes_bfloat16", lambda h=has: h)
             assert choose_precision("auto", CPU) == chosen
 
     @pytest.mark.parametrize("given", ["fp32", "bf16", "fp16"])

@@ -9,7 +9,6 @@ from PIL import Image
 
 import promptseg as ps
 from promptseg.errors import FormatError, PromptError
-from promptseg.prompts.scribble_files import read_scribbles
 from promptseg.prompts.types import PromptSet, Scribble
 from promptseg.volume import Volume
 
@@ -33,7 +32,7 @@ class TestLabelFiles:
         values = np.zeros(VOLUME.shape, np.uint8)
         values[2, 3:6, 1] = 9
         path = image_file(tmp_path, values)
-        (inside,) = read_scribbles(path, VOLUME, target=2)
+        (inside,) = Scribble.from_file(path, VOLUME, target=2)
         (outside,) = Scribble.from_file(path, VOLUME, positive=False, target=5)
         assert (inside.positive, inside.target) == (True, 2)
         assert (outside.positive, outside.target) == (False, 5)
@@ -42,7 +41,7 @@ class TestLabelFiles:
     def test_each_of_several_labels_is_inside_its_own_target_and_outside_the_others(self, tmp_path):
         values = np.zeros(VOLUME.shape, np.uint8)
         values[1, 1, 1], values[6, 6, 2] = 1, 3
-        found = read_scribbles(image_file(tmp_path, values), VOLUME)
+        found = Scribble.from_file(image_file(tmp_path, values), VOLUME)
         assert [(s.target, s.positive, drawn(s)) for s in found] == [
             (1, True, {(1, 1, 1)}),
             (1, False, {(6, 6, 2)}),
@@ -53,7 +52,7 @@ class TestLabelFiles:
     def test_with_a_blank_value_zero_is_drawn_background(self, tmp_path):
         values = np.full(VOLUME.shape, 4, np.uint8)
         values[1, 1, 1], values[0, 0, 0] = 2, 0
-        found = read_scribbles(image_file(tmp_path, values), VOLUME, blank=4)
+        found = Scribble.from_file(image_file(tmp_path, values), VOLUME, blank=4)
         assert [(s.target, s.positive, drawn(s)) for s in found] == [
             (2, True, {(1, 1, 1)}),
             (2, False, {(0, 0, 0)}),
@@ -73,15 +72,15 @@ class TestLabelFiles:
         for row, value in values.items():
             data[row, 0, 0] = value
         with pytest.raises(PromptError, match=words):
-            read_scribbles(image_file(tmp_path, data), VOLUME, **options)
+            Scribble.from_file(image_file(tmp_path, data), VOLUME, **options)
 
     def test_another_grid_is_refused(self, tmp_path):
         with pytest.raises(PromptError, match="shape"):
-            read_scribbles(image_file(tmp_path, np.ones((2, 2, 2), np.uint8)), VOLUME)
+            Scribble.from_file(image_file(tmp_path, np.ones((2, 2, 2), np.uint8)), VOLUME)
         moved = AFFINE.copy()
         moved[0, 3] = 7
         with pytest.raises(PromptError, match="elsewhere"):
-            read_scribbles(image_file(tmp_path, np.ones(VOLUME.shape, np.uint8), moved), VOLUME)
+            Scribble.from_file(image_file(tmp_path, np.ones(VOLUME.shape, np.uint8), moved), VOLUME)
 
 
 class TestPictures:
@@ -89,18 +88,18 @@ class TestPictures:
         values = np.zeros((6, 7), np.uint8)
         values[2, 5] = 255
         Image.fromarray(values).save(tmp_path / "s.png")
-        (stroke,) = read_scribbles(tmp_path / "s.png", FLAT)
+        (stroke,) = Scribble.from_file(tmp_path / "s.png", FLAT)
         assert drawn(stroke) == {(2, 5, 0)}
 
     def test_does_not_fit_a_volume(self, tmp_path):
         Image.fromarray(np.ones((6, 7), np.uint8)).save(tmp_path / "s.png")
         with pytest.raises(PromptError, match="one slice"):
-            read_scribbles(tmp_path / "s.png", VOLUME)
+            Scribble.from_file(tmp_path / "s.png", VOLUME)
 
     def test_no_picture(self, tmp_path):
         (tmp_path / "s.png").write_text("hello")
         with pytest.raises(FormatError, match="cannot be read"):
-            read_scribbles(tmp_path / "s.png", FLAT)
+            Scribble.from_file(tmp_path / "s.png", FLAT)
 
 
 class TestVertices:
@@ -115,20 +114,20 @@ class TestVertices:
     )
     def test_are_joined(self, tmp_path, name, text):
         (tmp_path / name).write_text(text)
-        (stroke,) = read_scribbles(tmp_path / name, VOLUME, target=3)
+        (stroke,) = Scribble.from_file(tmp_path / name, VOLUME, target=3)
         assert stroke.target == 3
         assert drawn(stroke) == {(1, j, 2) for j in (1, 2, 3, 4)}
 
     def test_an_empty_line_starts_another_stroke(self, tmp_path):
         (tmp_path / "s.csv").write_text("1,1,2\n\n6,7,3\n")
-        assert [drawn(s) for s in read_scribbles(tmp_path / "s.csv", VOLUME)] == [
+        assert [drawn(s) for s in Scribble.from_file(tmp_path / "s.csv", VOLUME)] == [
             {(1, 1, 2)},
             {(6, 7, 3)},
         ]
 
     def test_millimetres(self, tmp_path):
         (tmp_path / "s.json").write_text(json.dumps([[1.5, 3.0, 20.0]]))
-        strokes = read_scribbles(tmp_path / "s.json", VOLUME, frame="ras")
+        strokes = Scribble.from_file(tmp_path / "s.json", VOLUME, frame="ras")
         assert drawn(PromptSet(strokes).to_voxel(VOLUME)[0]) == {(1, 2, 2)}
 
     @pytest.mark.parametrize("text", ["a,b\nc,d,e", "1,2,x", "[1", "{}", ""])
@@ -136,11 +135,11 @@ class TestVertices:
     def test_nonsense_is_a_prompt_error(self, tmp_path, text, suffix):
         (tmp_path / f"s{suffix}").write_text(text)
         with pytest.raises(PromptError):
-            read_scribbles(tmp_path / f"s{suffix}", VOLUME)
+            Scribble.from_file(tmp_path / f"s{suffix}", VOLUME)
 
     def test_missing(self, tmp_path):
         with pytest.raises(FormatError, match="cannot be read"):
-            read_scribbles(tmp_path / "s.csv", VOLUME)
+            Scribble.from_file(tmp_path / "s.csv", VOLUME)
 
 
 class TestHumanStrokes:
@@ -149,7 +148,7 @@ class TestHumanStrokes:
         volume = ps.read(shared_data / "acdc" / "images" / name)
         truth = np.asarray(nib.load(shared_data / "acdc" / "labels" / name).dataobj)
         path = shared_data / "acdc" / "scribbles" / name
-        strokes = PromptSet(read_scribbles(path, volume, blank=4)).to_voxel(volume)
+        strokes = PromptSet(Scribble.from_file(path, volume, blank=4)).to_voxel(volume)
         assert strokes.targets == (1, 2, 3)
         for stroke in strokes:
             assert isinstance(stroke, Scribble)
@@ -164,7 +163,7 @@ class TestHumanStrokes:
             volume = Volume(mask[..., None].astype(np.uint8), np.eye(4))
             for path in sorted(folder.glob("scribble_*.png")):
                 positive = "positive" in path.name
-                (stroke,) = read_scribbles(path, volume, positive)
+                (stroke,) = Scribble.from_file(path, volume, positive)
                 assert stroke.positive == positive
                 hits[positive].append(mask[tuple(stroke.voxels[:, :2].T)].mean())
         assert len(hits[True]) == len(hits[False]) == 3 * len(folders)

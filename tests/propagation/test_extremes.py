@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from margin_kit import extremes, overlap
 from support import BrightRegion
-from test_margin import extremes, overlap
 from test_session import ONE, SHAPE, TWO
 
 import promptseg as ps

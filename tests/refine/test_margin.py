@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from margin_kit import extremes, on_slice, overlap
 from support import BrightRegion
 from test_session import ONE, SHAPE, TWO, session
 
@@ -18,29 +19,6 @@ from promptseg.propagation.stopping import StopRules, rules_where_told
 from promptseg.propagation.track import plan_walks
 from promptseg.refine.volume import certain_places, click_voxels, margin_maps
 from promptseg.segmenter import Segmenter
-
-
-def extremes(target):
-    """The middle voxel of each of the six outermost faces of a target, or four of a slice."""
-    inside = np.argwhere(target)
-    found = []
-    for axis in range(3):
-        if np.ptp(inside[:, axis]) == 0:
-            continue
-        for end in (inside[:, axis].min(), inside[:, axis].max()):
-            face = inside[inside[:, axis] == end]
-            found.append(face[np.abs(face - face.mean(0)).sum(1).argmin()])
-    return MarginPoints(np.array(found))
-
-
-def on_slice(target, k):
-    only = np.zeros_like(target)
-    only[..., k] = target[..., k]
-    return only
-
-
-def overlap(a, b):
-    return 2 * (a & b).sum() / (a.sum() + b.sum())
 
 
 class TestSegmenting:

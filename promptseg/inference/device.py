@@ -1,0 +1,78 @@
+"""Where and how precisely to compute: devices, mixed precision, memory that runs out."""
+
+from __future__ import annotations
+
+import platform
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from promptseg.errors import PromptsegError
+
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def choose_device(device: str = "auto") -> torch.device:
+    """`auto` is the first GPU if there is one, else the CPU.
+
+    Raises:
+        PromptsegError: If the device is unknown or not there.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(str(device))
+    except RuntimeError as error:
+        raise PromptsegError(f"device {device!r} is unknown: use auto, cpu or cuda") from error
+    if chosen.type not in ("cpu", "cuda"):
+        raise PromptsegError(f"device {device!r} is unknown: use auto, cpu or cuda")
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise PromptsegError(f"device {device!r} is not there: torch finds no GPU; use cpu")
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        raise PromptsegError(f"device {device!r} is not there: torch finds {count}; use cuda")
+    return chosen
+
+
+def choose_precision(precision: Precision, device: torch.device) -> Literal["fp32", "bf16", "fp16"]:
+    """`auto` is the fastest that the device computes natively.
+
+    bfloat16 on CPUs with bfloat16 instructions and on GPUs that have it, float16 on older GPUs,
+    float32 otherwise.
+
+    Raises:
+        PromptsegError: If the precision is unknown.
+    """
+    if precision in ("fp32", "bf16", "fp16"):
+        return precision
+    if precision != "auto":
+        raise PromptsegError(f"precision {precision!r} is unknown: use auto, fp32, bf16 or fp16")
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+    return "bf16" if device.type == "cpu" and cpu_computes_bfloat16() else "fp32"
+
+
+def cpu_computes_bfloat16() -> bool:
+    """True if this CPU has bfloat16 matrix instructions; read from the system, not timed."""
+    if platform.system() != "Linux":
+        return False
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="ignore")
+    except OSError:
+        return False
+    return any(flag in flags for flag in ("avx512_bf16", "amx_bf16", " bf16"))
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[None]:
+    """Mixed precision for `device`; nothing for `fp32`."""
+    return torch.autocast(device.type, dtype=DTYPES[precision], enabled=precision != "fp32")
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """True for what torch and numpy raise when an allocation fails, on any device."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)

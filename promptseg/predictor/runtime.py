@@ -1,0 +1,59 @@
+"""What every answer is computed with: network, adapters, device, precision, cache."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import torch
+
+from promptseg.adapters import AdapterStack
+from promptseg.backbones.base import Backbone
+from promptseg.inference.encoder import EmbeddingCache
+
+if TYPE_CHECKING:
+    from promptseg.refine.corrector import Corrector
+
+CorrectorLike: TypeAlias = "str | Path | Corrector | None"
+
+
+@dataclass(frozen=True, eq=False)
+class Runtime:
+    """A network ready to answer; it never changes, but for the adapter that is in use.
+
+    Args:
+        backbone: On its device, in evaluation mode.
+        adapters: Of the backbone.
+        device: Where to compute.
+        precision: `fp32`, `bf16` or `fp16`.
+        batch_size: Slices encoded at once; halved when memory runs out.
+        cache: Where embeddings are kept; memory only by default.
+        text_model: Image-text model (`promptseg.text.proposal_scores.ImageText`) or None.
+        corrector_source: What takes up corrective clicks in 3D before the graph cut, its file,
+            `auto` for the one that ships, or None.
+    """
+
+    backbone: Backbone
+    adapters: AdapterStack
+    device: torch.device
+    precision: Literal["fp32", "bf16", "fp16"]
+    batch_size: int = 8
+    cache: EmbeddingCache | None = None
+    text_model: Any = None
+    corrector_source: CorrectorLike = None
+
+    @cached_property
+    def corrector(self) -> Corrector | None:
+        """What takes up corrective clicks in 3D before the graph cut, None for nothing.
+
+        Raises:
+            WeightsError: If its file is missing or damaged.
+        """
+        source = self.corrector_source
+        if isinstance(source, (str, Path)):
+            from promptseg.refine.corrector import load_corrector
+
+            return load_corrector(None if source == "auto" else Path(source)).to(self.device)
+        return source
