@@ -32,7 +32,8 @@ COMMANDS = {
 }
 """Subcommands and their help; `promptseg.commands.<name>` holds the code of each."""
 
-EXTRAS = {"SimpleITK": "dicom", "pydicom": "dicom", "gradio": "demo"}
+_DICOM = ("SimpleITK", "pydicom", "highdicom", "nrrd", "slicerio")
+EXTRAS = {"gradio": "demo", **dict.fromkeys(_DICOM, "dicom")}
 """Modules that come with another extra than `train`."""
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)

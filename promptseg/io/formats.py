@@ -25,6 +25,7 @@ class Format:
         writes: True if `module` has `write`.
         overlaps: True if labels may share voxels in it.
         magics: Offset and bytes that its files start with, for files of another or no suffix.
+        folders: True if it reads folders.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Format:
     writes: bool = True
     overlaps: bool = False
     magics: tuple[tuple[int, bytes], ...] = ()
+    folders: bool = False
 
 
 FORMATS: dict[str, Format] = {
@@ -44,6 +46,14 @@ FORMATS: dict[str, Format] = {
             (".nii.gz", ".nii"),
             "promptseg.io.nifti",
             magics=((344, b"n+1\0"), (4, b"n+2\0")),
+        ),
+        Format(
+            "dicom",
+            (".dcm", ".ima", ".dicom", ".zip"),
+            "promptseg.io.dicom",
+            writes=False,
+            magics=((128, b"DICM"), (0, b"PK\x03\x04")),
+            folders=True,
         ),
     )
 }
@@ -105,15 +115,19 @@ def format_of(path: str | os.PathLike[str]) -> Format:
     """
     path = Path(path)
     able = [entry for entry in FORMATS.values() if entry.reads]
+    if os.path.isdir(path):
+        return next(entry for entry in able if entry.folders)
+    for entry in able:
+        if path.name.lower().endswith(entry.suffixes):
+            return entry
     for entry in _by_start(path, able):
         return entry
-    for entry in able:
-        if path.name.lower().endswith(entry.suffixes) and not os.path.isdir(path):
-            return entry
     if not os.path.exists(path):
         raise FormatError(f"{path}: no such file")
-    kind = "a folder" if os.path.isdir(path) else "not a known format"
-    raise FormatError(f"{path}: cannot read, it is {kind}: use a file ending in {_endings(able)}")
+    raise FormatError(
+        f"{path}: cannot read, it is not a known format: use a folder of DICOM files or a file "
+        f"ending in {_endings(able)}"
+    )
 
 
 def writable(path: str | os.PathLike[str], format: str | None) -> Format:
@@ -141,9 +155,8 @@ def _endings(entries: Any) -> str:
 
 
 def _by_start(path: Path, able: list[Format]) -> Iterator[Format]:
-    """Formats whose mark a file bears although its suffix is that of another, or of none."""
-    known = any(path.name.lower().endswith(entry.suffixes) for entry in able)
-    if known or not os.path.isfile(path):
+    """Formats whose mark a file of unknown suffix bears."""
+    if not os.path.isfile(path):
         return
     with path.open("rb") as stream:
         start = stream.read(512)
