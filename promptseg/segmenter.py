@@ -18,6 +18,7 @@ from promptseg.backbones.base import Backbone
 from promptseg.errors import WeightsError
 from promptseg.inference.device import Precision, choose_device, choose_precision
 from promptseg.inference.encoder import EmbeddingCache, Progress
+from promptseg.predictor.examples import Lessons
 from promptseg.predictor.runtime import CorrectorLike, Runtime
 from promptseg.prompts.types import Prompt, PromptSet
 from promptseg.session import Session
@@ -83,6 +84,11 @@ class Segmenter:
             text_model,
             corrector,
         )
+
+    @property
+    def lessons(self) -> Lessons:
+        """The cases that `Session.learn` was told of."""
+        return self.runtime.lessons
 
     @classmethod
     def from_pretrained(

@@ -11,6 +11,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 
+from promptseg.adapters import Adapter
 from promptseg.errors import PromptError, VolumeError
 from promptseg.inference.encoder import Progress
 from promptseg.inference.labels import Answered
@@ -20,6 +21,8 @@ from promptseg.predictor.answering import Answerer, ask, with_margin_maps
 from promptseg.predictor.candidates import Candidate
 from promptseg.predictor.engine import Engine, Timings
 from promptseg.predictor.history import History
+from promptseg.predictor.learning import Effort
+from promptseg.predictor.lessons import take_lesson
 from promptseg.predictor.question import Question
 from promptseg.predictor.runtime import Runtime
 from promptseg.prompts.slice_axis import choose_axis
@@ -290,6 +293,35 @@ class Session:
         """
         with self._looking_back() as (_, asked):
             return asked.probability(target)
+
+    def learn(
+        self,
+        labels: np.ndarray | None = None,
+        names: Mapping[int, str] | None = None,
+        effort: Effort | None = None,
+    ) -> Adapter:
+        """Accept this case's mask and learn from it, and from those accepted before, in seconds.
+
+        A token that names each label and the decoder are fitted to the accepted cases, without a
+        training run; the encoder is not touched. The adapter `learned` is then in use: the next
+        session on this segmenter answers without a prompt. Keep it with `write_adapter`.
+
+        Args:
+            labels: (I, J, K) corrected labels; None takes the latest answer.
+            names: By label, so that words can ask for it too.
+            effort: How long to learn; at most 24 seconds if None.
+
+        Raises:
+            PromptError: If there is no answer and no mask, or it holds nothing to learn from.
+            VolumeError: If the labels are not on the volume's grid.
+            AdapterError: If the network takes no token that names a target.
+        """
+        known = self._latest().data if labels is None else np.asarray(labels)
+        named = (
+            dict(names or {}) if self._result is None else {**self._result.labels, **(names or {})}
+        )
+        axis = choose_axis(self.volume, self.prompts.to_voxel(self.volume), self._axis)
+        return take_lesson(self.runtime, self.volume, self.window, axis, known, named, effort)
 
     def _question(self, propagate: bool) -> tuple[Question, int | str, Mapping[int, str]]:
         """What the prompts ask, along which axis, and the names of the targets."""

@@ -12,6 +12,7 @@ import torch
 from promptseg.adapters import AdapterStack
 from promptseg.backbones.base import Backbone
 from promptseg.inference.encoder import EmbeddingCache
+from promptseg.predictor.examples import Lessons
 
 if TYPE_CHECKING:
     from promptseg.refine.corrector import Corrector
@@ -43,6 +44,11 @@ class Runtime:
     cache: EmbeddingCache | None = None
     text_model: Any = None
     corrector_source: CorrectorLike = None
+
+    @cached_property
+    def lessons(self) -> Lessons:
+        """The cases that were accepted in this sitting."""
+        return Lessons()
 
     @cached_property
     def corrector(self) -> Corrector | None:
