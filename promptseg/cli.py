@@ -24,6 +24,7 @@ COMMANDS = {
     "rerun": "run a manifest again and say whether the mask is the same",
     "evaluate": "simulated users on images with known labels: tables and figures",
     "finetune": "a LoRA adapter for an organ, from images and labels or a recipe",
+    "select": "which cases are worth annotating",
     "adapters": "list, describe and merge adapters",
     "demo": "a web page to segment by clicking",
     "weights": "list, fetch, check and convert model weights",

@@ -93,6 +93,24 @@ def open_cohort(
     return chosen
 
 
+def case_files(folder: PathLike, role: str = "image") -> dict[str, Path]:
+    """File by case name in a folder of images, or of labels with the role `mask`.
+
+    Args:
+        folder: One file a case, or one folder a case with `image.*` (or `mask.*`) in it.
+        role: `image` or `mask`.
+
+    Raises:
+        FormatError: There is no such folder, no case in it, or a case is there twice.
+    """
+    faults: list[PromptsegError] = []
+    found = _files(Path(os.fspath(folder)), role, faults)
+    raise_all(faults)
+    if not found:
+        raise FormatError(f"no case in {folder}: give files ending in {', '.join(_suffixes())}")
+    return found
+
+
 def raise_all(faults: Sequence[PromptsegError]) -> None:
     """Raise one error that lists every fault; nothing if there is none."""
     if not faults:
