@@ -71,7 +71,7 @@ def _add_source(group: argparse._ArgumentGroup) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Rank and choose, or write the references of a source site."""
     from promptseg.active.strategies import UNCERTAINTY, strategy
-    from promptseg.evaluate.cohort import case_files
+    from promptseg.datasets.cohort import case_files
 
     chosen = strategy(arguments.strategy)
     if arguments.slices is not None and arguments.slices < 1:
@@ -109,7 +109,7 @@ def load_segmenter(arguments: argparse.Namespace) -> Segmenter:
 def _make_reference(arguments: argparse.Namespace, looker: Looker, images: dict[str, Path]) -> int:
     from promptseg.active.reference import make_reference, save_reference
     from promptseg.active.selecting import collected, model_name
-    from promptseg.evaluate.cohort import read_image
+    from promptseg.datasets.cohort import read_image
 
     with Bars() as bars:
         slices = collected(looker, images, read_image, "slice", None, True, bars)
@@ -128,7 +128,7 @@ def _select(arguments: argparse.Namespace, looker: Looker, images: dict[str, Pat
     from promptseg.active.picture import save_map
     from promptseg.active.selecting import check_needs, save_selection, select
     from promptseg.active.strategies import strategy
-    from promptseg.evaluate.cohort import read_image
+    from promptseg.datasets.cohort import read_image
 
     chosen = strategy(arguments.strategy)
     reference = _reference(arguments, looker)
