@@ -37,8 +37,8 @@ from promptseg.backbones import load_backbone
 from promptseg.backbones.base import BackboneSpec
 from promptseg.datasets.cohort import open_cohort
 from promptseg.evaluate import evaluate
+from promptseg.finetune.case_loading import organ_cases
 from promptseg.finetune.config import FinetuneConfig, load_recipe
-from promptseg.finetune.data import organ_cases
 from promptseg.finetune.named_losses import loss_by_name
 from promptseg.finetune.organ_case import OrganCase
 from promptseg.finetune.running import train_adapter

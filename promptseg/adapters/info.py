@@ -38,8 +38,10 @@ class AdapterInfo:
         window: Intensity window to use where the user names none.
         axis: Slice axis it was trained along.
         input_size: Side of the input it was trained at.
-        objective: `supervised`, `scribble` or `semi`.
+        objective: Name, such as `supervised`, `scribble` or `semi`.
+        annotation: `labels` or `scribbles`, of the training cases.
         training_cases: Names.
+        unlabelled_cases: Names of further images it learned from.
         validation_cases: Names.
         steps: Optimiser steps.
         scores: Measured on the validation cases.
@@ -72,7 +74,9 @@ class AdapterInfo:
     axis: str = "auto"
     input_size: int | None = None
     objective: str = "supervised"
+    annotation: str = "labels"
     training_cases: tuple[str, ...] = ()
+    unlabelled_cases: tuple[str, ...] = ()
     validation_cases: tuple[str, ...] = ()
     steps: int = 0
     scores: Mapping[str, Any] = field(default_factory=dict)
@@ -83,7 +87,8 @@ class AdapterInfo:
     files: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("targets", "synonyms", "training_cases", "validation_cases"):
+        for name in ("targets", "synonyms", "training_cases", "validation_cases",
+                     "unlabelled_cases"):  # fmt: skip
             object.__setattr__(self, name, tuple(getattr(self, name)))
         object.__setattr__(self, "labels", {int(k): str(v) for k, v in self.labels.items()})
         named = {int(k): tuple(map(str, v)) for k, v in self.label_words.items()}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from promptseg.commands.parsing import UsageError, add_json, note, print_json
 from promptseg.commands.progress import Bars
+from promptseg.finetune.objectives import OBJECTIVES
 
 if TYPE_CHECKING:
     from promptseg.adapters import Adapter
@@ -21,6 +22,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     data = parser.add_argument_group("data")
     data.add_argument("--images", metavar="DIR")
     data.add_argument("--labels", metavar="DIR", help="matched by file name")
+    data.add_argument("--scribbles", metavar="DIR", help="strokes in place of labels; --labels "
+                      "then are those of validation cases")  # fmt: skip
+    data.add_argument("--ignore", metavar="N", type=int, help="value of the voxels of scribbles "
+                      "that nobody drew on")  # fmt: skip
+    data.add_argument("--unlabelled", metavar="DIR", help="further images, without labels")
+    data.add_argument("--unlabelled-cases", metavar="N|A-B", help="default: all of them")
     data.add_argument("--label", metavar="N", type=int, help="default: every label found")
     data.add_argument("--organ", metavar="WORDS", help="what the adapter segments")
     data.add_argument("--cases", metavar="N|A-B", help="training cases in sorted order")
@@ -37,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_training(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--objective", metavar="NAME", help="supervised")
+    group.add_argument("--objective", metavar="NAME", help=", ".join(OBJECTIVES))
     group.add_argument("--model", metavar="NAME", help="base, see `promptseg weights list`")
     group.add_argument("--rank", metavar="R", type=int)
     group.add_argument("--alpha", metavar="A", type=float)
@@ -64,8 +71,11 @@ def run(arguments: argparse.Namespace) -> int:
     """Train, or print the plan."""
     config = build_config(arguments)
     images, labels = config.folders
-    if images is None or labels is None:
-        raise UsageError("give --images DIR and --labels DIR, or a recipe that names them")
+    scribbles, unlabelled = config.sparse_folders
+    if images is None or (labels is None and scribbles is None):
+        raise UsageError(
+            "give --images DIR and --labels DIR or --scribbles DIR, or a recipe that names them"
+        )
     if arguments.dry_run:
         return _plan(config, arguments.json)
     from promptseg.finetune import default_folder
@@ -78,6 +88,8 @@ def run(arguments: argparse.Namespace) -> int:
             images,
             labels,
             folder,
+            scribbles=scribbles,
+            unlabelled=unlabelled,
             resume=arguments.resume,
             progress=bars if _first() else None,
         )
@@ -93,14 +105,14 @@ def build_config(arguments: argparse.Namespace) -> FinetuneConfig:
         FormatError: A value cannot be.
         UsageError: There is no recipe and no organ.
     """
-    from promptseg.finetune.config import checked, load_recipe
+    from promptseg.finetune.config import checked, fitting_objective, load_recipe
 
     options = _options(arguments)
     if arguments.recipe is not None:
         return load_recipe(arguments.recipe, **options)
     if "organ" not in options:
         raise UsageError("give --organ WORDS, or a recipe")
-    return checked(options, "finetune")
+    return checked(fitting_objective(options), "finetune")
 
 
 def _options(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -117,7 +129,8 @@ def _plan(config: FinetuneConfig, as_json: bool) -> int:
     from promptseg.finetune.running import plan_adapter
 
     images, labels = config.folders
-    plan = plan_adapter(config, images or "", labels or "")
+    scribbles, unlabelled = config.sparse_folders
+    plan = plan_adapter(config, images or "", labels, scribbles=scribbles, unlabelled=unlabelled)
     if as_json:
         print_json({**plan.to_dict(), "labels": {str(k): v for k, v in plan.labels.items()}})
     else:

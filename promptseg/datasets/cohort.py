@@ -126,6 +126,20 @@ def load_cases(pairs: Sequence[Pair]) -> Iterator[Case]:
         yield pair.load()
 
 
+def named_files(source: Images, role: str = "image") -> dict[str, Path | Volume]:
+    """Name -> file or volume of every image, or of labels with the role `mask`.
+
+    Raises:
+        FormatError: There is no such folder, or a name is there twice.
+    """
+    if not isinstance(source, (str, os.PathLike)):
+        return {pair.name: pair.image for pair in _listed(source, list(source))}
+    faults: list[PromptsegError] = []
+    found = _files(Path(os.fspath(source)), role, faults)
+    raise_all(faults)
+    return dict(found)
+
+
 def read_image(path: Path) -> Volume:
     """Read a volume, or a picture as a volume of one slice."""
     return read_picture(path) if path.suffix.lower() in SUFFIXES else read(path)

@@ -24,11 +24,13 @@ __all__ = ["finetune"]
 
 def finetune(
     images: Images,
-    labels: Labels,
+    labels: Labels | None,
     organ: str,
     backbone: str | Backbone = "default",
     rank: int = 8,
     *,
+    scribbles: Labels | None = None,
+    unlabelled: Images | None = None,
     out: str | os.PathLike[str] | None = None,
     resume: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
@@ -41,10 +43,15 @@ def finetune(
 
     Args:
         images: Folder, or list of files or volumes.
-        labels: The same for the labels; pairs are matched by file name.
+        labels: The same for the labels; pairs are matched by file name. With scribbles they are
+            those of validation cases alone, or None.
         organ: What the adapter segments, in words.
         backbone: Registry name, checkpoint, folder or a loaded backbone.
         rank: Rank of the low-rank matrices.
+        scribbles: Strokes in place of labels; the objective is then `scribble` unless it is named,
+            and `ignore` the value of the voxels that nobody drew on.
+        unlabelled: Further images without labels; the objective is then `semi` unless it is
+            named.
         out: Adapter folder; `runs/<organ>` by default.
         resume: Go on from the last checkpoint in that folder.
         progress: Called with stage, done, total.
@@ -60,16 +67,26 @@ def finetune(
         AdapterError: The folder is taken or holds another run.
         WeightsError: The backbone cannot be loaded.
     """
-    from promptseg.finetune.config import checked
+    from promptseg.finetune.config import checked, fitting_objective
     from promptseg.finetune.running import train_adapter
 
     loaded = None if isinstance(backbone, (str, os.PathLike)) else backbone
     name = os.fspath(backbone) if loaded is None else loaded.spec.name  # type: ignore[arg-type]
-    given = {"organ": organ, "backbone": name, "rank": rank, **options}
+    fitting = fitting_objective({"scribbles": scribbles, "unlabelled": unlabelled, **options})
+    fitting = {k: v for k, v in fitting.items() if k not in ("scribbles", "unlabelled")}
+    given = {"organ": organ, "backbone": name, "rank": rank, **fitting}
     config = checked(given, "finetune")
     folder = default_folder(organ) if out is None else Path(out)
     return train_adapter(
-        config, images, labels, folder, resume=resume, backbone=loaded, progress=progress
+        config,
+        images,
+        labels,
+        folder,
+        scribbles=scribbles,
+        unlabelled=unlabelled,
+        resume=resume,
+        backbone=loaded,
+        progress=progress,
     )
 
 

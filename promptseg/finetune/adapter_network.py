@@ -222,10 +222,11 @@ class AdapterSeen(Seen):
             decoded = self._answer(rows)
             target = masks[rows.views, rows.places]
             losses, overlap = row_losses(decoded, target, network.loss)
-            losses = losses * self.batch.labelled[rows.views]
+            known = self.batch.labelled[rows.views]
+            losses = losses * known
             each = counts[rows.views] if rows.prompted else min(self.count, ASKED_MOST)
             total = total + (losses * share / each).sum()
-            parts[kind_of(rows)] = float(overlap.mean())
+            parts[kind_of(rows)] = float(overlap[known].mean()) if known.any() else 0.0
             if network.dense and not rows.prompted:
                 # The rows of a view follow each other.
                 by_view = (len(self.batch), -1)

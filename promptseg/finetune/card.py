@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from promptseg.adapters import Adapter
+from promptseg.adapters import Adapter, AdapterInfo
 from promptseg.errors import AdapterError
 from promptseg.io.atomic import atomic_path
 
@@ -28,13 +28,28 @@ def card(adapter: Adapter) -> str:
         f"promptseg segment IMAGE -o OUT.nii.gz --adapter {adapter.name} --box i0,j0,k0,i1,j1,k1",
         "```",
         "",
-        f"Trained for {info.steps} steps on {len(info.training_cases)} cases; recipe.toml "
+        f"Trained for {info.steps} steps on {_learned_from(info)}; recipe.toml "
         f"repeats it. Licence: {info.licence}.",
         "",
         *_table(adapter),
         f"Base sha256 `{info.base_sha256}`. Training cases: {', '.join(info.training_cases)}.",
+        *(
+            [f"Unlabelled cases: {', '.join(info.unlabelled_cases)}."]
+            if info.unlabelled_cases
+            else []
+        ),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _learned_from(info: AdapterInfo) -> str:
+    """Cases, what was known of them and the objective."""
+    text = f"{len(info.training_cases)} cases"
+    if info.annotation == "scribbles":
+        text += ", of which only scribbles were known"
+    if info.unlabelled_cases:
+        text += f" and {len(info.unlabelled_cases)} unlabelled ones"
+    return text if info.objective == "supervised" else f"{text} (objective {info.objective})"
 
 
 def _table(adapter: Adapter) -> list[str]:

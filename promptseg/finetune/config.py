@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from promptseg.errors import FormatError
+from promptseg.finetune.objectives import OBJECTIVES
 from promptseg.io.atomic import atomic_path
 from promptseg.io.toml_text import parse_toml
 
 TARGETS = ("attention", "attention_all", "mlp", "convolutions")
 DECODERS = ("frozen", "lora", "full")
 ENCODERS = ("lora", "frozen", "full")
-OBJECTIVES = ("supervised",)
 PRECISIONS = ("auto", "fp32", "bf16")
 
 
@@ -40,12 +40,17 @@ class FinetuneConfig:
     organ: str = option("", "what the adapter segments, in words")
     images: str | None = option(None, "folder of images; $VARIABLES and ~ are filled in")
     labels: str | None = option(None, "folder of labels, matched by file name")
+    scribbles: str | None = option(None, "folder of strokes in place of labels; labels then are "
+                                   "those of validation cases alone")  # fmt: skip
+    ignore: int | None = option(None, "value of the voxels of scribbles that nobody drew on")
+    unlabelled: str | None = option(None, "folder of images without labels")
     synonyms: tuple[str, ...] = option((), "other words for the organ")
     label_names: dict[int, str] = field(
         default_factory=dict, metadata={"help": "name by label; empty takes every label found"}
     )
     cases: str | None = option(None, "training cases, N or A-B in sorted order; empty takes all")
     validation_cases: str | None = option(None, "validation cases, A-B; empty sets some aside")
+    unlabelled_cases: str | None = option(None, "of `unlabelled`, N or A-B; empty takes all")
     validation_share: float = option(0.2, "share set aside where validation_cases is empty")
     group: str = option("", "regular expression; cases with equal matches are never split")
     modality: str | None = option(None, "CT or MR; empty goes by the files")
@@ -54,7 +59,7 @@ class FinetuneConfig:
     licence: str = option("research use only: ask who made the labels", "terms of the adapter")
     backbone: str = option("default", "registry name, checkpoint or folder of the base")
     input_size: int | None = option(None, "side of the square input; empty for the network's own")
-    objective: str = option("supervised", "supervised")
+    objective: str = option("supervised", ", ".join(OBJECTIVES))
     encoder: str = option("lora", "lora, frozen (embeddings are cached) or full")
     decoder: str = option("full", "full, lora or frozen")
     targets: str = option("attention", f"layers for LoRA, joined by +: {', '.join(TARGETS)}")
@@ -109,6 +114,13 @@ class FinetuneConfig:
         self._check_targets()
         if self.steps is not None and self.minutes is not None:
             raise FormatError("steps and minutes are both given: give one")
+        if self.unlabelled is not None and self.batch % 2:
+            raise FormatError(
+                f"batch is {self.batch}: half of it is unlabelled, so give an even number"
+            )
+        if self.objective != "supervised" and self.unprompted == 0:
+            raise FormatError(f"objective {self.objective} learns without a prompt: give "
+                              "unprompted above 0")  # fmt: skip
         if any(label < 1 for label in names):
             raise FormatError(f"label_names has {sorted(names)}: labels count from 1")
         try:
@@ -133,9 +145,12 @@ class FinetuneConfig:
     @property
     def folders(self) -> tuple[str | None, str | None]:
         """Images and labels with their variables filled in."""
-        images, labels = (None if given is None else filled(given)
-                          for given in (self.images, self.labels))  # fmt: skip
-        return images, labels
+        return _filled(self.images), _filled(self.labels)
+
+    @property
+    def sparse_folders(self) -> tuple[str | None, str | None]:
+        """Scribbles and unlabelled images with their variables filled in."""
+        return _filled(self.scribbles), _filled(self.unlabelled)
 
     @property
     def uses_lora(self) -> bool:
@@ -159,8 +174,9 @@ class FinetuneConfig:
             raise FormatError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
+FOLDERS = ("images", "labels", "scribbles", "unlabelled")
 _CHOICES = {
-    "objective": OBJECTIVES,
+    "objective": tuple(OBJECTIVES),
     "encoder": ENCODERS,
     "decoder": DECODERS,
     "precision": PRECISIONS,
@@ -198,7 +214,7 @@ _RANGES: dict[str, tuple[float, float]] = {
 
 
 def load_recipe(path: str | os.PathLike[str], **overrides: Any) -> FinetuneConfig:
-    """Read a recipe; `images` and `labels` in it are relative to its folder.
+    """Read a recipe; its folders are relative to where it lies.
 
     Those that begin with a $VARIABLE or ~ stay as they are: a copy of the recipe then works on
     another machine too. `FinetuneConfig.folders` fills them in.
@@ -221,7 +237,7 @@ def load_recipe(path: str | os.PathLike[str], **overrides: Any) -> FinetuneConfi
     unknown = sorted(set(content) - known)
     if unknown:
         raise FormatError(f"{path}: {unknown[0]!r} is no option of a recipe")
-    for name in ("images", "labels"):
+    for name in FOLDERS:
         if isinstance(content.get(name), str):
             content[name] = _located(content[name], path, name, name in overrides)
     content.update(overrides)
@@ -252,6 +268,15 @@ def checked(content: Mapping[str, Any], source: str) -> FinetuneConfig:
         raise FormatError(f"{source}: {error}") from error
 
 
+def fitting_objective(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Options with the objective that strokes or unlabelled images are meant for, if none is."""
+    if given.get("objective") is not None:
+        return dict(given)
+    if given.get("scribbles") is not None:
+        return {**given, "objective": "scribble"}
+    return {**given, "objective": "semi"} if given.get("unlabelled") is not None else dict(given)
+
+
 def to_toml(config: FinetuneConfig) -> str:
     """A recipe with every option explained; those without a value are commented out."""
     lines: list[str] = []
@@ -268,6 +293,10 @@ def to_toml(config: FinetuneConfig) -> str:
         else:
             lines.append(f"{item.name} = {json.dumps(value, ensure_ascii=False)}")
     return "\n".join([*lines, *table]) + "\n"
+
+
+def _filled(text: str | None) -> str | None:
+    return None if text is None else filled(text)
 
 
 def filled(text: str) -> str:

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from promptseg.datasets.cohort import Case, Images, Labels, Pair, open_cohort, present_labels
+from promptseg.datasets.cohort import (
+    Images,
+    Labels,
+    Pair,
+    named_files,
+    open_cohort,
+    present_labels,
+    raise_all,
+)
 from promptseg.errors import FormatError, PromptsegError, VolumeError
 from promptseg.finetune.config import FinetuneConfig
-from promptseg.finetune.organ_case import OrganCase, organ_case
-from promptseg.intensity import choose_window
-from promptseg.prompts.slice_axis import choose_axis
-from promptseg.prompts.types import PromptSet
+from promptseg.finetune.objectives import objective_class
+from promptseg.finetune.strokes import open_strokes
+from promptseg.finetune.unlabelled import Unlabelled, open_unlabelled
 
 
 @dataclass(frozen=True)
@@ -25,33 +34,137 @@ class Split:
         training: Pairs to learn from.
         validation: Pairs to measure on; no case or group is in both.
         labels: Name by label, in order.
+        strokes: True if the training pairs hold strokes.
+        unlabelled: Further images to learn from.
     """
 
-    training: list[Pair]
-    validation: list[Pair]
+    training: Sequence[Pair]
+    validation: Sequence[Pair]
     labels: dict[int, str]
+    strokes: bool = False
+    unlabelled: Sequence[Unlabelled] = ()
 
 
-def split_cases(images: Images, labels: Labels, config: FinetuneConfig) -> Split:
+@dataclass(frozen=True)
+class Sources:
+    """Where the cases of a run come from; each a folder or a list, as in `promptseg.evaluate`.
+
+    Args:
+        images: To learn from and to validate on.
+        labels: Of the same names; with `scribbles` those of validation cases alone, or None.
+        scribbles: Strokes in place of labels.
+        unlabelled: Images without labels.
+    """
+
+    images: Images
+    labels: Labels | None = None
+    scribbles: Labels | None = None
+    unlabelled: Images | None = None
+
+
+def split_cases(sources: Sources, config: FinetuneConfig) -> Split:
     """Pair, check and split; nothing is trained if anything is wrong.
 
     Args:
-        images: Folder or list, as in `promptseg.evaluate`.
-        labels: The same for the labels.
+        sources: Images and what is known of them.
         config: Which cases and labels, and how to split.
 
     Raises:
         FormatError: Files are missing, unmatched or unreadable; every fault is listed.
         VolumeError: Grids differ or a label is absent; every fault is listed.
     """
-    single = next(iter(config.label_names)) if len(config.label_names) == 1 else None
-    ranges = [parse_cases(getattr(config, name), name) for name in ("cases", "validation_cases")]
-    training, validation = _opened(images, labels, single, ranges)
-    if ranges[1] is None:
-        training, validation = set_aside(training, config)
+    _check_objective(sources, config)
+    opened = _stroke_pairs if sources.scribbles is not None else _label_pairs
+    training, validation = opened(sources, config)
     _check_apart(training, validation, config.group)
     names = _label_names(training, config)
-    return Split(training, validation, names)
+    further: Sequence[Unlabelled] = ()
+    if sources.unlabelled is not None:
+        held_out = [pair.name for pair in validation]
+        chosen = parse_cases(config.unlabelled_cases, "unlabelled_cases")
+        further = open_unlabelled(
+            sources.unlabelled, training, held_out, config.axis, chosen, config.modality
+        )
+    return Split(training, validation, names, sources.scribbles is not None, further)
+
+
+def _check_objective(sources: Sources, config: FinetuneConfig) -> None:
+    """An objective and what it needs to learn from must fit."""
+    objective, name = objective_class(config.objective), config.objective
+    if sources.labels is None and sources.scribbles is None:
+        raise FormatError("labels and scribbles are both missing: give one of them")
+    if sources.scribbles is not None and not objective.takes_strokes:
+        raise FormatError(
+            f"objective {name} needs whole labels, and scribbles are given: use scribble"
+        )
+    if sources.scribbles is None and objective.needs_strokes:
+        raise FormatError(f"objective {name} learns from scribbles: give --scribbles DIR")
+    if sources.unlabelled is None and objective.needs_unlabelled:
+        raise FormatError(
+            f"objective {name} learns from unlabelled images too: give --unlabelled DIR"
+        )
+    if sources.unlabelled is not None and not objective.uses_unlabelled:
+        raise FormatError(f"objective {name} makes no use of unlabelled images: use semi")
+    if config.ignore is not None and sources.scribbles is None:
+        raise FormatError("ignore is a value of scribbles, and none are given: give --scribbles "
+                          "DIR")  # fmt: skip
+
+
+def _label_pairs(sources: Sources, config: FinetuneConfig) -> tuple[list[Pair], list[Pair]]:
+    """Training and validation pairs with whole labels."""
+    single = next(iter(config.label_names)) if len(config.label_names) == 1 else None
+    ranges = [parse_cases(getattr(config, name), name) for name in ("cases", "validation_cases")]
+    labels: Any = sources.labels
+    training, validation = _opened(sources.images, labels, single, ranges)
+    return set_aside(training, config) if ranges[1] is None else (training, validation)
+
+
+def _stroke_pairs(sources: Sources, config: FinetuneConfig) -> tuple[list[Pair], list[Pair]]:
+    """Training pairs with strokes, and validation pairs with labels where there are labels."""
+    wanted, scribbles = list(config.label_names), sources.scribbles or ()
+    chosen = parse_cases(config.cases, "cases")
+    training: list[Pair] = list(
+        open_strokes(sources.images, scribbles, wanted, config.ignore, chosen)
+    )
+    if sources.labels is None:
+        return training, []
+    if config.validation_cases is None:
+        training, held = set_aside(training, config)
+        names = {pair.name for pair in held}
+    else:
+        names = _between(sources.images, config.validation_cases)
+    return training, _validation(sources.images, sources.labels, names, config.ignore)
+
+
+def _between(images: Images, cases: str) -> set[str]:
+    """Names of the images of a range."""
+    chosen = parse_cases(cases, "validation_cases") or 1
+    first, last = (1, chosen) if isinstance(chosen, int) else chosen
+    return set(sorted(named_files(images))[first - 1 : last])
+
+
+def _validation(images: Images, labels: Labels, names: set[str], ignore: int | None) -> list[Pair]:
+    """Checked pairs of some names; of lists, image and labels stand at the same place."""
+    found = named_files(images)
+    known: Mapping[str, Any] = named_files(labels, "mask")  # type: ignore[arg-type]
+    if not isinstance(images, (str, os.PathLike)):
+        known = dict(zip(found, known.values(), strict=True))
+    faults: list[PromptsegError] = []
+    pairs = []
+    for name in sorted(names):
+        if name not in known:
+            faults.append(FormatError(f"validation case {name} has no labels"))
+            continue
+        pairs.append(Pair(name, found[name], known[name]))
+        try:
+            present = present_labels(pairs[-1].load().labels)
+            if ignore in present:
+                faults.append(VolumeError(f"{name}: its labels hold {ignore}, which is the value "
+                                          "to ignore in scribbles"))  # fmt: skip
+        except PromptsegError as error:
+            faults.append(error)
+    raise_all(faults)
+    return pairs
 
 
 def parse_cases(text: str | None, option: str) -> int | tuple[int, int] | None:
@@ -110,7 +223,7 @@ def group_of(name: str, pattern: str) -> str:
     return found.group(0) if found else name
 
 
-def _check_apart(training: list[Pair], validation: list[Pair], pattern: str) -> None:
+def _check_apart(training: Sequence[Pair], validation: Sequence[Pair], pattern: str) -> None:
     known = {group_of(pair.name, pattern) for pair in training}
     both = sorted(known & {group_of(pair.name, pattern) for pair in validation})
     if both:
@@ -120,7 +233,7 @@ def _check_apart(training: list[Pair], validation: list[Pair], pattern: str) -> 
         )
 
 
-def _label_names(pairs: list[Pair], config: FinetuneConfig) -> dict[int, str]:
+def _label_names(pairs: Sequence[Pair], config: FinetuneConfig) -> dict[int, str]:
     """Wanted labels, each of them in some training case."""
     if len(config.label_names) == 1:
         return dict(config.label_names)
@@ -133,28 +246,3 @@ def _label_names(pairs: list[Pair], config: FinetuneConfig) -> dict[int, str]:
         raise VolumeError(f"label {absent[0]} is in none of the {len(pairs)} training cases; "
                           f"present: {found}")  # fmt: skip
     return dict(sorted(config.label_names.items()))
-
-
-def organ_cases(
-    pairs: Sequence[Pair], labels: Sequence[int], config: FinetuneConfig
-) -> list[OrganCase]:
-    """Load cases as training uses them."""
-    return [_organ_case(pair.load(), labels, config) for pair in pairs]
-
-
-def _organ_case(case: Case, labels: Sequence[int], config: FinetuneConfig) -> OrganCase:
-    volume = case.volume
-    window = choose_window(volume, window_of(config))
-    axis = choose_axis(volume, PromptSet(), config.axis)
-    limits = (window.low, window.high)
-    sides = choose_axis(volume, PromptSet(), "sagittal") if config.flips else None
-    return organ_case(
-        case.name, volume.data, case.labels, labels, axis, volume.spacing, limits, sides
-    )
-
-
-def window_of(config: FinetuneConfig) -> str:
-    """The window named by the recipe, or that of its modality."""
-    if config.window != "auto" or config.modality is None:
-        return config.window
-    return "soft_tissue" if config.modality == "CT" else "percentile"

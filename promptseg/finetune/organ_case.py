@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from promptseg.finetune.objectives.levels import level_set
 from promptseg.simulation import users
 from promptseg.slicing import in_plane
 
@@ -109,3 +110,27 @@ def carried(box: Box, body: Box, other: Box) -> Box:
     scale = (other[2:] - other[:2]) / np.maximum(body[2:] - body[:2], 1e-6)
     low, high = ((edge - body[:2]) * scale + other[:2] for edge in (box[:2], box[2:]))
     return np.concatenate([low, high]).astype(np.float32)
+
+
+Completed = Callable[[NDArray[np.floating], NDArray[np.integer]], NDArray[np.integer]]
+
+
+def with_strokes(case: OrganCase, completed: Completed) -> OrganCase:
+    """The same with its strokes as an objective learns from them.
+
+    Args:
+        case: Its labels are strokes.
+        completed: `Objective.completed`.
+    """
+    low, high = case.window
+    grey = np.clip((case.image.astype(np.float32) - low) / max(high - low, 1e-6), 0, 1)
+    strokes = np.where(case.labels == UNKNOWN, -1, case.labels.astype(np.int16))
+    found = completed(grey, strokes)
+    return replace(case, labels=np.where(found < 0, UNKNOWN, found).astype(np.uint8))
+
+
+def with_levels(case: OrganCase, count: int) -> OrganCase:
+    """The same with the signed distances of `count` labels, measured within each slice."""
+    spacing = (case.thickness, *case.spacing)
+    maps = [level_set(case.labels == place + 1, spacing, planes=True) for place in range(count)]
+    return replace(case, levels=np.stack(maps).astype(np.float16))

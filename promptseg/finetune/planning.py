@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from promptseg.finetune.data import Split
 from promptseg.finetune.trainer import Trainer
 from promptseg.finetune.views import ViewMaker
 
@@ -37,6 +38,10 @@ class Plan:
         minutes: They take.
         device: Where.
         precision: `fp32` or `bf16`.
+        objective: What is minimised.
+        annotation: `labels` or `scribbles`.
+        unlabelled_cases: How many images without labels.
+        helpers: Numbers that learn beside and are dropped afterwards.
     """
 
     organ: str
@@ -54,6 +59,10 @@ class Plan:
     minutes: float
     device: str
     precision: str
+    objective: str = "supervised"
+    annotation: str = "labels"
+    unlabelled_cases: int = 0
+    helpers: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -65,9 +74,12 @@ class Plan:
             [
                 f"organ        {self.organ} ({named})",
                 f"backbone     {self.backbone} on {self.device} in {self.precision}",
+                f"objective    {self.objective}, from {self.annotation}"
+                + (f" and {self.unlabelled_cases} unlabelled" if self.unlabelled_cases else ""),
                 f"cases        {self.training_cases} to train, {self.validation_cases} to validate",
                 f"trainable    {self.trainable:,} of {self.total:,} parameters "
-                f"({100 * self.trainable / self.total:.1f} %)",
+                f"({100 * self.trainable / self.total:.1f} %)"
+                + (f", and {self.helpers:,} while training" if self.helpers else ""),
                 f"memory       {self.memory_bytes / 1e6:.0f} MB",
                 f"steps        {self.steps} of {self.seconds_per_step:.2f} s, "
                 f"{self.minutes:.1f} min",
@@ -77,9 +89,7 @@ class Plan:
         )
 
 
-def make_plan(
-    trainer: Trainer, labels: dict[int, str], training_cases: int, validation_cases: int
-) -> Plan:
+def make_plan(trainer: Trainer, split: Split) -> Plan:
     """Run a few steps and describe the whole; the trainer is spent afterwards."""
     learner, config = trainer.learner, trainer.config
     module = learner.backbone.module
@@ -92,25 +102,30 @@ def make_plan(
     else:
         seconds = config.minutes * 60
         steps = max(1, round(seconds * (half / small + (1 - half) / whole)))
+    learning = sum(p.numel() for p in trainer.parameters.values())
     weights = sum(p.numel() * p.element_size() for p in module.parameters())
     projection = learner.projection
     named = learner.tokens.numel() + (0 if projection is None else projection.numel())
     return Plan(
         organ=config.organ,
-        labels=labels,
+        labels=split.labels,
         backbone=learner.backbone.spec.name,
-        training_cases=training_cases,
-        validation_cases=validation_cases,
+        training_cases=len(split.training),
+        validation_cases=len(split.validation),
         trainable=learner.count,
         total=sum(p.numel() for p in module.parameters()) + named,
         lora_bytes=4 * sum(p.numel() for p in learner.lora.values()),
         heads_bytes=2 * sum(p.numel() for p in learner.heads.values()) + 4 * named,
-        memory_bytes=weights + 4 * 4 * learner.count + seen,
+        memory_bytes=weights + 4 * 4 * learning + seen,
         seconds_per_step=seconds / steps,
         steps=steps,
         minutes=seconds / 60,
         device=str(trainer.processes.device),
         precision=trainer.network.precision,
+        objective=config.objective,
+        annotation="scribbles" if split.strokes else "labels",
+        unlabelled_cases=len(split.unlabelled),
+        helpers=learning - learner.count,
     )
 
 

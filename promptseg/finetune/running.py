@@ -17,8 +17,14 @@ from promptseg.backbones.base import Backbone
 from promptseg.datasets.cohort import Images, Labels
 from promptseg.errors import AdapterError, FormatError
 from promptseg.finetune.card import write_card
-from promptseg.finetune.config import FinetuneConfig
-from promptseg.finetune.data import Split, organ_cases, split_cases, window_of
+from promptseg.finetune.case_loading import (
+    organ_cases,
+    training_cases,
+    unlabelled_cases,
+    window_of,
+)
+from promptseg.finetune.config import FOLDERS, FinetuneConfig
+from promptseg.finetune.data import Sources, Split, split_cases
 from promptseg.finetune.lora import Learner, make_learner
 from promptseg.finetune.planning import Plan, make_plan
 from promptseg.finetune.processes import Processes, start_processes
@@ -86,8 +92,10 @@ class Prepared:
             objective=config.objective,
             training_cases=tuple(pair.name for pair in self.split.training),
             validation_cases=tuple(pair.name for pair in self.split.validation),
+            annotation="scribbles" if self.split.strokes else "labels",
+            unlabelled_cases=tuple(one.name for one in self.split.unlabelled),
             steps=self.trainer.step,
-            settings={**config.to_dict(), "images": None, "labels": None},
+            settings={**config.to_dict(), **dict.fromkeys(FOLDERS)},
             licence=config.licence,
             versions=versions(),
             created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -97,8 +105,7 @@ class Prepared:
 @contextmanager
 def prepared(
     config: FinetuneConfig,
-    images: Images,
-    labels: Labels,
+    sources: Sources,
     folder: Path | None,
     backbone: Backbone | None = None,
 ) -> Iterator[Prepared]:
@@ -107,20 +114,29 @@ def prepared(
         raise FormatError("organ is empty: say what the adapter segments")
     if config.steps is None and config.minutes is None:
         config = replace(config, steps=DEFAULT_STEPS)
-    split = split_cases(images, labels, config)
+    split = split_cases(sources, config)
     if backbone is None:
         backbone = load_backbone(config.backbone, input_size=config.input_size)
     processes = start_processes(config.device)
     backbone.module.to(processes.device)
     digest, wanted = base_digest(backbone), list(split.labels)
-    cases = organ_cases(split.training, wanted, config)
+    cases, further = training_cases(split, config), unlabelled_cases(split, config)
     words = label_words(split.labels, config.synonyms)
     learner = make_learner(backbone, config, len(wanted), words)
     try:
-        maker = ViewMaker(cases, len(wanted), backbone.spec, config)
+        maker = ViewMaker(
+            cases,
+            len(wanted),
+            backbone.spec,
+            config,
+            unlabelled=further,
+            strokes=split.strokes,
+        )
         names = [case.name for case in cases]
         tower = "" if words is None else words.tower
         same = about(config.to_dict(), base=digest, training=names, labels=wanted, text=tower)
+        if further:
+            same["unlabelled_names"] = [case.name for case in further]
         trainer = Trainer(learner, maker, config, processes, folder, same)
         held = organ_cases(split.validation[: config.validation_slices], wanted, config)
         usable = [case for case in held if case.slices]
@@ -136,9 +152,11 @@ def prepared(
 def train_adapter(
     config: FinetuneConfig,
     images: Images,
-    labels: Labels,
+    labels: Labels | None,
     out: str | os.PathLike[str],
     *,
+    scribbles: Labels | None = None,
+    unlabelled: Images | None = None,
     resume: bool = False,
     backbone: Backbone | None = None,
     progress: Progress | None = None,
@@ -148,7 +166,9 @@ def train_adapter(
     Args:
         config: The recipe.
         images: Folder or list of files or volumes.
-        labels: The same for the labels, matched by name.
+        labels: The same for the labels, matched by name; None where there are only scribbles.
+        scribbles: Strokes in place of the training cases' labels.
+        unlabelled: Images without labels.
         out: Adapter folder; checkpoints and logs go to `training` in it.
         resume: Go on from the last checkpoint in `out`.
         backbone: A loaded base; None loads `config.backbone`.
@@ -165,7 +185,8 @@ def train_adapter(
     """
     folder = Path(out)
     _check_folder(folder, resume)
-    with prepared(config, images, labels, folder, backbone) as run:
+    sources = Sources(images, labels, scribbles, unlabelled)
+    with prepared(config, sources, folder, backbone) as run:
         if resume and run.trainer.restore() and _finished(run, folder):
             return read_adapter(folder)
         if run.processes.first:
@@ -187,16 +208,22 @@ def train_adapter(
 
 
 def plan_adapter(
-    config: FinetuneConfig, images: Images, labels: Labels, backbone: Backbone | None = None
+    config: FinetuneConfig,
+    images: Images,
+    labels: Labels | None,
+    backbone: Backbone | None = None,
+    *,
+    scribbles: Labels | None = None,
+    unlabelled: Images | None = None,
 ) -> Plan:
     """What `train_adapter` would do; nothing is written.
 
     Raises:
         PromptsegError: As `train_adapter`.
     """
-    with prepared(config, images, labels, None, backbone) as run:
-        cases = len(run.split.training), len(run.split.validation)
-        return make_plan(run.trainer, run.split.labels, *cases)
+    sources = Sources(images, labels, scribbles, unlabelled)
+    with prepared(config, sources, None, backbone) as run:
+        return make_plan(run.trainer, run.split)
 
 
 def _measure(run: Prepared) -> Any:
@@ -214,6 +241,8 @@ def _measure(run: Prepared) -> Any:
 def _kept(run: Prepared) -> float:
     """Share of what was learned that goes into the adapter, from the process that writes it."""
     slices, validation = run.config.validation_slices, run.validation
+    if run.split.strokes and validation is None:
+        return 1.0  # strokes do not tell how well a box is answered
     if validation is None and slices and run.processes.first and run.trainer.step < SHORT_STEPS:
         validation = Validation(run.trainer.network, run.trainer.views.plain(), slices, None)
     return kept_share(run.trainer, validation)

@@ -12,8 +12,8 @@ from promptseg.backbones.base import Backbone
 from promptseg.datasets.cohort import Pair, load_cases, present_labels
 from promptseg.evaluate.running import run
 from promptseg.evaluate.settings import Settings
+from promptseg.finetune.case_loading import window_of
 from promptseg.finetune.config import FinetuneConfig
-from promptseg.finetune.data import window_of
 from promptseg.finetune.trainer import Progress
 from promptseg.segmenter import Segmenter
 

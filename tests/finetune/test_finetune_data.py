@@ -6,7 +6,8 @@ from adapter_kit import config, disc_cases, labelled_disc, write_cohort
 from support import tiny_default, tiny_sam
 
 from promptseg.errors import FormatError, VolumeError
-from promptseg.finetune.data import group_of, organ_cases, set_aside, split_cases
+from promptseg.finetune.case_loading import organ_cases
+from promptseg.finetune.data import Sources, group_of, set_aside, split_cases
 from promptseg.finetune.views import ViewMaker, view_matrix
 from promptseg.volume import Volume, write
 
@@ -24,7 +25,7 @@ class TestFaults:
         data = (images / "case4.nii.gz").read_bytes()
         (images / "case4.nii.gz").write_bytes(data[: len(data) // 2])
         with pytest.raises((FormatError, VolumeError)) as caught:
-            split_cases(images, labels, config(label_names={1: "disc"}))
+            split_cases(Sources(images, labels), config(label_names={1: "disc"}))
         for name in ("case0", "case1", "case2", "case3", "case4"):
             assert name in str(caught.value)
         assert "case5" not in str(caught.value)
@@ -38,38 +39,40 @@ class TestFaults:
 
         nibabel.save(nibabel.Nifti1Image(data, image.affine), images / "case0.nii.gz")
         with pytest.raises((FormatError, VolumeError), match="NaN"):
-            split_cases(images, labels, config())
+            split_cases(Sources(images, labels), config())
 
     def test_label_that_is_nowhere(self, tmp_path):
         folders = write_cohort(tmp_path, 2)
         with pytest.raises(VolumeError, match="label 7"):
-            split_cases(*folders, config(label_names={7: "x"}))
+            split_cases(Sources(*folders), config(label_names={7: "x"}))
         with pytest.raises(VolumeError, match=r"label 7 .* present: \[1\]"):
-            split_cases(*folders, config(label_names={1: "disc", 7: "x"}))
+            split_cases(Sources(*folders), config(label_names={1: "disc", 7: "x"}))
 
     def test_not_gzip(self, tmp_path):
         images, labels = write_cohort(tmp_path, 2)
         (labels / "case1.nii.gz").write_bytes(gzip.compress(b"no image"))
         with pytest.raises(FormatError, match="case1"):
-            split_cases(images, labels, config())
+            split_cases(Sources(images, labels), config())
 
     def test_overlapping_ranges(self, tmp_path):
         folders = write_cohort(tmp_path, 3)
         with pytest.raises(FormatError, match="case1"):
-            split_cases(*folders, config(cases="1-2", validation_cases="2-3"))
+            split_cases(Sources(*folders), config(cases="1-2", validation_cases="2-3"))
         with pytest.raises(FormatError, match="cases is '1-2-3'"):
-            split_cases(*folders, config(cases="1-2-3"))
+            split_cases(Sources(*folders), config(cases="1-2-3"))
 
 
 class TestSplit:
     def test_ranges(self, tmp_path):
-        split = split_cases(*write_cohort(tmp_path, 4), config(cases="1-2", validation_cases="4-4"))
+        split = split_cases(
+            Sources(*write_cohort(tmp_path, 4)), config(cases="1-2", validation_cases="4-4")
+        )
         assert [pair.name for pair in split.training] == ["case0", "case1"]
         assert [pair.name for pair in split.validation] == ["case3"]
         assert split.labels == {1: "disc"}
 
     def test_groups_stay_together(self, tmp_path):
-        split = split_cases(*write_cohort(tmp_path, 4), config())
+        split = split_cases(Sources(*write_cohort(tmp_path, 4)), config())
         pairs = [*split.training, *split.validation]
         kept, aside = set_aside(pairs, config(group="case[01]", validation_share=0.4))
         groups = [{group_of(pair.name, "case[01]") for pair in part} for part in (kept, aside)]
@@ -77,7 +80,7 @@ class TestSplit:
         assert aside
 
     def test_one_case_is_never_set_aside(self, tmp_path):
-        split = split_cases(*write_cohort(tmp_path, 1), config())
+        split = split_cases(Sources(*write_cohort(tmp_path, 1)), config())
         assert len(split.training) == 1
         assert not split.validation
 
@@ -161,7 +164,7 @@ class TestMirroring:
             (tmp_path / name).mkdir()
             write(Volume(data, affine), tmp_path / name / "case1.nii.gz")
         chosen = config(axis=axis, flips=flips, label_names={1: "disc"})
-        pairs = split_cases(tmp_path / "images", tmp_path / "labels", chosen).training
+        pairs = split_cases(Sources(tmp_path / "images", tmp_path / "labels"), chosen).training
         return organ_cases(pairs, [1], chosen)[0].mirror
 
     @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from adapter_kit import cohort, config, disc_cases
 from support import tiny_default, tiny_sam
 
 from promptseg.finetune import settling
+from promptseg.finetune.data import Sources
 from promptseg.finetune.lora import make_learner
 from promptseg.finetune.processes import Processes
 from promptseg.finetune.running import prepared, train_adapter
@@ -143,7 +144,7 @@ class TestShortRun:
     def test_its_boxes_are_no_worse_than_without(self, taught):
         """A rate that ruins the network in a few steps leaves the boxes as they were."""
         chosen = config(steps=6, rate=1.0, validation_slices=4, warmup=0)
-        with prepared(chosen, *cohort(), None, taught) as run:
+        with prepared(chosen, Sources(*cohort()), None, taught) as run:
             base = run.validation.boxes()
             run.trainer.run()
             share = kept_share(run.trainer, run.validation)

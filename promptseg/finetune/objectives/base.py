@@ -157,6 +157,7 @@ class Objective(ABC):
     takes_strokes: ClassVar[bool] = True
     needs_strokes: ClassVar[bool] = False
     needs_unlabelled: ClassVar[bool] = False
+    uses_unlabelled: ClassVar[bool] = True
     needs_levels: ClassVar[bool] = False
 
     def __init__(self, network: Network) -> None:

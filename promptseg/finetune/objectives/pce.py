@@ -9,6 +9,7 @@ class PartialCrossEntropy(Objective):
     """Annotated elements only (equation 4-1; Lin et al., ScribbleSup, CVPR 2016)."""
 
     needs_strokes = True
+    uses_unlabelled = False
 
     def losses(self, batch: Batch) -> Loss:
         return self.network.see(batch).annotated()

@@ -21,6 +21,7 @@ class RandomWalker(Objective):
     """
 
     needs_strokes = True
+    uses_unlabelled = False
 
     def losses(self, batch: Batch) -> Loss:
         seen = self.network.see(batch)

@@ -9,6 +9,7 @@ class Supervised(Objective):
     """Every element of every sample is labelled."""
 
     takes_strokes = False
+    uses_unlabelled = False
 
     def losses(self, batch: Batch) -> Loss:
         return self.network.see(batch).supervised()

@@ -1,0 +1,67 @@
+"""Checked cases as training uses them: loaded, windowed, strokes grown, distances measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from promptseg.datasets.cohort import Case, Pair
+from promptseg.finetune.config import FinetuneConfig
+from promptseg.finetune.data import Split
+from promptseg.finetune.objectives import objective_class
+from promptseg.finetune.organ_case import OrganCase, organ_case, with_levels, with_strokes
+from promptseg.finetune.strokes import NOT_ANNOTATED
+from promptseg.intensity import choose_window
+from promptseg.prompts.slice_axis import choose_axis
+from promptseg.prompts.types import PromptSet
+from promptseg.volume import Volume
+
+
+def organ_cases(
+    pairs: Sequence[Pair], labels: Sequence[int], config: FinetuneConfig, strokes: bool = False
+) -> list[OrganCase]:
+    """Load cases as training uses them; `strokes` where their labels are strokes."""
+    return [_organ_case(pair.load(), labels, config, strokes) for pair in pairs]
+
+
+def training_cases(split: Split, config: FinetuneConfig) -> list[OrganCase]:
+    """The training cases as the objective learns from them.
+
+    Strokes are grown and signed distances computed here, once, where the objective wants it.
+    """
+    objective = objective_class(config.objective)
+    cases = organ_cases(split.training, list(split.labels), config, split.strokes)
+    if split.strokes:
+        cases = [with_strokes(case, objective.completed) for case in cases]
+    return [with_levels(c, len(split.labels)) if objective.needs_levels else c for c in cases]
+
+
+def unlabelled_cases(split: Split, config: FinetuneConfig) -> list[OrganCase]:
+    """The unlabelled images as training uses them."""
+    return [_blank_case(one.name, one.load(), config) for one in split.unlabelled]
+
+
+def _blank_case(name: str, volume: Volume, config: FinetuneConfig) -> OrganCase:
+    nothing = np.full(volume.shape, NOT_ANNOTATED, np.int8)
+    return _organ_case(Case(name, volume, nothing), [], config, strokes=False)
+
+
+def _organ_case(
+    case: Case, labels: Sequence[int], config: FinetuneConfig, strokes: bool
+) -> OrganCase:
+    volume = case.volume
+    window = choose_window(volume, window_of(config))
+    axis = choose_axis(volume, PromptSet(), config.axis)
+    limits = (window.low, window.high)
+    sides = choose_axis(volume, PromptSet(), "sagittal") if config.flips else None
+    return organ_case(
+        case.name, volume.data, case.labels, labels, axis, volume.spacing, limits, sides, strokes
+    )
+
+
+def window_of(config: FinetuneConfig) -> str:
+    """The window named by the recipe, or that of its modality."""
+    if config.window != "auto" or config.modality is None:
+        return config.window
+    return "soft_tissue" if config.modality == "CT" else "percentile"
