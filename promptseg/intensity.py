@@ -1,15 +1,19 @@
-"""Grey values to [0, 1]: fixed windows for CT, percentiles for MR."""
+"""Grey values to [0, 1]: fixed windows for CT, percentiles for MR.
+
+A window in Hounsfield units is moved to where the file has them: shifted, scaled or as they are.
+"""
 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 import numpy as np
 
 from promptseg.errors import VolumeError
-from promptseg.volume import Volume, guess_modality
+from promptseg.grey_levels import GreyLevels
+from promptseg.volume import Volume
 
 WINDOWS: dict[str, tuple[float, float]] = {
     "soft_tissue": (400.0, 40.0),
@@ -29,6 +33,8 @@ WINDOWS: dict[str, tuple[float, float]] = {
 """CT windows by name: (width, level) in Hounsfield units, the usual clinical settings."""
 
 PERCENTILES = (0.5, 99.5)
+# A window that leaves fewer voxels between black and white shows nothing.
+_LEAST_SHOWN = 0.002
 
 
 @dataclass(frozen=True)
@@ -40,12 +46,17 @@ class Window:
         low: Value that becomes 0.
         high: Value that becomes 1; above `low`.
         name: Name it was chosen by, or `WIDTH,LEVEL`.
+        note: Why it is not the one that was asked for; else empty.
     """
 
     kind: Literal["fixed", "percentile"]
     low: float
     high: float
     name: str
+    note: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.low:.5g} to {self.high:.5g})"
 
     def to_dict(self) -> dict[str, str | float]:
         """Plain record for the report."""
@@ -57,9 +68,10 @@ def choose_window(volume: Volume, window: str | None = "auto") -> Window:
 
     Args:
         volume: The whole volume; percentiles are taken over it, not over a slice.
-        window: `auto` or None (CT: soft tissue; MR: percentiles 0.5 and 99.5 of the non-zero
-            voxels; guessed where the volume does not say), `mr` or `percentile`, a name in
-            `WINDOWS`, or `WIDTH,LEVEL` in the volume's own units.
+        window: `auto` or None (CT: soft tissue; else percentiles 0.5 and 99.5 of the non-zero
+            voxels without padding and metal; guessed where the volume does not say), `mr` or
+            `percentile`, a name in `WINDOWS`, in Hounsfield units wherever the volume has them, or
+            `WIDTH,LEVEL` in the volume's own units.
 
     Raises:
         VolumeError: the window is none of these; lists the names.
@@ -67,14 +79,12 @@ def choose_window(volume: Volume, window: str | None = "auto") -> Window:
     name = "auto" if window is None else str(window).strip().lower()
     name = name.replace("-", "_").replace(" ", "_") if "," not in name else name
     if name == "auto":
-        modality = volume.modality or guess_modality(volume.data)
-        name = "soft_tissue" if modality == "CT" else "percentile"
+        name = "soft_tissue" if volume.levels.modality == "CT" else "percentile"
     if name in ("mr", "percentile"):
-        return _percentile_window(volume.data)
+        return _percentile_window(volume.data, volume.levels)
     if name in WINDOWS:
-        width, level = WINDOWS[name]
-    else:
-        width, level = _parse_width_level(name, window)
+        return _named_window(volume, name)
+    width, level = _parse_width_level(name, window)
     return Window("fixed", level - width / 2, level + width / 2, name)
 
 
@@ -86,8 +96,28 @@ def normalise(data: np.ndarray, window: Window) -> np.ndarray:
     return np.clip(scaled, 0.0, 1.0, out=scaled).astype(np.float32, copy=False)
 
 
-def _percentile_window(data: np.ndarray) -> Window:
-    low, high = _foreground_percentiles(data)
+def _named_window(volume: Volume, name: str) -> Window:
+    """A window in Hounsfield units, where the volume has them; else what shows the image."""
+    width, level = WINDOWS[name]
+    low, high = level - width / 2, level + width / 2
+    levels = volume.levels
+    if levels.scale is not None:
+        return Window("fixed", levels.scale.grey(low), levels.scale.grey(high), name)
+    if volume.data.min() == volume.data.max():
+        return Window("fixed", low, high, name)
+    if not levels.shown and _shown_between(volume.data, low, high) >= _LEAST_SHOWN:
+        return Window("fixed", low, high, name)
+    note = f"the grey values are no Hounsfield units: window {name} is left out for percentiles"
+    return replace(_percentile_window(volume.data, levels), note=note)
+
+
+def _shown_between(data: np.ndarray, low: float, high: float) -> float:
+    """Share of the voxels that are neither black nor white."""
+    return float(np.mean((data > low) & (data < high)))
+
+
+def _percentile_window(data: np.ndarray, levels: GreyLevels) -> Window:
+    low, high = _foreground_percentiles(data, levels)
     if not high > low:
         low, high = float(data.min()), float(data.max())
     if not high > low:
@@ -95,23 +125,27 @@ def _percentile_window(data: np.ndarray) -> Window:
     return Window("percentile", low, high, "percentile")
 
 
-def _foreground_percentiles(data: np.ndarray) -> tuple[float, float]:
-    """Percentiles of the non-zero values; of all where every one is zero."""
+def _foreground_percentiles(data: np.ndarray, levels: GreyLevels) -> tuple[float, float]:
+    """Percentiles of the image without 0, padding and metal; of all where nothing is left."""
     if data.dtype.kind in "biu" and data.dtype.itemsize <= 2:
-        return _counted_percentiles(data)
-    foreground = data[data != 0]
+        return _counted_percentiles(data, levels)
+    kept = data != 0
+    if np.isfinite(levels.low) or np.isfinite(levels.high):
+        kept &= (data >= levels.low) & (data <= levels.high)
+    foreground = data[kept]
     low, high = np.percentile(foreground if foreground.size else data, PERCENTILES)
     return float(low), float(high)
 
 
-def _counted_percentiles(data: np.ndarray) -> tuple[float, float]:
+def _counted_percentiles(data: np.ndarray, levels: GreyLevels) -> tuple[float, float]:
     """The same from a histogram, without sorting: exact for integers of up to 16 bits."""
     lowest, highest = int(data.min()), int(data.max())
     counts = np.zeros(highest - lowest + 1, dtype=np.int64)
     for plane in data.T:
         counts += np.bincount(plane.ravel().astype(np.intp) - lowest, minlength=len(counts))
-    if lowest <= 0 <= highest and np.count_nonzero(counts) > 1:
-        counts[-lowest] = 0
+    values = np.arange(lowest, highest + 1)
+    image = counts * ((values != 0) & (values >= levels.low) & (values <= levels.high))
+    counts = image if image.any() else counts
     ends = np.cumsum(counts)
     places = (ends[-1] - 1) * np.array(PERCENTILES) / 100
     below, above = (np.searchsorted(ends, whole(places), "right") for whole in (np.floor, np.ceil))

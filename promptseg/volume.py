@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import permutations
 from pathlib import Path
@@ -14,15 +14,16 @@ from typing import Any, Literal
 import numpy as np
 
 from promptseg.errors import PromptError, VolumeError
+from promptseg.grey_levels import GreyLevels, Modality, assess
 from promptseg.io import DEFAULT_MAX_BYTES, Image, read_image, write_image
 from promptseg.io.provenance import provenance_of
 
 CoordinateFrame = Literal["voxel", "ras", "lps"]
-Modality = Literal["CT", "MR"]
 
 FRAMES: tuple[CoordinateFrame, ...] = ("voxel", "ras", "lps")
 _LPS_FROM_RAS = np.array([-1.0, -1.0, 1.0])
 _SINGULAR = 1e-6
+MODALITIES: tuple[Modality, ...] = ("CT", "MR", "other")
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,14 +33,17 @@ class Volume:
     Args:
         data: (I, J, K) values as the file stores them, after its own slope and intercept.
         affine: (4, 4) voxel index to RAS+ millimetres; voxel centres are at whole numbers.
-        modality: `CT`, `MR`, or None where the file does not say.
+        modality: `CT`, `MR`, `other`, or None where neither the file nor its grey values say.
         header: The header object of the reader, carried through to the output file.
         source: Path the volume was read from.
         notes: What the reader repaired, left out or found unusual, each a sentence.
+        guessed: True if the modality was told by the grey values alone.
+
+    NaN and infinite voxels become background, with a note.
 
     Raises:
-        VolumeError: not 3D, not real numbers, NaN or infinite voxels, zero or NaN spacing,
-            or an affine that cannot be inverted.
+        VolumeError: not 3D, not real numbers, no finite voxel, zero or NaN spacing, or an affine
+            that cannot be inverted.
 
     Example:
         >>> import numpy as np
@@ -54,12 +58,16 @@ class Volume:
     header: Any = field(default=None, repr=False)
     source: Path | None = None
     notes: tuple[str, ...] = field(default=(), repr=False)
+    guessed: bool = field(default=False, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "data", _checked_data(self.data))
+        data = _checked_data(self.data)
+        object.__setattr__(self, "data", _finite(data))
         object.__setattr__(self, "affine", _checked_affine(self.affine))
-        if self.modality not in ("CT", "MR", None):
-            raise VolumeError(f"modality is {self.modality!r}: use 'CT', 'MR' or None")
+        if self.data is not data:
+            object.__setattr__(self, "notes", (*self.notes, _note_of_bad(data)))
+        if self.modality is not None and self.modality not in MODALITIES:
+            raise VolumeError(f"modality is {self.modality!r}: use 'CT', 'MR', 'other' or None")
 
     def __repr__(self) -> str:
         kind = self.modality or "unknown modality"
@@ -75,6 +83,11 @@ class Volume:
     def spacing(self) -> np.ndarray:
         """(3,) millimetres between neighbouring voxel centres along i, j, k."""
         return spacing_of(self.affine)
+
+    @cached_property
+    def levels(self) -> GreyLevels:
+        """What the grey values are: modality, scale, padding; computed once."""
+        return assess(self.data, None if self.guessed else self.modality)
 
     @cached_property
     def sha256(self) -> str:
@@ -223,6 +236,7 @@ def read(
     path: str | os.PathLike[str],
     max_bytes: int = DEFAULT_MAX_BYTES,
     series: int | str | None = None,
+    modality: Modality | None = None,
 ) -> Volume:
     """Read a 3D image with its affine; nothing is reoriented.
 
@@ -231,6 +245,7 @@ def read(
         max_bytes: Refuse, before allocating, an image that needs more memory than this.
         series: Which series of several in a DICOM folder: its number in the list that the error
             gives, or its SeriesInstanceUID.
+        modality: `CT`, `MR` or `other`, over what the file and its grey values say.
 
     Raises:
         FormatError: it is missing, damaged or of an unknown format.
@@ -243,14 +258,24 @@ def read(
     """
     path = Path(path)
     image = read_image(path, max_bytes, series=series)
-    modality: Modality | None = None
-    if image.modality in ("CT", "MR"):
+    if modality is None and image.modality in ("CT", "MR"):
         modality = "CT" if image.modality == "CT" else "MR"
     given = {"header": image.header, "source": path, "notes": image.notes}
     try:
-        return Volume(image.data, image.affine, modality, **given)
+        volume = Volume(image.data, image.affine, modality, **given)
     except VolumeError as error:
         raise VolumeError(f"{path}: {error}") from error
+    return volume if modality is not None else with_modality(volume)
+
+
+def with_modality(volume: Volume) -> Volume:
+    """A volume of unknown modality with the one that its grey values tell, if they do."""
+    levels = volume.levels
+    if levels.belief == "unsure":
+        return volume
+    told = replace(volume, modality=levels.modality, guessed=True)
+    told.__dict__["levels"] = levels
+    return told
 
 
 def write(
@@ -323,21 +348,6 @@ def bounding_slices(mask: np.ndarray) -> tuple[slice, ...] | None:
     return tuple(sides)
 
 
-def guess_modality(data: np.ndarray) -> Modality:
-    """Guess `CT` from Hounsfield-like values, else `MR`.
-
-    CT holds air near -1000 HU: whole numbers from at most -500 down to the usual padding
-    values, or, after resampling, any numbers whose minimum is near -1000.
-    """
-    lowest, highest = float(data.min()), float(data.max())
-    if not (-3100 <= lowest <= -500 and highest <= 32767):
-        return "MR"
-    if -1100 <= lowest <= -900:
-        return "CT"
-    sample = data.ravel(order="K")[:: max(1, data.size // 1_000_000)]
-    return "CT" if bool(np.all(sample == np.rint(sample))) else "MR"
-
-
 def digest(data: np.ndarray, affine: np.ndarray) -> str:
     """Sha256 of values, shape, type and affine; the same for any memory order."""
     state = hashlib.sha256(f"{data.dtype.str} {data.shape}".encode())
@@ -364,12 +374,27 @@ def _checked_data(data: np.ndarray) -> np.ndarray:
         raise VolumeError(f"voxels are {data.dtype}, not real numbers: convert them to one channel")
     if not data.dtype.isnative:
         data = data.astype(data.dtype.newbyteorder("="))
-    if data.dtype.kind == "f":
-        bad = data.size - int(np.count_nonzero(np.isfinite(data)))
-        if bad:
-            found = "no finite voxel" if bad == data.size else f"{bad} NaN or infinite voxels"
-            raise VolumeError(f"the image has {found} of {data.size}: replace them first")
     return data
+
+
+def _finite(data: np.ndarray) -> np.ndarray:
+    """Values with background for NaN and infinity; the very array if there are none.
+
+    Background is 0, which windows leave out, or the lowest value where there are lower ones.
+    """
+    if data.dtype.kind != "f":
+        return data
+    good = np.isfinite(data)
+    if good.all():
+        return data
+    if not good.any():
+        raise VolumeError(f"the image has no finite voxel of {data.size}: export it again")
+    return np.where(good, data, min(0, data[good].min())).astype(data.dtype, copy=False)
+
+
+def _note_of_bad(data: np.ndarray) -> str:
+    bad = data.size - int(np.count_nonzero(np.isfinite(data)))
+    return f"{bad} of {data.size} voxels are NaN or infinite: taken as background"
 
 
 def _checked_affine(affine: np.ndarray) -> np.ndarray:

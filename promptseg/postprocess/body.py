@@ -12,7 +12,7 @@ from promptseg.postprocess.margins import margin
 from promptseg.postprocess.shape import filled_slices
 from promptseg.postprocess.steps import Grid, Made
 from promptseg.slicing import resolve_axis
-from promptseg.volume import Volume, guess_modality
+from promptseg.volume import Volume
 
 SKIN_HU = -400.0
 """Halfway between air and fat, below every tissue but lung."""
@@ -63,14 +63,16 @@ def body_mask(volume: Volume, threshold: float | None = None) -> np.ndarray:
 
 
 def _level(volume: Volume) -> float:
-    modality = volume.modality or guess_modality(volume.data)
-    if modality == "CT":
-        return SKIN_HU
-    values = volume.data[volume.data > volume.data.min()]
+    levels = volume.levels
+    if levels.modality == "CT":
+        return SKIN_HU if levels.scale is None else levels.scale.grey(SKIN_HU)
+    image = volume.data[(volume.data >= levels.low) & (volume.data <= levels.high)]
+    lowest = float(image.min())
+    values = image[image > lowest]
     if not values.size or values.min() == values.max():
-        return float(volume.data.min())
+        return lowest
     # Otsu parts bright tissue from dark; half of it lies between dark tissue and air.
-    return float(volume.data.min() + (threshold_otsu(values) - volume.data.min()) / 2)
+    return lowest + (float(threshold_otsu(values)) - lowest) / 2
 
 
 def _opened(bright: np.ndarray, axial: int, spacing: np.ndarray) -> np.ndarray:
