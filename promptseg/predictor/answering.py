@@ -87,7 +87,7 @@ class Answerer:
             painted.labels,
             score=painted.scores,
             uncertainty=painted.uncertainty,
-            report=self._report(engine, timings, question),
+            report=self._report(engine, timings, question) | {"slice_quality": by_slice(answers)},
             labels=labels,
         )
         return Reply(result, plain.labels, painted.labels)
@@ -132,6 +132,15 @@ class Answerer:
             "cut_by_view": list(engine.cut),
             "timings": dict(timings.seconds),
         }
+
+
+def by_slice(answers: list[Answered]) -> dict[int, dict[int, float]]:
+    """Predicted quality by target and slice."""
+    return {
+        target: {index: round(float(mask.quality), 3) for index, mask in sorted(slices.items())}
+        for group in answers
+        for target, slices in group.answers.items()
+    }
 
 
 def _adapter(runtime: Runtime) -> dict[str, Any] | None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from promptseg.errors import PromptsegError
 
 if TYPE_CHECKING:
+    from promptseg.prompts.types import PromptSet
     from promptseg.report.checks import Finding
 
 LANGUAGES = ("en", "zh")
@@ -116,6 +117,17 @@ _LABELS: dict[str, tuple[str, str]] = {
     ),
 }
 
+_KINDS_ZH = {
+    "box": "框",
+    "point": "点",
+    "scribble": "涂画",
+    "mask": "掩膜",
+    "text": "文字",
+    "marginpoints": "边缘点",
+    "lasso": "套索",
+    "line": "线段",
+}
+
 
 def reason(finding: Finding, language: str) -> str:
     """Why something is shown, in words."""
@@ -134,19 +146,15 @@ def labels(language: str) -> Mapping[str, str]:
     return {key: pair[at] for key, pair in _LABELS.items()}
 
 
-def prompt_rows(prompts: Any) -> list[dict[str, Any]]:
-    """Kind, place, sign and target of every prompt, for a table.
-
-    Args:
-        prompts: A `PromptSet`.
-    """
-    return [_prompt_row(entry) for entry in prompts.to_dict()["prompts"]]
+def prompt_rows(prompts: PromptSet, language: str = "en") -> list[dict[str, Any]]:
+    """Kind, place, sign and target of every prompt, for a table."""
+    return [_prompt_row(entry, language) for entry in prompts.to_dict()["prompts"]]
 
 
-def _prompt_row(entry: Mapping[str, Any]) -> dict[str, Any]:
-    kind = str(entry.get("type", entry.get("kind", "prompt")))
+def _prompt_row(entry: Mapping[str, Any], language: str) -> dict[str, Any]:
+    kind = str(entry["type"])
     return {
-        "kind": kind,
+        "kind": _KINDS_ZH.get(kind, kind) if language == "zh" else kind,
         "target": entry.get("target", 1),
         "positive": entry.get("positive", True),
         "where": _where(entry),

@@ -58,7 +58,8 @@ def draw_tile(
         plane: Layout.
         index: Slice along its axis.
         shown: (I, J, K) grey values in [0, 1].
-        segmentation: Filled contours in the colours of its targets.
+        segmentation: Filled contours in the colours of its targets; bare ones of those that share
+            voxels.
         reference: (I, J, K) known mask, a bare outline.
         prompts: In voxels; those that lie on this slice are drawn.
     """
@@ -71,7 +72,10 @@ def draw_tile(
     if segmentation is not None:
         labels = turned(segmentation.data)
         for order, target in enumerate(segmentation.targets):
-            _outline(canvas, _mask(labels == target, size), PALETTE[order % len(PALETTE)], _FILL)
+            layer = segmentation.layers.get(target)
+            mask = labels == target if layer is None else turned(layer)
+            fill = _FILL if layer is None else 0.0
+            _outline(canvas, _mask(mask, size), PALETTE[order % len(PALETTE)], fill)
     for prompt in prompts:
         if slice_of(prompt, plane.axis) == index:
             _draw_prompt(canvas, plane, prompt)
