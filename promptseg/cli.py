@@ -25,6 +25,7 @@ COMMANDS = {
     "evaluate": "simulated users on images with known labels: tables and figures",
     "finetune": "a LoRA adapter for an organ, from images and labels or a recipe",
     "select": "which cases are worth annotating",
+    "audit": "check an audit log, or say what made a mask",
     "adapters": "list, describe and merge adapters",
     "demo": "a web page to segment by clicking",
     "weights": "list, fetch, check and convert model weights",

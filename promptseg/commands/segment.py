@@ -20,6 +20,7 @@ from promptseg.commands.job import (
 from promptseg.commands.outputs import check_mask_format, check_outputs, describe, staged
 from promptseg.commands.parsing import UsageError, add_json, print_json
 from promptseg.commands.prompt_options import add_prompts, build_prompts
+from promptseg.commands.reports import Reports, add_reports
 
 if TYPE_CHECKING:
     from promptseg.volume import Volume
@@ -43,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("output")
     group.add_argument("--format", metavar="NAME", help="format of OUT (default: by its suffix)")
     group.add_argument("--uncertainty", metavar="FILE", type=Path, help="write the uncertainty")
-    group.add_argument("--report", metavar="FILE", type=Path, help="write the run manifest (JSON)")
+    add_reports(group)
     add_json(group)
 
 
@@ -53,13 +54,14 @@ def run(arguments: argparse.Namespace) -> int:
         return _sample(arguments)
     if arguments.image is None or arguments.output is None:
         raise UsageError("give an IMAGE and -o OUT, or --sample (see promptseg segment --help)")
-    paths = _paths(arguments)
+    reports = Reports.of(arguments)
+    paths = {**_paths(arguments), **reports.paths}
     check_outputs(paths, arguments.image)
     check_mask_format(arguments.output, arguments.format, _shares(arguments.post or ()))
     if arguments.uncertainty is not None:
         check_mask_format(arguments.uncertainty, None)
     done = _segment(arguments)
-    manifest = _write(done, paths, arguments.format)
+    manifest = _write(done, paths, arguments.format, reports)
     if arguments.json:
         print_json(manifest)
     else:
@@ -76,11 +78,7 @@ def _shares(post: Sequence[str]) -> bool:
 
 
 def _paths(arguments: argparse.Namespace) -> dict[str, Path]:
-    wanted = {
-        "mask": arguments.output,
-        "uncertainty": arguments.uncertainty,
-        "report": arguments.report,
-    }
+    wanted = {"mask": arguments.output, "uncertainty": arguments.uncertainty}
     return {role: path for role, path in wanted.items() if path is not None}
 
 
@@ -98,16 +96,15 @@ def _segment(arguments: argparse.Namespace) -> Run:
     return replace(done, timings={"read": seconds, **done.timings, "total": total})
 
 
-def _write(done: Run, paths: dict[str, Path], format: str | None) -> dict[str, Any]:
-    from promptseg.report import save_manifest
-
+def _write(
+    done: Run, paths: dict[str, Path], format: str | None, reports: Reports
+) -> dict[str, Any]:
     with staged(paths) as temporary:
         done.result.save(temporary["mask"], format)
         if "uncertainty" in paths:
             _write_uncertainty(done, temporary["uncertainty"])
-        manifest = done.manifest(describe(paths, temporary))
-        if "report" in paths:
-            save_manifest(manifest, temporary["report"])
+        manifest = reports.write(done, done.manifest(describe(paths, temporary)), temporary)
+    reports.record(manifest)
     return manifest
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from scipy import ndimage
 
 from promptseg.errors import VolumeError
+from promptseg.report.texts import reason
 from promptseg.slicing import in_plane
 from promptseg.volume import Segmentation, Volume, bounding_slices
 
@@ -55,10 +56,12 @@ class Finding:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON, with the reason in English."""
-        from promptseg.report.texts import reason
-
         told = {"target": self.target, "kind": self.kind, "slice": self.slice}
-        return {**told, "values": dict(self.values), "reason": reason(self, "en")}
+        return {**told, "values": dict(self.values), "reason": self.words("en")}
+
+    def words(self, language: str) -> str:
+        """The reason in words."""
+        return reason(self.kind, self.values, language)
 
 
 @dataclass(frozen=True)

@@ -67,6 +67,7 @@ def run_manifest(
             "prompts": prompts.to_dict(),
             "settings": dict(settings),
             "result": _result(result),
+            "notes": [*volume.notes, *result.report.get("notes", ())],
             "timings_s": {**result.report.get("timings", {}), **timings},
             "outputs": dict(outputs or {}),
         }

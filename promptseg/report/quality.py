@@ -10,12 +10,12 @@ from typing import Any
 
 from promptseg.errors import FormatError
 from promptseg.io.atomic import atomic_path
+from promptseg.prompts.slice_axis import choose_axis
 from promptseg.prompts.types import Prompt, PromptSet
 from promptseg.report.checks import Check, Finding, check
 from promptseg.report.measurements import measure
 from promptseg.report.pictures import Drawing, colour_of, curve_svg
-from promptseg.report.texts import labels, prompt_rows, reason
-from promptseg.slicing import choose_axis
+from promptseg.report.texts import labels, prompt_rows
 from promptseg.volume import Segmentation, Volume
 
 _LETTERS = "ijk"
@@ -174,7 +174,7 @@ def volume_text(ml: float) -> str:
 def _whole(reviewed: Review, named: Mapping[int, str], language: str) -> list[dict[str, str]]:
     """Findings that belong to no slice."""
     return [
-        {"name": named[finding.target], "reason": reason(finding, language)}
+        {"name": named[finding.target], "reason": finding.words(language)}
         for finding in reviewed.findings
         if finding.slice is None
     ]
@@ -197,7 +197,7 @@ def _cards(
                 {
                     "name": named[finding.target],
                     "colour": colour_of(reviewed.result, finding.target),
-                    "reason": reason(finding, language),
+                    "reason": finding.words(language),
                 }
                 for finding in by_slice[index]
             ],

@@ -9,7 +9,6 @@ from promptseg.errors import PromptsegError
 
 if TYPE_CHECKING:
     from promptseg.prompts.types import PromptSet
-    from promptseg.report.checks import Finding
 
 LANGUAGES = ("en", "zh")
 
@@ -129,9 +128,9 @@ _KINDS_ZH = {
 }
 
 
-def reason(finding: Finding, language: str) -> str:
+def reason(kind: str, values: Mapping[str, Any], language: str) -> str:
     """Why something is shown, in words."""
-    return REASONS[finding.kind][LANGUAGES.index(language)].format(**finding.values)
+    return REASONS[kind][LANGUAGES.index(language)].format(**values)
 
 
 def labels(language: str) -> Mapping[str, str]:
