@@ -164,6 +164,46 @@ class Learner:
             projection = self.projection.detach().cpu() * self.words.size**-0.5
         return Adapter(name, info, lora, tokens, deltas, projection=projection)
 
+    def begin(self, adapter: Adapter, labels: Sequence[int]) -> None:
+        """Go on from an adapter of the same shape instead of from the base.
+
+        Labels that it does not know keep their first token.
+
+        Args:
+            adapter: Fits the backbone.
+            labels: In the order of the tokens.
+
+        Raises:
+            AdapterError: Its low-rank matrices are of other layers or of another rank.
+        """
+        theirs = {name: tuple(value.shape) for name, value in adapter.lora.items()}
+        ours = {name: tuple(value.shape) for name, value in self.lora.items()}
+        if theirs != ours:
+            odd = sorted(set(theirs.items()) ^ set(ours.items()))[0]
+            raise AdapterError(
+                f"adapter {adapter.name} cannot be gone on from: {odd[0]} has shape {odd[1]}; give "
+                "the rank and targets that it was made with"
+            )
+        missing = sorted(set(adapter.deltas) - set(self.heads))
+        if missing:
+            raise AdapterError(
+                f"adapter {adapter.name} changes {missing[0]}, which would not learn here: give "
+                "the encoder and decoder options that it was made with"
+            )
+        with torch.no_grad():
+            for name, value in adapter.lora.items():
+                self.lora[name].copy_(value)
+            for name, value in adapter.deltas.items():
+                self.heads[name].copy_(self.base[name] + value.to(self.base[name]))
+            if self.projection is not None and self.words is not None:
+                known = adapter.projection
+                if known is not None and known.shape == self.projection.shape:
+                    self.projection.copy_(known * self.words.size**0.5)
+            named = self.named(range(len(self.tokens))) - self.tokens
+            for place, label in enumerate(labels):
+                if label in adapter.tokens:
+                    self.tokens[place] = adapter.tokens[label].to(self.tokens) - named[place]
+
     def release(self) -> None:
         """Give the backbone back as it was."""
         with torch.no_grad():

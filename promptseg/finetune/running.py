@@ -12,6 +12,7 @@ from typing import Any
 
 from promptseg.adapters import Adapter, AdapterInfo, base_digest, read_adapter, write_adapter
 from promptseg.adapters.files import INFO
+from promptseg.adapters.fitting import check_fits
 from promptseg.backbones import load_backbone
 from promptseg.backbones.base import Backbone
 from promptseg.datasets.cohort import Images, Labels
@@ -108,6 +109,7 @@ def prepared(
     sources: Sources,
     folder: Path | None,
     backbone: Backbone | None = None,
+    start: Adapter | None = None,
 ) -> Iterator[Prepared]:
     """Check the data, load the base and set up training; the base is as it was afterwards."""
     if not config.organ.strip():
@@ -120,10 +122,16 @@ def prepared(
     processes = start_processes(config.device)
     backbone.module.to(processes.device)
     digest, wanted = base_digest(backbone), list(split.labels)
+    if start is not None:
+        module = backbone.module
+        layers, parameters = dict(module.named_modules()), dict(module.named_parameters())
+        check_fits(start, backbone.spec, digest, layers, parameters)
     cases, further = training_cases(split, config), unlabelled_cases(split, config)
     words = label_words(split.labels, config.synonyms)
     learner = make_learner(backbone, config, len(wanted), words)
     try:
+        if start is not None:
+            learner.begin(start, wanted)
         maker = ViewMaker(
             cases,
             len(wanted),
@@ -135,6 +143,8 @@ def prepared(
         names = [case.name for case in cases]
         tower = "" if words is None else words.tower
         same = about(config.to_dict(), base=digest, training=names, labels=wanted, text=tower)
+        if start is not None:
+            same["start"] = start.digest
         if further:
             same["unlabelled_names"] = [case.name for case in further]
         trainer = Trainer(learner, maker, config, processes, folder, same)
@@ -159,6 +169,7 @@ def train_adapter(
     unlabelled: Images | None = None,
     resume: bool = False,
     backbone: Backbone | None = None,
+    start: Adapter | None = None,
     progress: Progress | None = None,
 ) -> Adapter:
     """Train and write an adapter folder.
@@ -172,6 +183,7 @@ def train_adapter(
         out: Adapter folder; checkpoints and logs go to `training` in it.
         resume: Go on from the last checkpoint in `out`.
         backbone: A loaded base; None loads `config.backbone`.
+        start: Adapter to go on from, of the same base, rank and targets; None starts anew.
         progress: Called with "train" or "score", done, total.
 
     Returns:
@@ -186,7 +198,7 @@ def train_adapter(
     folder = Path(out)
     _check_folder(folder, resume)
     sources = Sources(images, labels, scribbles, unlabelled)
-    with prepared(config, sources, folder, backbone) as run:
+    with prepared(config, sources, folder, backbone, start) as run:
         if resume and run.trainer.restore() and _finished(run, folder):
             return read_adapter(folder)
         if run.processes.first:

@@ -21,8 +21,10 @@ from promptseg.slicing import Frame, Region, in_plane, take_slice
 from promptseg.volume import bounding_slices
 
 LEAST_PIXELS = 12
-CLOSE, WIDE = 12, 6
-OUTSIDE = 4
+# Slices of a case close to a label, of the whole body, and without any label. A view at half the
+# input costs an eighth: there are more of those, and they are seen closer and from farther as well.
+SMALL, LARGE = (20, 14, 6), (8, 5, 2)
+ZOOMS = (1.4, MARGIN, 2.4)
 # A walk hands masks on over three millimetres: the neighbour that is shown lies as far away.
 APART_MM = 3.0
 
@@ -132,7 +134,8 @@ def make_example(
     reach = max(1, round(APART_MM / float(spacing[axis])))
     seen: list[SeenSlice] = []
     for encoder in encoders:
-        views = _views(encoder, axis, spacing, known, usable, body)
+        small = encoder is encoders[0] and len(encoders) > 1
+        views = _views(encoder, axis, spacing, known, usable, body, small)
         for region, indices in views:
             seen += _look(encoder, axis, spacing, known, usable, region, indices, reach)
     return Example(name, tuple(usable), tuple(seen), axis)
@@ -145,18 +148,21 @@ def _views(
     known: np.ndarray,
     labels: Sequence[int],
     body: Region,
+    small: bool,
 ) -> list[tuple[Region, list[int]]]:
     """Regions and the slices shown in each: the whole body, and close to every label."""
+    close, wide, blank = SMALL if small else LARGE
     whole = body if encoder.backbone.spec.crop else whole_slice(encoder, axis)
-    filled = _filled(np.isin(known, labels), axis)
-    views = [(whole, [*spread(filled, WIDE), *_outside(known, labels, axis)])]
+    filled, outside = _filled(np.isin(known, labels), axis), _outside(known, labels, axis)
     if not encoder.backbone.spec.crop:
-        return [(whole, sorted({*views[0][1], *spread(filled, CLOSE)}))]
+        return [(whole, sorted({*spread(filled, close), *outside[:blank]}))]
+    views = [(whole, sorted({*spread(filled, wide), *spread(outside, blank)}))]
     for label in labels:
         mask = known == label
-        region = squared(_extent(mask, axis), axis, spacing, MARGIN)
-        near = _outside(known, [label], axis)[: OUTSIDE // 2]
-        views.append((region, sorted({*spread(_filled(mask, axis), CLOSE), *near})))
+        beside = spread(_outside(known, [label], axis), max(1, blank // 2))
+        for factor in ZOOMS if small else (MARGIN,):
+            region = squared(_extent(mask, axis), axis, spacing, factor)
+            views.append((region, sorted({*spread(_filled(mask, axis), close), *beside})))
     return views
 
 
@@ -199,14 +205,13 @@ def _filled(mask: np.ndarray, axis: int) -> list[int]:
 
 
 def _outside(known: np.ndarray, labels: Sequence[int], axis: int) -> list[int]:
-    """Slices without any of the labels: next to where they end, then far from it."""
+    """Slices without any of the labels, those next to where they end first."""
     rows, cols = in_plane(axis)
     blank = np.flatnonzero(~np.isin(known, labels).any((rows, cols)))
     filled = _filled(np.isin(known, labels), axis)
-    if not len(blank) or not filled:
+    if not filled:
         return []
-    far = sorted(blank.tolist(), key=lambda n: min(abs(n - i) for i in (filled[0], filled[-1])))
-    return [*far[: OUTSIDE // 2], *far[-(OUTSIDE // 2) :]] if len(far) > OUTSIDE else far
+    return sorted(blank.tolist(), key=lambda n: min(abs(n - i) for i in (filled[0], filled[-1])))
 
 
 def _extent(mask: np.ndarray, axis: int) -> Region:
