@@ -91,7 +91,7 @@ def choose_window(volume: Volume, window: str | None = "auto") -> Window:
 def normalise(data: np.ndarray, window: Window) -> np.ndarray:
     """Map grey values to float32 in [0, 1], clipped at the window's limits."""
     kind = np.float64 if data.dtype.itemsize > 4 else np.float32
-    scaled = np.subtract(data, window.low, dtype=kind, casting="unsafe")
+    scaled = np.subtract(data, window.low, dtype=kind, casting="unsafe", order="F")
     scaled /= window.high - window.low
     return np.clip(scaled, 0.0, 1.0, out=scaled).astype(np.float32, copy=False)
 

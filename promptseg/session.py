@@ -25,7 +25,7 @@ from promptseg.predictor.learning import Effort
 from promptseg.predictor.lessons import take_lesson
 from promptseg.predictor.question import Question
 from promptseg.predictor.runtime import Runtime
-from promptseg.prompts.slice_axis import choose_axis
+from promptseg.predictor.seen import Seen
 from promptseg.prompts.types import Prompt, PromptSet, Text
 from promptseg.propagation.postprocessing import Consistency
 from promptseg.propagation.stopping import StopRules
@@ -131,8 +131,7 @@ class Session:
         PromptSet(prompts).validate(self.volume)
         marked = self._history.marked(prompts)
         resolved = PromptSet([*self.prompts, *marked]).to_voxel(self.volume)
-        axis = choose_axis(self.volume, resolved, self._axis)
-        sort_prompts(resolved, axis, self.volume.shape)
+        sort_prompts(resolved, self._file_axis(resolved), self.volume.shape)
         if any(isinstance(prompt, Text) for prompt in marked):
             self._spoken.check(marked)
         self._history.add(marked)
@@ -210,9 +209,19 @@ class Session:
             self.uncertainty(progress=progress)
         return self._latest()
 
-    def prepared(self, resolved: PromptSet, wanted: int | str) -> Engine:
-        """The engine for some prompts along an axis; embeddings are kept where they can be."""
-        return self._answerer.prepared(resolved, wanted, self.rules)
+    @property
+    def seen(self) -> Seen:
+        """The volume as the network sees it with the adapter that is in use."""
+        return self._answerer.seen
+
+    def prepared(self, prompts: PromptSet, wanted: int | str) -> Engine:
+        """The engine for some prompts along an axis; embeddings are kept where they can be.
+
+        Args:
+            prompts: As the network sees them, see `seen`.
+            wanted: Axis of the file, a name, or `auto`.
+        """
+        return self._answerer.prepared(prompts, wanted, self.rules)
 
     def answered(
         self,
@@ -225,7 +234,8 @@ class Session:
         """Take what an engine of `prepared` answered for the latest answer of the session."""
         answerer = self._answerer
         reply = answerer.answered(engine, question, answers, timings, labels or {})
-        asked = Asked(engine, answerer.adapter, question, answers, reply.network, reply.labels)
+        masks, seen = (reply.network, reply.labels), answerer.seen
+        asked = Asked(engine, answerer.adapter, question, answers, *masks, seen)
         return self._keep(reply.result, asked.following(self._asked))
 
     def uncertainty(
@@ -320,13 +330,19 @@ class Session:
         named = (
             dict(names or {}) if self._result is None else {**self._result.labels, **(names or {})}
         )
-        axis = choose_axis(self.volume, self.prompts.to_voxel(self.volume), self._axis)
+        axis = self._file_axis(self.prompts.to_voxel(self.volume))
         return take_lesson(self.runtime, self.volume, self.window, axis, known, named, effort)
+
+    def _file_axis(self, resolved: PromptSet) -> int:
+        """The file's axis along which some prompts in voxels of the file are answered."""
+        axis = self.seen.axis(self.seen.prompts(resolved), self._axis)
+        return self.seen.orientation.file_axis(axis)
 
     def _question(self, propagate: bool) -> tuple[Question, int | str, Mapping[int, str]]:
         """What the prompts ask, along which axis, and the names of the targets."""
         if self.prompts:
-            return Question(self.prompts.to_voxel(self.volume), propagate), self._axis, {}
+            resolved = self.seen.prompts(self.prompts.to_voxel(self.volume))
+            return Question(resolved, propagate), self._axis, {}
         active = self.runtime.adapters.active
         if active is None or not active.tokens:
             raise PromptError("there is no prompt: give a point, a box, a scribble or a mask")

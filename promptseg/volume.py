@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import permutations
@@ -24,6 +24,8 @@ FRAMES: tuple[CoordinateFrame, ...] = ("voxel", "ras", "lps")
 _LPS_FROM_RAS = np.array([-1.0, -1.0, 1.0])
 _SINGULAR = 1e-6
 MODALITIES: tuple[Modality, ...] = ("CT", "MR", "other")
+# Cosines of directions that a header keeps in single precision.
+_AS_GOOD = 1e-4
 
 
 @dataclass(frozen=True, eq=False)
@@ -321,14 +323,25 @@ def anatomical_axes(affine: np.ndarray) -> tuple[int, int, int]:
     """Voxel axes most along right, anterior and superior, each used once.
 
     The assignment with the largest sum of direction cosines wins, so that even a grid turned
-    by 45 degrees has one axis for each direction.
+    by 45 degrees has one axis for each direction. Where several are as good, the directions
+    themselves decide and not their order, so that the same grid stored in another order has the
+    same axes in the world.
     """
-    cosines = np.abs(np.asarray(affine)[:3, :3] / spacing_of(affine))
-    r, a, s = max(
-        permutations(range(3)),
-        key=lambda axes: round(sum(cosines[row, axis] for row, axis in enumerate(axes)), 6),
-    )
+    directions = np.asarray(affine, dtype=np.float64)[:3, :3] / spacing_of(affine)
+    cosines = np.abs(directions)
+    sums = {axes: float(cosines[range(3), axes].sum()) for axes in permutations(range(3))}
+    best = [axes for axes, total in sums.items() if total > max(sums.values()) - _AS_GOOD]
+    r, a, s = max(best, key=lambda axes: _seen_from(directions, axes))
     return r, a, s
+
+
+def _seen_from(directions: np.ndarray, axes: Sequence[int]) -> list[float]:
+    """Directions of an assignment, each turned to where it should run; no order in the file."""
+    turned = [
+        directions[:, axis] * (1 if directions[row, axis] >= 0 else -1)
+        for row, axis in enumerate(axes)
+    ]
+    return [round(float(part), 4) + 0.0 for direction in turned for part in direction]
 
 
 def bounding_slices(mask: np.ndarray) -> tuple[slice, ...] | None:

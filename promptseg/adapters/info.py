@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from promptseg.errors import AdapterError
+from promptseg.errors import AdapterError, VolumeError
+from promptseg.orientation import CANONICAL, check_codes
 
 FORMAT, VERSION = "promptseg-adapter", 1
 MAX_JSON_BYTES = 1 << 20
@@ -37,6 +38,8 @@ class AdapterInfo:
         modality: `CT`, `MR` or None.
         window: Intensity window to use where the user names none.
         axis: Slice axis it was trained along.
+        orientation: Where the axes of the volumes ran to that it was trained on, such as `RAS`;
+            empty where it was trained on files as they lay.
         input_size: Side of the input it was trained at.
         objective: Name, such as `supervised`, `scribble` or `semi`.
         annotation: `labels` or `scribbles`, of the training cases.
@@ -72,6 +75,7 @@ class AdapterInfo:
     modality: str | None = None
     window: str = "auto"
     axis: str = "auto"
+    orientation: str = ""
     input_size: int | None = None
     objective: str = "supervised"
     annotation: str = "labels"
@@ -101,6 +105,13 @@ class AdapterInfo:
             raise AdapterError(f"method is {self.method!r}: expected lora, dora or none")
         if (self.rank > 0) == (self.method == "none") or self.rank < 0:
             raise AdapterError(f"rank is {self.rank} with method {self.method!r}")
+        if self.orientation:
+            _check_orientation(self.orientation)
+
+    @property
+    def seen_as(self) -> str:
+        """Where the axes run to of a volume that it is shown."""
+        return self.orientation or CANONICAL
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -119,6 +130,13 @@ class AdapterInfo:
         """Text of promptseg.json."""
         content = {"format": FORMAT, "version": VERSION, **asdict(self)}
         return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _check_orientation(codes: str) -> None:
+    try:
+        check_codes(codes)
+    except VolumeError as error:
+        raise AdapterError(str(error)) from error
 
 
 def read_info(path: Path) -> AdapterInfo:

@@ -13,7 +13,7 @@ from promptseg.finetune.objectives import objective_class
 from promptseg.finetune.organ_case import OrganCase, organ_case, with_levels, with_strokes
 from promptseg.finetune.strokes import NOT_ANNOTATED
 from promptseg.intensity import choose_window
-from promptseg.prompts.slice_axis import choose_axis
+from promptseg.predictor.seen import Seen
 from promptseg.prompts.types import PromptSet
 from promptseg.volume import Volume
 
@@ -50,13 +50,13 @@ def _blank_case(name: str, volume: Volume, config: FinetuneConfig) -> OrganCase:
 def _organ_case(
     case: Case, labels: Sequence[int], config: FinetuneConfig, strokes: bool
 ) -> OrganCase:
-    volume = case.volume
-    window = choose_window(volume, window_of(config))
-    axis = choose_axis(volume, PromptSet(), config.axis)
-    limits = (window.low, window.high)
-    sides = choose_axis(volume, PromptSet(), "sagittal") if config.flips else None
+    seen = Seen.of(case.volume)
+    window = choose_window(case.volume, window_of(config))
+    axis, limits = seen.axis(PromptSet(), config.axis), (window.low, window.high)
+    sides = seen.axis(PromptSet(), "sagittal") if config.flips else None
+    data, known = seen.volume.data, seen.orientation.apply(case.labels)
     return organ_case(
-        case.name, volume.data, case.labels, labels, axis, volume.spacing, limits, sides, strokes
+        case.name, data, known, labels, axis, seen.volume.spacing, limits, sides, strokes
     )
 
 

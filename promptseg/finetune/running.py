@@ -36,6 +36,7 @@ from promptseg.finetune.trainer import SHORT_STEPS, Progress, Trainer
 from promptseg.finetune.validation import Validation
 from promptseg.finetune.views import ViewMaker
 from promptseg.finetune.words import label_words
+from promptseg.orientation import CANONICAL
 from promptseg.report import versions
 
 DEFAULT_STEPS = 1000
@@ -89,6 +90,7 @@ class Prepared:
             modality=config.modality,
             window=window_of(config),
             axis=config.axis,
+            orientation=CANONICAL,
             input_size=spec.input_size,
             objective=config.objective,
             training_cases=tuple(pair.name for pair in self.split.training),

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from promptseg.datasets.cohort import Images, Pair, named_files, raise_all, read_image
 from promptseg.errors import FormatError, PromptsegError, VolumeError
-from promptseg.prompts.slice_axis import choose_axis
+from promptseg.predictor.seen import Seen
 from promptseg.prompts.types import PromptSet
 from promptseg.volume import Volume, guess_modality
 
@@ -55,10 +55,11 @@ class Kind:
 
 def kind_of(volume: Volume, axis: str, assumed: str | None = None) -> Kind:
     """Modality, slices and spacing; `assumed` where a file does not say its modality."""
-    chosen = choose_axis(volume, PromptSet(), axis)
+    seen = Seen.of(volume)
+    chosen = seen.axis(PromptSet(), axis)
     order = [chosen, *(a for a in range(3) if a != chosen)]
     found = volume.modality or assumed or guess_modality(volume.data)
-    return Kind(found, volume.shape[chosen] == 1, np.asarray(volume.spacing)[order])
+    return Kind(found, seen.volume.shape[chosen] == 1, np.asarray(seen.volume.spacing)[order])
 
 
 def open_unlabelled(

@@ -13,10 +13,11 @@ from promptseg.inference.encoder import Progress, SliceEncoder
 from promptseg.inference.labels import Answered, Painted, paint, probabilities
 from promptseg.inference.slice_prompts import BOTH, REFINE, margin_bounds
 from promptseg.intensity import Window, normalise
+from promptseg.orientation import CANONICAL, axis_codes
 from promptseg.predictor.engine import Engine, Timings
 from promptseg.predictor.question import Question, Reply
 from promptseg.predictor.runtime import Runtime
-from promptseg.prompts.slice_axis import choose_axis
+from promptseg.predictor.seen import Seen
 from promptseg.prompts.types import Point, Prompt, PromptSet
 from promptseg.propagation.postprocessing import Consistency
 from promptseg.propagation.stopping import StopRules
@@ -44,18 +45,34 @@ class Answerer:
         self.consistency = consistency
         self.engine: Engine | None = None
         self.adapter = ""
+        self._seen = Seen.of(volume)
+
+    @property
+    def seen(self) -> Seen:
+        """The volume as the network sees it with the adapter that is in use."""
+        active = self.runtime.adapters.active
+        codes = CANONICAL if active is None else active.info.seen_as
+        if codes != self._seen.codes:
+            self._seen = Seen.of(self.volume, codes)
+        return self._seen
 
     def prepared(
-        self, resolved: PromptSet, wanted: int | str, rules: StopRules | None = None
+        self, prompts: PromptSet, wanted: int | str, rules: StopRules | None = None
     ) -> Engine:
-        """The engine for some prompts along an axis, made anew for another axis or adapter."""
-        axis = choose_axis(self.volume, resolved, wanted)
+        """The engine for some prompts along an axis, made anew for another axis or adapter.
+
+        Args:
+            prompts: As the network sees them.
+            wanted: Axis of the file, a name, or `auto`.
+            rules: When a propagation stops.
+        """
+        axis = self.seen.axis(prompts, wanted)
         adapter = self.runtime.adapters.signature
         held = self.engine if self.adapter == adapter else None
         if held is not None and held.axis == axis:
             return held
         encoder = self._encoder(adapter) if held is None else held.encoder
-        engine = Engine(encoder, axis, self.volume.spacing, rules, self.consistency)
+        engine = Engine(encoder, axis, self.seen.volume.spacing, rules, self.consistency)
         self.engine, self.adapter = engine, adapter
         return engine
 
@@ -84,10 +101,10 @@ class Answerer:
         timings.add("refine", began)
         result = Segmentation.from_volume(
             self.volume,
-            painted.labels,
+            self.seen.in_file(painted.labels),
             score=painted.scores,
-            uncertainty=painted.uncertainty,
-            report=self._report(engine, timings, question) | {"slice_quality": by_slice(answers)},
+            report=self._report(engine, timings, question)
+            | {"slice_quality": by_slice(answers, self.seen)},
             labels=labels,
         )
         return Reply(result, plain.labels, painted.labels)
@@ -107,8 +124,8 @@ class Answerer:
         owner = self.runtime
         return SliceEncoder(
             owner.backbone,
-            normalise(self.volume.data, self.window),
-            f"{self.volume.sha256} {self.window}",
+            normalise(self.seen.volume.data, self.window),
+            f"{self.seen.volume.sha256} {self.window}",
             owner.device,
             owner.precision,
             owner.batch_size,
@@ -121,7 +138,8 @@ class Answerer:
         return {
             "model": {"name": spec.name, "family": spec.family, "sha256": spec.sha256},
             "adapter": _adapter(self.runtime),
-            "axis": engine.axis,
+            "axis": self.seen.orientation.file_axis(engine.axis),
+            "orientation": {"file": axis_codes(self.volume.affine), "seen": self.seen.codes},
             "window": self.window.to_dict(),
             "propagated": question.propagate,
             "corrector": None if corrector is None else corrector.sha256,
@@ -134,10 +152,15 @@ class Answerer:
         }
 
 
-def by_slice(answers: list[Answered]) -> dict[int, dict[int, float]]:
-    """Predicted quality by target and slice."""
+def by_slice(answers: list[Answered], seen: Seen) -> dict[int, dict[int, float]]:
+    """Predicted quality by target and slice of the file."""
     return {
-        target: {index: round(float(mask.quality), 3) for index, mask in sorted(slices.items())}
+        target: dict(
+            sorted(
+                (seen.file_slice(group.frame.axis, index)[1], round(float(mask.quality), 3))
+                for index, mask in slices.items()
+            )
+        )
         for group in answers
         for target, slices in group.answers.items()
     }

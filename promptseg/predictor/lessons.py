@@ -14,11 +14,13 @@ from promptseg.backbones.network import STRIDE
 from promptseg.errors import VolumeError
 from promptseg.inference.encoder import EmbeddingCache, SliceEncoder
 from promptseg.intensity import Window, normalise
+from promptseg.orientation import CANONICAL
 from promptseg.predictor.automatic import body_region
 from promptseg.predictor.engine import Engine
 from promptseg.predictor.examples import Example, make_example
 from promptseg.predictor.learning import Effort, learn
 from promptseg.predictor.runtime import Runtime
+from promptseg.predictor.seen import Seen
 from promptseg.volume import Volume, anatomical_axes
 
 LEARNED = "learned"
@@ -41,7 +43,7 @@ def take_lesson(
         runtime: Its base learns; an adapter that is active has no part in it.
         volume: The case.
         window: Grey values shown to the network.
-        axis: Slice axis.
+        axis: Slice axis of the file.
         known: (I, J, K) accepted labels.
         names: By label.
         effort: How long to learn.
@@ -55,7 +57,7 @@ def take_lesson(
         raise VolumeError(f"the mask has shape {known.shape}, the volume {volume.shape}")
     with runtime.adapters.using(None):
         backbones = sizes_of(runtime.backbone)
-        example = _example(runtime, backbones, volume, window, axis, known)
+        example = _example(runtime, backbones, Seen.of(volume), window, axis, known)
         runtime.lessons.add(volume.sha256, example, names)
         examples = runtime.lessons.examples
         learned = learn(backbones, examples, Effort() if effort is None else effort)
@@ -84,11 +86,12 @@ def sizes_of(backbone: Backbone) -> list[Backbone]:
 def _example(
     runtime: Runtime,
     backbones: list[Backbone],
-    volume: Volume,
+    seen: Seen,
     window: Window,
     axis: int,
     known: np.ndarray,
 ) -> Example:
+    volume, along = seen.volume, seen.orientation.axis(axis)
     data = normalise(volume.data, window)
     signature = f"{volume.sha256} {window}"
     cache = runtime.cache or EmbeddingCache(_PASSING_BYTES)
@@ -104,9 +107,10 @@ def _example(
         )
         for backbone in backbones
     ]
-    body = body_region(Engine(encoders[-1], axis, volume.spacing))
+    body = body_region(Engine(encoders[-1], along, volume.spacing))
     name = volume.sha256[:12] if volume.source is None else volume.source.name
-    return make_example(name, encoders, axis, [float(s) for s in volume.spacing], known, body)
+    labels, spacing = seen.orientation.apply(known), [float(s) for s in volume.spacing]
+    return make_example(name, encoders, along, spacing, labels, body)
 
 
 def _info(
@@ -127,6 +131,7 @@ def _info(
         modality=volume.modality,
         window=window.name,
         axis=direction,
+        orientation=CANONICAL,
         input_size=spec.input_size,
         licence="made from the masks accepted in one sitting: their terms hold",
     )

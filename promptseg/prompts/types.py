@@ -14,6 +14,7 @@ import numpy as np
 
 from promptseg.errors import FormatError, PromptError
 from promptseg.io.atomic import atomic_path
+from promptseg.orientation import backward_axes
 from promptseg.prompts import serialization as prompt_json
 from promptseg.prompts import validation as checks
 from promptseg.prompts.scribble_files import read_strokes
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from promptseg.volume import Volume
 
 _MAX_STROKE_POINTS = 10_000_000
+# More than the voxels along the longest side of most images.
+_LEAST_STROKE_POINTS = 4096
 MARGIN = "margin"
 
 
@@ -58,6 +61,8 @@ class Point:
         """Check against `volume` and move to voxel coordinates; PromptError if it cannot be."""
         checks.check_common(self)
         voxel = volume.to_voxels(np.array([checks.triple(self.at, "at")]), self.frame)[0]
+        if self.frame != "voxel":
+            voxel = checks.settled(voxel, backward_axes(volume.affine))
         i, j, k = checks.inside(voxel[None], volume)[0].tolist()
         return replace(self, at=(i, j, k), frame="voxel")
 
@@ -71,9 +76,10 @@ class Box:
         hi: (i, j, k) one past the last voxel, as in Python slices.
         target: Label >= 1.
         frame: `voxel`, or `ras` or `lps`: then `lo` and `hi` are the positions in millimetres
-            of two opposite corners (what the affine makes of the voxel corners), in any order,
-            and the box lies along the volume's own axes. Corners in the same slice give a 2D
-            box.
+            of two opposite corners, in any order, and the box lies along the volume's own axes.
+            They are places in the world: voxel n along an axis lies between n - 0.5 and n + 0.5,
+            and belongs to the box if its centre does. So a box from face to face of one slice, or
+            with both corners in the same slice, is a 2D box.
 
     Example:
         A 2D box on slice 44 along k, then one through slices 40 to 49:
@@ -82,6 +88,15 @@ class Box:
         >>> Box((60, 72, 44), (95, 110, 45)).hi
         (95, 110, 45)
         >>> solid = Box((60, 72, 40), (95, 110, 50))
+
+        Slice 12 of voxels of 1 x 1 x 2 mm, whose first has its centre at the origin, in
+        millimetres:
+
+        >>> import numpy as np
+        >>> from promptseg import Volume
+        >>> volume = Volume(np.zeros((64, 64, 20)), np.diag([1, 1, 2, 1]))
+        >>> Box((15.5, 15.5, 23), (47.5, 47.5, 25), frame="ras").resolve(volume)
+        Box(lo=(16, 16, 12), hi=(48, 48, 13), target=1, frame='voxel')
     """
 
     lo: tuple[float, float, float]
@@ -99,7 +114,10 @@ class Box:
         corners = volume.to_voxels(
             np.array([checks.triple(self.lo, "lo"), checks.triple(self.hi, "hi")]), self.frame
         )
-        lo, hi = checks.voxel_edges(corners, ordered=self.frame == "voxel")
+        if self.frame == "voxel":
+            lo, hi = checks.voxel_edges(corners)
+        else:
+            lo, hi = checks.edges_between(corners, backward_axes(volume.affine))
         if np.any(lo < 0) or np.any(hi > np.array(volume.shape)):
             raise PromptError(
                 f"reaches outside the volume: voxels {checks.show(lo)} to {checks.show(hi)}, "
@@ -145,11 +163,17 @@ class Scribble:
         frame: CoordinateFrame = "voxel",
         step: float = 0.25,
     ) -> Scribble:
-        """Draw straight lines between (N, 3) vertices, `step` voxels or millimetres apart."""
+        """Draw straight lines between (N, 3) vertices, `step` voxels or millimetres apart.
+
+        In millimetres closer where the whole stroke is short, so that it has no gaps on an image
+        of fine voxels.
+        """
         vertices = checks.coordinates(checks.array(points))
         if not (math.isfinite(step) and step > 0):
             raise PromptError(f"step is {step}: use a positive number")
         lengths = np.linalg.norm(np.diff(vertices, axis=0), axis=1)
+        if frame != "voxel" and lengths.sum() > 0:
+            step = min(step, float(lengths.sum()) / _LEAST_STROKE_POINTS)
         if lengths.sum() / step > _MAX_STROKE_POINTS:
             raise PromptError(f"the stroke is {lengths.sum():g} long: too long for step {step:g}")
         parts = [vertices[:1]]
@@ -211,8 +235,7 @@ class Scribble:
     def resolve(self, volume: Volume) -> Scribble:
         """Check against `volume` and give distinct (N, 3) int64 voxels."""
         checks.check_common(self)
-        continuous = volume.to_voxels(checks.coordinates(self.voxels), self.frame)
-        voxels = np.floor(checks.inside(continuous, volume) + 0.5).astype(np.int64)
+        voxels = _nearest(checks.coordinates(self.voxels), volume, self.frame)
         flat = np.unique(np.ravel_multi_index(tuple(voxels.T), volume.shape))
         distinct = np.stack(np.unravel_index(flat, volume.shape), axis=1)
         return replace(self, voxels=distinct, frame="voxel")
@@ -361,8 +384,7 @@ class MarginPoints:
     def resolve(self, volume: Volume) -> MarginPoints:
         """Check against `volume` and give distinct (N, 3) int64 voxels in their order."""
         checks.check_common(self)
-        continuous = volume.to_voxels(checks.coordinates(self.points), self.frame)
-        voxels = np.floor(checks.inside(continuous, volume) + 0.5).astype(np.int64)
+        voxels = _nearest(checks.coordinates(self.points), volume, self.frame)
         distinct = voxels[np.sort(np.unique(voxels, axis=0, return_index=True)[1])]
         checks.check_margin(distinct)
         return replace(self, points=distinct, frame="voxel")
@@ -518,6 +540,13 @@ def _resolve(number: int, prompt: Prompt, volume: Volume) -> list[Prompt]:
         return resolved.parts(volume) if isinstance(resolved, MarginPoints) else [resolved]
     except PromptError as error:
         raise PromptError(f"prompt {number}, {checks.brief(prompt)}: {error}") from error
+
+
+def _nearest(places: np.ndarray, volume: Volume, frame: CoordinateFrame) -> np.ndarray:
+    """(N, 3) int64 voxels of coordinates in a frame, all inside the volume."""
+    voxels = checks.inside(volume.to_voxels(places, frame), volume)
+    backwards = np.zeros(3, bool) if frame == "voxel" else backward_axes(volume.affine)
+    return checks.nearest(voxels, backwards)
 
 
 def _same(one: Any, other: Any) -> bool:

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 
 MAX_TARGET = 65535
 _MAX_COORDINATE = 1e15
-# Millimetres that were printed and read again still fall on the voxel edge they came from.
+# Coordinates that were printed and read again still fall on the voxel edge they came from.
 _EDGE_TOLERANCE = 0.05
+_KEPT_DECIMALS = 4
 _FACE_TOLERANCE = 1e-3
 _LEAST_MARGIN = {2: 3, 3: 5}
 _RELAXED_VOXELS = 3
@@ -124,24 +125,50 @@ def _grown(
     return np.maximum(lo - grow, 0), np.minimum(hi + grow, shape)
 
 
-def voxel_edges(corners: np.ndarray, ordered: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Whole half-open edges of the box between two corners in voxel coordinates.
-
-    Args:
-        corners: (2, 3).
-        ordered: True if the first must be the lower one, as in the voxel frame; millimetre
-            axes may run against the voxel axes. Without order, corners that agree in one axis
-            enclose the one slice that they lie in.
-    """
-    low, high = corners if ordered else (corners.min(axis=0), corners.max(axis=0))
+def voxel_edges(corners: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Whole half-open edges of the box between (2, 3) corners given in half-open voxels."""
+    low, high = corners
     if np.any(high < low):
         raise PromptError(f"is inverted: lo {show(low)} must be below hi {show(high)}")
-    flat = np.isclose(low, high, rtol=0, atol=_EDGE_TOLERANCE)
-    if flat.sum() > (0 if ordered else 1):
+    if np.any(np.isclose(low, high, rtol=0, atol=_EDGE_TOLERANCE)):
         raise PromptError(f"is empty: lo {show(low)} and hi {show(high)} enclose no voxel")
-    lo, hi = np.floor(low + _EDGE_TOLERANCE), np.ceil(high - _EDGE_TOLERANCE)
-    nearest = np.floor((low + high) / 2 + 0.5)
-    return np.where(flat, nearest, lo), np.where(flat, nearest + 1, hi)
+    return np.floor(low + _EDGE_TOLERANCE), np.ceil(high - _EDGE_TOLERANCE)
+
+
+def edges_between(corners: np.ndarray, backwards: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Whole half-open edges of the voxels whose centres lie between two places in the world.
+
+    Where none does along one axis, the voxel in the middle: both corners are in one slice.
+
+    Args:
+        corners: (2, 3) voxel coordinates of opposite corners in any order, centres at whole
+            numbers.
+        backwards: (3,) True for axes that run against the world's, see `nearest`.
+    """
+    low, high = corners.min(axis=0), corners.max(axis=0)
+    flat = np.isclose(low, high, rtol=0, atol=_EDGE_TOLERANCE)
+    if flat.sum() > 1:
+        raise PromptError(f"is empty: voxels {show(low)} to {show(high)} enclose no voxel")
+    lo, hi = nearest(low + 0.5, backwards), nearest(high + 0.5, backwards)
+    middle = nearest((low + high) / 2, backwards)
+    flat |= lo == hi
+    return np.where(flat, middle, lo), np.where(flat, middle + 1, hi)
+
+
+def nearest(voxels: np.ndarray, backwards: np.ndarray) -> np.ndarray:
+    """Nearest whole numbers as int64; halves go the same way in the world on every grid.
+
+    Args:
+        voxels: (..., 3) coordinates.
+        backwards: (3,) True for axes that run left, posterior or inferior.
+    """
+    return np.floor(settled(voxels, backwards) + 0.5).astype(np.int64)
+
+
+def settled(voxels: np.ndarray, backwards: np.ndarray) -> np.ndarray:
+    """Coordinates without what millimetres and affines did to them, halves as in `nearest`."""
+    exact = np.round(voxels, _KEPT_DECIMALS)
+    return exact - _FACE_TOLERANCE * (backwards & (exact % 1 == 0.5))
 
 
 def plain(values: Any) -> Any:

@@ -19,8 +19,9 @@ from promptseg.predictor.automatic import segment_unprompted
 from promptseg.predictor.engine import Engine, Timings
 from promptseg.predictor.question import Question
 from promptseg.predictor.runtime import Runtime
+from promptseg.predictor.seen import Seen
 from promptseg.prompts.types import Mask, Point, Prompt, PromptSet, Text
-from promptseg.text.proposal_prompts import Meant, Proposer, english, nowhere
+from promptseg.text.proposal_prompts import Meant, Proposer, english, in_file, nowhere
 from promptseg.text.proposals import Proposal
 from promptseg.text.selecting import Choice, Selector
 from promptseg.volume import Segmentation, Volume
@@ -35,7 +36,10 @@ class Asks(Protocol):
     @property
     def runtime(self) -> Runtime: ...
 
-    def prepared(self, resolved: PromptSet, wanted: int | str) -> Engine: ...
+    @property
+    def seen(self) -> Seen: ...
+
+    def prepared(self, prompts: PromptSet, wanted: int | str) -> Engine: ...
 
     def answered(
         self, engine: Engine, question: Question, answers: list[Answered], timings: Timings
@@ -210,7 +214,7 @@ class Spoken(Generic[S]):
         with self.owner.runtime.adapters.using(name):
             session = self.session(name)
             engine = session.prepared(PromptSet(), self._axis(session))
-            meant = self.proposer.find(engine, name, words, progress)
+            meant = in_file(self.proposer.find(engine, name, words, progress), session.seen)
         group.meant[target] = meant
         if isinstance(meant.found, Proposal):
             group.pixels += [meant.found.prompt(target), *pixels]
@@ -236,7 +240,7 @@ class Spoken(Generic[S]):
                 session = self.session(choice.adapter)
                 engine = session.prepared(PromptSet(), self._axis(session))
                 found = paint(segment_unprompted(engine, dict(tokens)), engine.shape)
-                self._wholes[key] = found.labels > 0
+                self._wholes[key] = session.seen.in_file(found.labels > 0)
         mask = self._wholes[key]
         if mask.any():
             return [Mask(mask, target), *clicks]
@@ -251,7 +255,7 @@ class Spoken(Generic[S]):
         progress: Progress | None,
     ) -> Segmentation:
         session, timings, began = self.session(name), Timings(), perf_counter()
-        pixels = PromptSet(group.pixels)
+        pixels = session.seen.prompts(PromptSet(group.pixels))
         wanted = session.wanted_axis if group.pixels else self._axis(session)
         engine = session.prepared(pixels, wanted)
         timings.add("prepare", began)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from promptseg.inference.crop import frame_of
@@ -10,6 +10,7 @@ from promptseg.inference.encoder import Progress
 from promptseg.inference.labels import Answered
 from promptseg.predictor.automatic import body_region
 from promptseg.predictor.engine import Engine
+from promptseg.predictor.seen import Seen
 from promptseg.text.proposal_scores import ImageText, Scorer
 from promptseg.text.proposals import Proposal, Refused, propose_in_volume
 from promptseg.text.vocabulary import vocabulary
@@ -73,6 +74,15 @@ def english(words: str) -> str:
     """The concept's name where the words are listed for one, else the words."""
     concept = vocabulary().find(words)
     return words if concept is None else concept.name
+
+
+def in_file(meant: Meant, seen: Seen) -> Meant:
+    """What was found on a volume as the network sees it, on the voxels of its file."""
+    if not isinstance(meant.found, Proposal):
+        return meant
+    mask = seen.mask_in_file(meant.found.prompt())
+    slices = seen.slices_in_file(meant.found)
+    return replace(meant, found=replace(slices, mask=mask.data))
 
 
 def nowhere(engine: Engine, targets: list[int]) -> Answered:

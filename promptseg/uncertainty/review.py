@@ -11,6 +11,7 @@ from promptseg.inference.labels import Answered, probabilities
 from promptseg.predictor.candidates import Candidate, candidates
 from promptseg.predictor.engine import Engine
 from promptseg.predictor.question import Question
+from promptseg.predictor.seen import Seen
 from promptseg.uncertainty.calibration import calibration_of
 from promptseg.uncertainty.maps import Ensemble, Sources, overruled, uncertainty_map
 from promptseg.uncertainty.suggestion import Suggestion, suggest
@@ -27,6 +28,8 @@ class Asked:
         answered: Masks on slices.
         before: (I, J, K) labels that the network gave.
         after: The same after graph cut on clicks, else the same array.
+        seen: The volume as the network saw it; all of the above is on those voxels, what is
+            given back is on the file's.
         ensemble: Answers the question in other ways; made when first needed.
     """
 
@@ -36,6 +39,7 @@ class Asked:
     answered: list[Answered]
     before: np.ndarray
     after: np.ndarray
+    seen: Seen
     ensemble: Ensemble | None = None
 
     def following(self, earlier: Asked | None) -> Asked:
@@ -56,20 +60,23 @@ class Asked:
         ensemble = self.ensemble or Ensemble(self.engine, bool(self.adapter))
         shares = ensemble.shares(self.question, self.answered, progress)
         calibration = calibration_of(self.engine.encoder.backbone.spec.sha256)
-        return uncertainty_map(self.after, overruled(shares, self.before, self.after), calibration)
+        turned = overruled(shares, self.before, self.after)
+        return self.seen.in_file(uncertainty_map(self.after, turned, calibration))
 
     def suggest(self, target: int | None = None) -> Suggestion | None:
         """The slice most worth correcting next, of one target or of all; None without a mask."""
         targets = None if target is None else (target,)
-        return suggest(self.answered, self.question.prompts, targets)
+        found = suggest(self.answered, self.question.prompts, targets)
+        return None if found is None else self.seen.slices_in_file(found)
 
     def candidates(self, target: int) -> list[Candidate]:
         """Every mask that the prompts on a target's first slice could mean, see `candidates`."""
-        return candidates(self.engine, self.question.prompts, self.answered, target)
+        found = candidates(self.engine, self.question.prompts, self.answered, target)
+        return [replace(one, mask=self.seen.in_file(one.mask)) for one in found]
 
     def probability(self, target: int) -> np.ndarray:
         """(I, J, K) float32 probability of a target as the network gave it."""
         groups = [group for group in self.answered if target in group.answers]
         if not groups:
-            return np.zeros(self.engine.shape, np.float32)
-        return probabilities(groups, self.engine.shape, target)
+            return np.zeros(self.seen.file.shape, np.float32)
+        return self.seen.in_file(probabilities(groups, self.engine.shape, target))

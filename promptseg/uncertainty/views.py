@@ -10,7 +10,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from promptseg.prompts.types import Box, Mask, Point, Prompt, PromptSet, Scribble
+from promptseg.orientation import Orientation
+from promptseg.prompts.reordering import reordered
+from promptseg.prompts.types import PromptSet
 from promptseg.slicing import Frame, Region, in_plane
 
 
@@ -52,39 +54,9 @@ class View:
 
     def prompts(self, prompts: PromptSet, axis: int, shape: tuple[int, int, int]) -> PromptSet:
         """Prompts in voxels where this view shows them."""
-        axes = self.axes(axis)
-        return PromptSet(mirrored(prompt, axes, shape) for prompt in prompts)
-
-
-def mirrored(prompt: Prompt, axes: tuple[int, ...], shape: tuple[int, int, int]) -> Prompt:
-    """A prompt in voxels after the volume is turned round along `axes`; words stay as they are."""
-    if isinstance(prompt, Point):
-        return replace(prompt, at=_turned(prompt.at, axes, shape, 1))
-    if isinstance(prompt, Box):
-        ends = [_turned(end, axes, shape, 0) for end in (prompt.lo, prompt.hi)]
-        (i0, i1), (j0, j1), (k0, k1) = (sorted(side) for side in zip(*ends, strict=True))
-        return replace(prompt, lo=(i0, j0, k0), hi=(i1, j1, k1))
-    if isinstance(prompt, Scribble):
-        voxels = prompt.voxels.copy()
-        for axis in axes:
-            voxels[:, axis] = shape[axis] - 1 - voxels[:, axis]
-        return replace(prompt, voxels=voxels)
-    if isinstance(prompt, Mask):
-        kept = [a for a in range(3) if a != prompt.axis or prompt.index is None]
-        turned = tuple(place for place, axis in enumerate(kept) if axis in axes)
-        index = prompt.index
-        if prompt.axis in axes and index is not None:
-            index = shape[prompt.axis] - 1 - index
-        return replace(prompt, data=np.flip(prompt.data, turned), index=index)
-    return prompt
-
-
-def _turned(
-    at: tuple[float, float, float], axes: tuple[int, ...], shape: tuple[int, int, int], last: int
-) -> tuple[float, float, float]:
-    """A place counted from the other end; `last` is 1 for voxel centres and 0 for edges."""
-    i, j, k = (shape[a] - last - at[a] if a in axes else at[a] for a in range(3))
-    return i, j, k
+        turned = self.axes(axis)
+        i, j, k = (side in turned for side in range(3))
+        return reordered(prompts, Orientation(flips=(i, j, k)), shape)
 
 
 ROWS, COLUMNS = View(mirror=(0,)), View(mirror=(1,))

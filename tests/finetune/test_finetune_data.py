@@ -3,8 +3,10 @@ import gzip
 import numpy as np
 import pytest
 from adapter_kit import config, disc_cases, labelled_disc, write_cohort
+from orders import stored
 from support import tiny_default, tiny_sam
 
+from promptseg.datasets.cohort import Pair
 from promptseg.errors import FormatError, VolumeError
 from promptseg.finetune.case_loading import organ_cases
 from promptseg.finetune.data import Sources, group_of, set_aside, split_cases
@@ -152,6 +154,23 @@ class TestViews:
         assert (high - low) == pytest.approx((40, 80), abs=1e-3)
 
 
+class TestStorageOrder:
+    def test_training_sees_the_same_slices_in_every_order(self):
+        image, known = labelled_disc(1)
+        chosen = config(axis="axial", label_names={1: "disc"})
+
+        def seen(codes):
+            pair = Pair(codes, stored(image, codes), stored(known, codes))
+            return organ_cases([pair], [1], chosen)[0]
+
+        first = seen("RAS")
+        for codes in ("LPS", "SPR", "AIL"):
+            case = seen(codes)
+            np.testing.assert_array_equal(case.image, first.image)
+            np.testing.assert_array_equal(case.labels, first.labels)
+            assert (case.spacing, case.thickness) == (first.spacing, first.thickness)
+
+
 class TestMirroring:
     """`flips` swaps left and right, whichever way the file is stored."""
 
@@ -173,7 +192,7 @@ class TestMirroring:
             (ACROSS_I, "axial", (1, -1)),
             (ACROSS_I, "coronal", (1, -1)),
             (ACROSS_I, "sagittal", (1, 1)),
-            (ACROSS_J, "axial", (-1, 1)),
+            (ACROSS_J, "axial", (1, -1)),
             (ACROSS_J, "sagittal", (1, 1)),
         ],
     )

@@ -49,7 +49,8 @@ class TestFrames:
         one, two = data.draw(voxels_in(volume)), data.draw(voxels_in(volume))
         lo, hi = np.minimum(one, two), np.maximum(one, two) + 1
         for frame in ("voxel", "ras", "lps"):
-            corners = volume.to_world(np.array([lo, hi]), frame)
+            faces = np.array([lo, hi]) - (0 if frame == "voxel" else 0.5)
+            corners = volume.to_world(faces, frame)
             box = resolve(Box(*corners, frame=frame), volume)
             assert (box.lo, box.hi) == (tuple(lo), tuple(hi))
 
@@ -66,13 +67,14 @@ class TestFrames:
         affine[:3, 3] = -123.456, 98.7, 0.1
         volume = Volume(np.zeros((200, 200, 40), np.int16), affine)
         for lo in range(0, 150, 7):
-            corners = volume.to_world(np.array([(lo, lo + 3, 4), (lo + 20, lo + 9, 5)])).round(2)
+            faces = np.array([(lo, lo + 3, 4), (lo + 20, lo + 9, 5)]) - 0.5
+            corners = volume.to_world(faces).round(2)
             box = resolve(Box(*corners, frame="ras"), volume)
             assert (box.lo, box.hi) == ((lo, lo + 3, 4), (lo + 20, lo + 9, 5))
 
     def test_flat_box_in_millimetres_is_one_slice(self) -> None:
         box = resolve(Box((1, 1, 6), (5, 5, 6), frame="ras"))
-        assert (box.lo, box.hi) == ((1, 1, 2), (5, 5, 3))
+        assert (box.lo, box.hi) == ((2, 2, 2), (6, 6, 3))
 
     def test_fractional_box_is_enclosed(self) -> None:
         box = resolve(Box((1.5, 1.99, 2.0), (4.2, 5.01, 3.0)))

@@ -3,8 +3,6 @@ import numpy as np
 import pytest
 import torch
 from adapter_kit import random_adapter
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from support import BrightRegion, bright_volume, discs, segmenter, tiny_default
 from tiny_cohort import load_benchmark, write_tiny_cohort
 
@@ -12,7 +10,7 @@ import promptseg as ps
 from promptseg.adapters.injection import lora_layers
 from promptseg.errors import PromptError, PromptsegError, WeightsError
 from promptseg.inference.slice_prompts import REFINE
-from promptseg.prompts.types import Box, Mask, Point, PromptSet, Scribble, Text
+from promptseg.prompts.types import Box, Mask, Point, PromptSet
 from promptseg.slicing import Frame, Region
 from promptseg.uncertainty import Calibration, Sources, View, calibration_of, uncertainty_map
 from promptseg.uncertainty.calibration import (
@@ -23,7 +21,6 @@ from promptseg.uncertainty.calibration import (
 )
 from promptseg.uncertainty.dropout import adapter_dropout
 from promptseg.uncertainty.maps import overruled
-from promptseg.uncertainty.views import mirrored
 
 SHAPE = (26, 30, 12)
 BLOB = discs(SHAPE, 2, {n: (11 + 0.4 * n, 13, 6) for n in range(2, 9)})
@@ -60,30 +57,6 @@ class TestViews:
         flipped = plain[:, :, :height, :width].flip([2 + side for side in sides])
         torch.testing.assert_close(turned[:, :, :height, :width], flipped, atol=1e-6, rtol=0)
         assert np.array_equal(view.back(view.show(data, axis), axis), data)
-
-    @settings(max_examples=30, deadline=None)
-    @given(st.sets(st.sampled_from([0, 1, 2])), st.integers(0, 2**31))
-    def test_prompts_mark_the_turned_voxels_and_turn_back(self, axes, seed):
-        shape, axes = (9, 8, 7), tuple(sorted(axes))
-        rng = np.random.default_rng(seed)
-        at = rng.integers(0, shape)
-        marked = np.zeros(shape, bool)
-        marked[tuple(at)] = True
-        turned = tuple(np.argwhere(np.flip(marked, axes))[0].tolist())
-        point = mirrored(Point(tuple(at.tolist())), axes, shape)
-        box = mirrored(Box(tuple(at.tolist()), tuple((at + 1).tolist())), axes, shape)
-        assert point.at == turned
-        assert box.lo == turned
-        assert box.hi == tuple(c + 1 for c in turned)
-        np.testing.assert_array_equal(mirrored(Scribble(at[None]), axes, shape).voxels[0], turned)
-        plane = Mask(marked[:, at[1]], axis=1, index=int(at[1]))
-        for mask in (Mask(marked), plane):
-            there = mirrored(mask, axes, shape)
-            np.testing.assert_array_equal(there.dense(shape), np.flip(marked, axes))
-            np.testing.assert_array_equal(mirrored(there, axes, shape).dense(shape), marked)
-
-    def test_words_stay(self):
-        assert mirrored(Text("liver"), (0, 1), SHAPE) == Text("liver")
 
     def test_brightness_and_zoom(self):
         data = np.full((4, 4, 4), 0.25, np.float32)
