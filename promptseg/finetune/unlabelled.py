@@ -14,7 +14,8 @@ from promptseg.datasets.cohort import Images, Pair, named_files, raise_all, read
 from promptseg.errors import FormatError, PromptsegError, VolumeError
 from promptseg.predictor.seen import Seen
 from promptseg.prompts.types import PromptSet
-from promptseg.volume import Volume, guess_modality
+from  import guess_modality
+from promptseg.volume import Volume
 
 # Voxels up to this many times finer or coarser than those of labelled cases show the same things.
 MOST_FACTOR = 2.0
