@@ -14,8 +14,7 @@ from promptseg.datasets.cohort import Images, Pair, named_files, raise_all, read
 from promptseg.errors import FormatError, PromptsegError, VolumeError
 from promptseg.predictor.seen import Seen
 from promptseg.prompts.types import PromptSet
-from  import guess_modality
-from promptseg.volume import Volume
+from promptseg.volume import Volume, with_modality
 
 # Voxels up to this many times finer or coarser than those of labelled cases show the same things.
 MOST_FACTOR = 2.0
@@ -44,12 +43,12 @@ class Kind:
     """What images of one cohort have in common.
 
     Args:
-        modality: `CT` or `MR`.
+        modality: Of the file, else the recipe's, else what the grey values say; None if unsure.
         flat: True for an image of one slice.
         spacing: (3,) millimetres, slices first.
     """
 
-    modality: str
+    modality: str | None
     flat: bool
     spacing: NDArray[np.floating]
 
@@ -59,7 +58,8 @@ def kind_of(volume: Volume, axis: str, assumed: str | None = None) -> Kind:
     seen = Seen.of(volume)
     chosen = seen.axis(PromptSet(), axis)
     order = [chosen, *(a for a in range(3) if a != chosen)]
-    found = volume.modality or assumed or guess_modality(volume.data)
+    told = None if volume.guessed else volume.modality
+    found = told or assumed or with_modality(volume).modality
     return Kind(found, seen.volume.shape[chosen] == 1, np.asarray(seen.volume.spacing)[order])
 
 
@@ -129,8 +129,8 @@ def _fault(
         kind = kind_of(one.load(), axis, modality)
     except (FormatError, VolumeError) as error:
         return error
-    modalities = sorted({other.modality for other in known})
-    if kind.modality not in modalities:
+    modalities = sorted({other.modality for other in known if other.modality is not None})
+    if modalities and kind.modality not in (None, *modalities):
         return VolumeError(f"unlabelled {one.name} is {kind.modality}, the labelled cases are "
                            f"{' and '.join(modalities)}")  # fmt: skip
     if kind.flat not in {other.flat for other in known}:
