@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
 import nibabel
 import numpy as np
 
-from promptseg.finetune.episodes import Case
+from promptseg.pretraining.named import NamedCase
 from promptseg.text.vocabulary import vocabulary
 
 MEDSCRIBBLE_ACDC = ("patient004", "patient017", "patient018", "patient050", "patient056")
@@ -36,23 +35,6 @@ HELD_PATIENTS = {
     "thalamus_atlas": ("mni",),
 }
 SIDES = {"L": "left", "R": "right", "LH": "left", "RH": "right", "Left": "left", "Right": "right"}
-
-
-@dataclass
-class NamedCase(Case):
-    """A case whose labels have names.
-
-    Args:
-        names: Concept by label, for labels that training calls by name.
-        groups: Concept by set of labels, for wholes with a name of their own.
-        body: Part of the body, in the words of its manifest.
-        sided: True if left and right are known: it lies in the orientation networks see.
-    """
-
-    names: dict[int, str] = field(default_factory=dict)
-    groups: dict[tuple[int, ...], str] = field(default_factory=dict)
-    body: str = ""
-    sided: bool = True
 
 
 def concept_name(words: str, body: str = "") -> str:

@@ -1,209 +1,190 @@
-"""Train the default model on ../shared/data and synthetic tasks.
+"""Train the default model on ../shared/data, regions of its images and synthetic tasks.
 
-    OMP_NUM_THREADS=1 torchrun --nproc-per-node 2 weights/train_default.py --minutes 95
+    OMP_NUM_THREADS=1 nice -n 19 torchrun --nproc-per-node 2 weights/train_default.py --hours 40
 
 One single-threaded process a core (or one process a GPU) is several times as fast on small
-tensors as one process with many threads. Resumable (a second call goes on from `last.pt`),
-seeded (sample n of stage s depends on the seed alone), the same on a CPU (bfloat16) and a GPU.
-left_atrium and medscribble are never read.
+tensors as one process with many threads. A second call goes on from `last.pt`; the rate is
+constant but for a warm-up and the last quarter of the hours, so that a run may be cut and gone on
+with at any time. Every step has crops with prompts and a correction, views asked for structures by
+name, and runs of slices in which the network's own answer is the next prompt. left_atrium and
+medscribble are never read (`sources.py` says what else is held back).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
-import nibabel
 import numpy as np
 import torch
 import torch.distributed as dist
-from PIL import Image
+from safetensors.torch import load_file
+from sources import load_cases, named_concepts
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset
+from torch.nn import functional
 from torch.utils.tensorboard import SummaryWriter
 
 from promptseg.backbones.base import PixelPrompts, PromptBatch
 from promptseg.backbones.network import PromptsegConfig, PromptsegModel
-from promptseg.backbones.prompt_maps import prompt_maps
-from promptseg.finetune.losses import candidate_loss
+from promptseg.backbones.prompt_maps import named_maps, prompt_maps
+from promptseg.finetune.learning import dense_loss
+from promptseg.finetune.losses import (
+    candidate_loss,
+    cross_entropy,
+    intersection_over_union,
+    soft_dice_loss,
+)
+from promptseg.inference.encoder import cpu_computes_bfloat16
 from promptseg.io.atomic import atomic_path
-from promptseg.pretraining.episodes import Case, Episode, real_episode, synthetic_episode
+from promptseg.pretraining.episodes import Episode, real_episode, synthetic_episode
+from promptseg.pretraining.muon import Muon
+from promptseg.pretraining.named import NamedCase, NamedEpisode, named_episode
+from promptseg.pretraining.regions import region_episode
+from promptseg.pretraining.runs import Run, run_episode
 from promptseg.simulation import users
 
 SHARES = {
-    "acdc": 0.28, "hippocampus": 0.05, "totalsegmentator": 0.10, "brats": 0.09, "sarcoma": 0.05,
-    "spinal_cord": 0.02, "ct_lesions": 0.02, "nrrd": 0.01,
-    "chest_xray": 0.07, "covid_ct": 0.02, "em_membrane": 0.01, "fetal_head_us": 0.02,
-    "glioma_flair": 0.05, "liver_ct": 0.03, "lung_nodule_ct": 0.02, "nuclei": 0.01,
-    "white_blood_cell": 0.01, "synthetic": 0.15,
+    "acdc": 0.16, "hippocampus": 0.04, "totalsegmentator": 0.09, "brats": 0.07, "sarcoma": 0.04,
+    "spinal_cord": 0.015, "ct_lesions": 0.015, "nrrd": 0.01,
+    "chest_xray": 0.03, "covid_ct": 0.015, "fetal_head_us": 0.015, "glioma_flair": 0.03,
+    "liver_ct": 0.025, "lung_nodule_ct": 0.015,
+    "chaos_mr": 0.03, "mscmr_bssfp": 0.01, "mscmr_lge": 0.01, "aspects_ct": 0.01,
+    "cerebellum_atlas": 0.01, "cit168_atlas": 0.01, "brainstem": 0.01,
+    "regions": 0.10, "synthetic": 0.08,
 }  # fmt: skip
-MEDSCRIBBLE_ACDC = ("patient004", "patient017", "patient018", "patient050", "patient056")
-TUMOUR, CORE = (1, 2, 3, 4), (1, 3, 4)
-HARDER_HEART = ((2,), (3,), (1,), (3,))
-STAGES = ((0.85, 128, 16), (1.0, 256, 8))
+# CT and MR are what the project is for; the rest of breadth teaches edges and textures.
+BREADTH = {"CT": 0.08, "MR": 0.10, "US": 0.02, "EYE": 0.005, "ENDO": 0.008, "MICRO": 0.007}
+# Small and large crops alternate: at 256 the network is asked, at 128 it learns four times as fast.
+SIZES = ((128, 12), (128, 12), (128, 12), (256, 4))
+NAMED, RUNS = 1 / 3, 1 / 6
+NAMED_WEIGHT, DENSE_WEIGHT, RUN_WEIGHT = 0.7, 0.1, 0.7
 MUON_RATIO = 30.0
-
-
-def nifti(path: Path) -> tuple[np.ndarray, tuple[float, float, float]]:
-    image = nibabel.load(path)
-    data = np.asanyarray(image.dataobj)
-    return data, tuple(float(z) for z in image.header.get_zooms()[:3])
-
-
-def compact(data: np.ndarray) -> np.ndarray:
-    """8-bit data stays, the rest becomes 16-bit."""
-    return data if data.dtype == np.uint8 else np.clip(data, -2000, 30000).astype(np.int16)
-
-
-def volume_case(
-    group: str,
-    image: Path,
-    label: Path,
-    modality: str,
-    axes: tuple[int, ...],
-    wholes: tuple[tuple[int, ...], ...] = (),
-) -> Case:
-    data, spacing = nifti(image)
-    labels = np.asarray(nifti(label)[0], np.uint8)
-    return Case(image.stem, group, compact(data), labels, spacing, modality, axes, wholes=wholes)
-
-
-def acdc_cases(root: Path) -> Iterator[tuple[Case, bool]]:
-    for image in sorted((root / "acdc/images").glob("*.nii.gz")):
-        held = 71 <= int(image.name[7:10]) <= 80
-        if not image.name.startswith(MEDSCRIBBLE_ACDC):
-            label = root / "acdc/labels" / image.name
-            case = volume_case("acdc", image, label, "MR", (2,), HARDER_HEART)
-            yield case, held
-
-
-def hippocampus_cases(root: Path) -> Iterator[tuple[Case, bool]]:
-    for n, image in enumerate(sorted((root / "hippocampus/images").glob("*.nii.gz"))):
-        label = root / "hippocampus/labels" / image.name
-        yield volume_case("hippocampus", image, label, "MR", (0, 1, 2)), n >= 160
-
-
-def other_volumes(root: Path) -> Iterator[tuple[Case, bool]]:
-    every = (0, 1, 2)
-    total = root / "totalsegmentator"
-    for stem, modality in (("ct", "CT"), ("ct_small", "CT"), ("mr_small", "MR")):
-        labels = total / f"{stem}_labels.nii.gz"
-        yield (
-            volume_case("totalsegmentator", total / f"{stem}.nii.gz", labels, modality, every),
-            False,
-        )
-    for patient in sorted((root / "brats").iterdir()):
-        for name, wholes in (("flair", (TUMOUR,)), ("t1c", (TUMOUR, CORE))):
-            paths = patient / f"{name}.nii.gz", patient / "labels.nii.gz"
-            yield volume_case("brats", *paths, "MR", every, wholes), "pat0005" in patient.name
-    for patient in sorted((root / "sarcoma").iterdir()):
-        for name, modality in (("ct", "CT"), ("mr_t1", "MR")):
-            paths = patient / f"{name}.nii.gz", patient / f"{name}_gtv.nii.gz"
-            yield volume_case("sarcoma", *paths, modality, every), "005" in patient.name
-    cord = root / "spinal_cord"
-    for image, label in (
-        ("t1/t1w", "t1/t1w_seg-manual"),
-        ("t2s/t2s", "t2s/t2s_gmseg_manual"),
-        ("t2s/t2s", "t2s/t2s_seg"),
-    ):
-        paths = cord / f"{image}.nii.gz", cord / f"{label}.nii.gz"
-        yield volume_case("spinal_cord", *paths, "MR", (2,)), False
-    yield (
-        volume_case(
-            "spinal_cord", cord / "t2/t2.nii.gz", cord / "t2/t2_seg-manual.nii.gz", "MR", every
-        ),
-        True,
-    )
-
-
-def lesion_cases(root: Path) -> Iterator[tuple[Case, bool]]:
-    for n, path in enumerate(sorted((root / "ct_lesions").glob("*.npz"))):
-        with np.load(path) as packed:
-            image, label = packed["imgs"], packed["gts"].astype(np.uint8)
-            spacing = tuple(float(s) for s in packed["spacing"][::-1])
-        yield Case(path.stem, "ct_lesions", image, label, spacing, "MR", (0,)), n == 2
-
-
-def nrrd_cases(root: Path) -> Iterator[tuple[Case, bool]]:
-    import SimpleITK
-
-    folder = root / "nrrd"
-    for image, label in (
-        ("brain1_image", "brain1_label"),
-        ("prostate_phantom_subvolume", "prostate_phantom_subvolume-label"),
-    ):
-        read = SimpleITK.ReadImage(str(folder / f"{image}.nrrd"))
-        data = SimpleITK.GetArrayFromImage(read).astype(np.float32)
-        data -= data.min()
-        labels = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(folder / f"{label}.nrrd")))
-        spacing = tuple(read.GetSpacing()[::-1])
-        yield (
-            Case(image, "nrrd", compact(data), labels.astype(np.uint8), spacing, "MR", (0, 1, 2)),
-            False,
-        )
-
-
-def flat_cases(root: Path) -> Iterator[tuple[Case, bool]]:
-    for folder in sorted((root / "2d").iterdir()):
-        files = sorted((folder / "images").glob("*.png"))
-        for n, path in enumerate(files):
-            image = np.array(Image.open(path).convert("L"))[..., None]
-            mask = np.array(Image.open(folder / "masks" / path.name))[..., None].astype(np.uint8)
-            apart = folder.name in ("nuclei", "em_membrane", "white_blood_cell")
-            case = Case(path.stem, folder.name, image, mask, modality="2D", instances=apart)
-            yield case, n >= 0.8 * len(files)
-
-
-def load_cases(root: Path, held_back: bool) -> list[Case]:
-    """Training cases, or those held back for validation."""
-    sources = (acdc_cases, hippocampus_cases, other_volumes, lesion_cases, nrrd_cases, flat_cases)
-    return [case for source in sources for case, held in source(root) if held == held_back]
+WARM, DECAY = 300, 0.25
+# Parts of the body that one image may show together although its set labels few of them.
+TOGETHER = (
+    {"abdomen", "chest", "liver", "kidney", "prostate", "bladder", "spine", "heart", "colon",
+     "limb", "breast", "bone", "ovary"},
+    {"brain", "head", "neck"},
+)  # fmt: skip
+ENDINGS = {
+    "CT": "_ct", "MR": "_mr", "US": "_us", "EYE": ("_fundus", "_octa"), "ENDO": "_endo",
+    "MICRO": "_micro",
+}  # fmt: skip
 
 
 @dataclass
-class Episodes(IterableDataset):
-    """Endless episodes; item n depends on the seed, the stage and n."""
+class Batch:
+    """What one process learns from in one step.
 
-    cases: list[Case]
-    size: int
-    start: int
-    seed: int
-    stride: int = 1
-    interactions: int = 2
+    Args:
+        images: (B, 3, S, S).
+        targets: (B, S/2, S/2).
+        prompts: Of B * K interactions.
+        ambiguous: (B * K,) bool.
+        named: Views asked by name.
+        runs: Slices in a row.
+    """
 
-    def __iter__(self) -> Iterator[Episode]:
+    images: Tensor
+    targets: Tensor
+    prompts: PromptBatch
+    ambiguous: Tensor
+    named: list[NamedEpisode]
+    runs: list[Run]
+
+
+class Draw:
+    """Batches; batch n of a process depends on the seed and n."""
+
+    def __init__(self, cases: list[NamedCase], concepts: list[str], seed: int) -> None:
         cv2.setNumThreads(1)
-        groups = {name: [c for c in self.cases if c.group == name] for name in SHARES}
-        names, shares = list(SHARES), np.array(list(SHARES.values()))
-        number = self.start
+        self.cases, self.seed = cases, seed
+        self.numbers = {name: n for n, name in enumerate(concepts)}
+        self.groups: dict[str, list[NamedCase]] = {}
+        for case in cases:
+            self.groups.setdefault(case.group, []).append(case)
+        self.shares = {**SHARES, **breadth_shares(self.groups)}
+        self.named = {g: s for g, s in self.shares.items() if self._names(g)}
+        self.deep = {
+            g: s for g, s in self.shares.items()
+            if g in self.groups and self.groups[g][0].image.shape[-1] > 1
+        }  # fmt: skip
+        self.foreign = {case.body: self._foreign(case.body) for case in cases}
+
+    def _names(self, group: str) -> bool:
+        return any(set(case.called) & set(self.numbers) for case in self.groups.get(group, ()))
+
+    def _foreign(self, body: str) -> list[str]:
+        """Concepts of parts of the body that share no word with this one."""
+        words = set(body.replace("/", " ").split())
+        shared = next((region for region in TOGETHER if words & region), set())
+        here = words | shared
+        near = {
+            name for case in self.cases if set(case.body.replace("/", " ").split()) & here
+            for name in case.called
+        }  # fmt: skip
+        return sorted(set(self.numbers) - near)
+
+    def _until(self, draw: Callable[[], object]) -> object:
         while True:
-            rng = np.random.default_rng((self.seed, self.size, number))
-            number += self.stride
-            episode = None
-            while episode is None:
-                name = names[int(rng.choice(len(names), p=shares / shares.sum()))]
-                if name == "synthetic":
-                    episode = synthetic_episode(self.size, self.interactions, rng)
-                else:
-                    case = groups[name][int(rng.integers(len(groups[name])))]
-                    episode = real_episode(case, self.size, self.interactions, rng)
-            yield episode
+            made = draw()
+            if made is not None:
+                return made
+
+    def _case(self, shares: dict[str, float], rng: np.random.Generator) -> NamedCase:
+        names, chances = list(shares), np.array(list(shares.values()))
+        group = self.groups[names[int(rng.choice(len(names), p=chances / chances.sum()))]]
+        return group[int(rng.integers(len(group)))]
+
+    def single(self, size: int, rng: np.random.Generator) -> Episode | None:
+        names, chances = list(self.shares), np.array(list(self.shares.values()))
+        name = names[int(rng.choice(len(names), p=chances / chances.sum()))]
+        if name == "synthetic":
+            return synthetic_episode(size, 2, rng)
+        if name == "regions":
+            return region_episode(self._case(self.labelled, rng), size, 2, rng)
+        return real_episode(
+            self.groups[name][int(rng.integers(len(self.groups[name])))], size, 2, rng
+        )
+
+    @property
+    def labelled(self) -> dict[str, float]:
+        return {g: s for g, s in self.shares.items() if g in self.groups}
+
+    def batch(self, number: int, world: int, rank: int) -> Batch:
+        size, count = SIZES[number % len(SIZES)]
+        rng = np.random.default_rng((self.seed, rank, number))
+        count = max(2, count // world)
+        singles = [self._until(lambda: self.single(size, rng)) for _ in range(count)]
+        asked = max(1, round(count * NAMED))
+        named = [
+            self._until(lambda: self._named(self._case(self.named, rng), size, rng))
+            for _ in range(asked)
+        ]
+        rows = max(1, round(count * RUNS))
+        runs = [self._until(lambda: run_episode(self._case(self.deep, rng), size, rng))
+                for _ in range(rows)]  # fmt: skip
+        images = torch.stack([e.image for e in singles])
+        targets = functional.avg_pool2d(torch.stack([e.target for e in singles])[:, None], 2)[:, 0]
+        prompts = PromptBatch.collate([p for e in singles for p in e.prompts], size, size // 2)
+        ambiguous = torch.tensor([a for e in singles for a in e.ambiguous])
+        return Batch(images, targets, prompts, ambiguous, named, runs)
+
+    def _named(self, case: NamedCase, size: int, rng: np.random.Generator) -> NamedEpisode | None:
+        return named_episode(case, size, self.numbers, self.foreign[case.body], rng)
 
 
-def collate(episodes: list[Episode]) -> tuple[Tensor, Tensor, PromptBatch, Tensor]:
-    """Images (B, 3, S, S), targets (B, S/2, S/2), prompts and ambiguity of B * K interactions."""
-    images = torch.stack([e.image for e in episodes])
-    targets = torch.nn.functional.avg_pool2d(torch.stack([e.target for e in episodes])[:, None], 2)
-    size = images.shape[-1]
-    prompts = PromptBatch.collate([p for e in episodes for p in e.prompts], size, size // 2)
-    return images, targets[:, 0], prompts, torch.tensor([a for e in episodes for a in e.ambiguous])
+def breadth_shares(groups: Iterable[str]) -> dict[str, float]:
+    """Each set of breadth by itself: the share of its modality, divided evenly."""
+    by_kind = {kind: [g for g in groups if g.endswith(ends) and g not in SHARES]
+               for kind, ends in ENDINGS.items()}  # fmt: skip
+    return {g: BREADTH[kind] / len(held) for kind, held in by_kind.items() for g in held}
 
 
 def corrected(
@@ -230,6 +211,11 @@ def corrected(
         items.append(PixelPrompts(torch.cat(points), torch.cat(labels), box, logits[row], drawn))
     side = logits.shape[-1]
     return PromptBatch.collate(items, side * 2, side)
+
+
+def computes_bfloat16(device: str) -> bool:
+    """True where bfloat16 is faster than single precision, not merely possible."""
+    return device != "cpu" or cpu_computes_bfloat16()
 
 
 def place() -> tuple[int, int]:
@@ -261,11 +247,11 @@ class Optimiser:
 
     def __init__(self, model: PromptsegModel, rate: float) -> None:
         named = list(model.named_parameters())
-        plain = ("tokens", "concept", "rel_pos")
+        plain = ("tokens", "concept", "names", "rel_pos")
         self.wide = [p for n, p in named if p.ndim >= 2 and not any(word in n for word in plain)]
         taken = {id(p) for p in self.wide}
         self.flat = [torch.nn.Parameter(p.data.view(len(p), -1)) for p in self.wide]
-        self.muon = torch.optim.Muon(self.flat, rate * MUON_RATIO, weight_decay=0.02)
+        self.muon = Muon(self.flat, rate * MUON_RATIO, weight_decay=0.02)
         others = [p for _, p in named if id(p) not in taken]
         self.adam = torch.optim.AdamW(others, rate, (0.9, 0.98), weight_decay=0.02)
 
@@ -295,17 +281,32 @@ class Optimiser:
 class Trainer:
     """Model, moving average, optimiser and clock, saved together."""
 
-    def __init__(self, out: Path, minutes: float, rate: float, seed: int, device: str) -> None:
-        self.out, self.minutes, self.rate, self.seed, self.device = out, minutes, rate, seed, device
+    def __init__(
+        self, out: Path, hours: float, rate: float, seed: int, device: str, concepts: list[str]
+    ) -> None:
+        self.out, self.hours, self.rate, self.seed, self.device = out, hours, rate, seed, device
         torch.manual_seed(seed)
-        self.model = PromptsegModel(PromptsegConfig()).to(device)
-        self.average = PromptsegModel(PromptsegConfig()).to(device).requires_grad_(False)
+        config = PromptsegConfig(names=concepts)
+        self.model = PromptsegModel(config).to(device)
+        self.average = PromptsegModel(config).to(device).requires_grad_(False)
         self.average.load_state_dict(self.model.state_dict())
         self.optimiser = Optimiser(self.model, rate)
         self.step, self.seconds, self.drawn = 0, 0.0, 0
         self.rank, self.world = place()
         if (out / "last.pt").exists():
             self.load()
+
+    def start_from(self, path: Path) -> None:
+        """Take over the weights of an earlier model; new names begin near "whatever is asked"."""
+        state = load_file(path)
+        with torch.no_grad():
+            names = self.model.mask_decoder.names.weight
+            general = state["mask_decoder.concept.weight"]
+            names.copy_(general + general.std() * torch.randn(names.shape))
+        own = self.model.state_dict()
+        own.update({name: value.to(own[name]) for name, value in state.items() if name in own})
+        self.model.load_state_dict(own)
+        self.average.load_state_dict(own)
 
     def load(self) -> None:
         state = torch.load(self.out / "last.pt", weights_only=True, map_location=self.device)
@@ -325,37 +326,96 @@ class Trainer:
 
     @property
     def progress(self) -> float:
-        return min(1.0, self.seconds / (self.minutes * 60))
+        return min(1.0, self.seconds / (self.hours * 3600))
 
     def set_rate(self) -> None:
-        warm = min(1.0, (self.step + 1) / 200)
-        rate = self.rate * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * self.progress)))
-        self.optimiser.set_rate(rate)
+        warm = min(1.0, (self.step + 1) / WARM)
+        left = min(1.0, (1 - self.progress) / DECAY)
+        self.optimiser.set_rate(self.rate * warm * max(left, 0.02))
 
-    def losses(self, batch: tuple[Tensor, Tensor, PromptBatch, Tensor]) -> tuple[Tensor, dict]:
-        """Loss of the first answers, and of the answers after corrections."""
-        images, targets, prompts, ambiguous = batch
+    def losses(self, batch: Batch) -> tuple[Tensor, dict]:
+        """Loss of the first answers, after corrections, by name, and along runs."""
+        with torch.autocast(self.device, torch.bfloat16, enabled=computes_bfloat16(self.device)):
+            prompted, parts = self.prompted_loss(batch)
+            named, more = self.named_loss(batch.named)
+            run, most = self.run_loss(batch.runs)
+        loss = prompted + NAMED_WEIGHT * named + RUN_WEIGHT * run
+        return loss, {**parts, **more, **most}
+
+    def prompted_loss(self, batch: Batch) -> tuple[Tensor, dict]:
+        images, prompts = batch.images, batch.prompts
         size, each = images.shape[-1], len(prompts) // len(images)
         rng = np.random.default_rng((self.seed, self.step, self.rank))
-        with torch.autocast(self.device, dtype=torch.bfloat16):
-            features = self.model.encode(images.to(self.device))
-            rows = torch.arange(len(images)).repeat_interleave(each)
-            first = self.model.decode(
-                tuple(f[rows] for f in features), prompt_maps(prompts, size).to(self.device)
-            )
-            picked = torch.from_numpy(
-                np.arange(len(images)) * each + rng.integers(0, each, len(images))
-            )
-            prompts = corrected(
-                prompts[picked], first[0][picked, 0].detach().float().cpu(), targets, rng
-            )
-            second = self.model.decode(features, prompt_maps(prompts, size).to(self.device))
-        targets, ambiguous = targets.to(self.device), ambiguous.to(self.device)
-        loss, parts = candidate_loss(*(x.float() for x in first), targets[rows], ambiguous)
-        again, after = candidate_loss(
-            *(x.float() for x in second), targets, ambiguous[:0].new_zeros(len(images))
+        features = self.model.encode(images.to(self.device))
+        rows = torch.arange(len(images)).repeat_interleave(each)
+        first = self.model.decode(
+            tuple(f[rows] for f in features), prompt_maps(prompts, size).to(self.device)
         )
+        picked = torch.from_numpy(
+            np.arange(len(images)) * each + rng.integers(0, each, len(images))
+        )
+        fixed = corrected(
+            prompts[picked], first[0][picked, 0].detach().float().cpu(), batch.targets, rng
+        )
+        second = self.model.decode(features, prompt_maps(fixed, size).to(self.device))
+        targets, ambiguous = batch.targets.to(self.device), batch.ambiguous.to(self.device)
+        loss, parts = candidate_loss(*(x.float() for x in first), targets[rows], ambiguous)
+        single = ambiguous.new_zeros(len(images))
+        again, after = candidate_loss(*(x.float() for x in second), targets, single)
         return loss + 0.5 * again, {**parts, "corrected": after["iou"]}
+
+    def named_loss(self, episodes: list[NamedEpisode]) -> tuple[Tensor, dict]:
+        """Every view asked for each of its structures by the token alone, as adapters are."""
+        images = torch.stack([e.image for e in episodes]).to(self.device)
+        masks = torch.stack([e.masks for e in episodes]).to(self.device)
+        concepts = torch.stack([e.concepts for e in episodes]).to(self.device)
+        tokens = self.model.mask_decoder.names(concepts)
+        features = self.model.encode(images)
+        views, asked = concepts.shape
+        rows = torch.arange(views).repeat_interleave(asked)
+        nothing = PromptBatch.collate([PixelPrompts()] * len(rows), images.shape[-1],
+                                      images.shape[-1] // 2)  # fmt: skip
+        token = tokens.flatten(0, 1)
+        maps = prompt_maps(nothing, images.shape[-1]).to(self.device)
+        maps = named_maps(maps, features[0][rows], token)
+        logits, quality, presence = (
+            x.float() for x in self.model.decode(tuple(f[rows] for f in features), maps, token)
+        )
+        target = masks.flatten(0, 1)
+        mask = soft_dice_loss(logits[:, 0], target) + 3 * cross_entropy(logits[:, 0], target)
+        overlap = intersection_over_union(logits[:, 0].detach(), target)
+        shown = (target > 0.5).flatten(1).any(1)
+        scoring = functional.mse_loss(quality[:, 0].sigmoid(), overlap)
+        seen = functional.binary_cross_entropy_with_logits(presence, shown.float())
+        own = masks / masks.sum(1, keepdim=True).clamp(min=1)
+        dense = dense_loss(features[0], tokens, own).mean()
+        loss = mask.mean() + scoring + 0.4 * seen + DENSE_WEIGHT * dense
+        right = ((presence > 0) == shown).float().mean()
+        return loss, {"named": overlap[shown].mean() if shown.any() else overlap.mean(),
+                      "named_presence": right}  # fmt: skip
+
+    def run_loss(self, runs: list[Run]) -> tuple[Tensor, dict]:
+        """Slice after slice, the answer on one handed to the next as its rough mask."""
+        size = runs[0].images.shape[-1]
+        images = torch.stack([run.images for run in runs], 1).to(self.device)
+        targets = torch.stack([run.targets for run in runs], 1).to(self.device)
+        features = self.model.encode(images.flatten(0, 1))
+        prompts = [run.prompt for run in runs]
+        steps, count = images.shape[:2]
+        total, overlaps = images.new_zeros(()), []
+        single = torch.zeros(count, dtype=torch.bool, device=self.device)
+        for n in range(steps):
+            batch = PromptBatch.collate(prompts, size, size // 2)
+            maps = prompt_maps(batch, size).to(self.device)
+            answer = self.model.decode(
+                tuple(f[n * count : (n + 1) * count] for f in features), maps
+            )
+            loss, parts = candidate_loss(*(x.float() for x in answer), targets[n], single)
+            total = total + loss / steps
+            overlaps.append(parts["iou"])
+            given = answer[0][:, 0].detach().float().cpu()
+            prompts = [PixelPrompts(mask=one) for one in given]
+        return total, {"run_first": overlaps[0], "run_last": overlaps[-1]}
 
     def share_gradients(self) -> None:
         """Average the gradients over the processes."""
@@ -376,7 +436,7 @@ class Trainer:
             dist.broadcast(clock, 0)
         self.seconds = float(clock)
 
-    def update(self, batch: tuple[Tensor, Tensor, PromptBatch, Tensor]) -> dict[str, float]:
+    def update(self, batch: Batch) -> dict[str, float]:
         self.set_rate()
         self.model.train()
         loss, parts = self.losses(batch)
@@ -402,39 +462,34 @@ def log(out: Path, row: dict) -> None:
     )
 
 
-def train(trainer: Trainer, cases: list[Case], save_every: float = 240.0) -> None:
-    """Run every stage from where the trainer stands."""
+def train(trainer: Trainer, draw: Draw, save_every: float = 300.0) -> None:
+    """From where the trainer stands to the end of its hours."""
     board = SummaryWriter(str(trainer.out)) if trainer.rank == 0 else None
     sums: dict[str, float] = {}
-    saved = began = time.time()
-    for end, size, batch in STAGES:
-        if trainer.progress >= end:
-            continue
-        each = batch // trainer.world
-        data = Episodes(cases, size, trainer.drawn + trainer.rank, trainer.seed, trainer.world)
-        for loaded in DataLoader(data, each, collate_fn=collate):
-            parts = trainer.update(loaded)
-            trainer.drawn += each * trainer.world
-            trainer.tick(time.time() - began)
-            began = time.time()
-            sums = {k: sums.get(k, 0.0) + v for k, v in {**parts, "steps": 1}.items()}
-            if trainer.step % 100 == 0 and board is not None:
-                report(trainer, size, sums, board)
-                sums = {}
-            if board is not None and time.time() - saved > save_every:
-                trainer.save()
-                saved = time.time()
-            if trainer.progress >= end:
-                break
+    saved, began = time.time(), time.process_time()
+    while trainer.progress < 1:
+        batch = draw.batch(trainer.step, trainer.world, trainer.rank)
+        trainer.drawn += trainer.world * (len(batch.images) + len(batch.named) + len(batch.runs))
+        parts = trainer.update(batch)
+        # Time of the processor, not of the wall: the run may have to wait for other work.
+        trainer.tick(time.process_time() - began)
+        began = time.process_time()
+        sums = {k: sums.get(k, 0.0) + v for k, v in {**parts, "steps": 1}.items()}
+        if trainer.step % 100 == 0 and board is not None:
+            report(trainer, sums, board)
+            sums = {}
+        if board is not None and time.time() - saved > save_every:
+            trainer.save()
+            saved = time.time()
     if board is not None:
         trainer.save()
         board.close()
 
 
-def report(trainer: Trainer, size: int, sums: dict[str, float], board: SummaryWriter) -> None:
+def report(trainer: Trainer, sums: dict[str, float], board: SummaryWriter) -> None:
     """One line to the log, one point to each TensorBoard curve."""
     means = {k: v / sums["steps"] for k, v in sums.items() if k != "steps"}
-    log(trainer.out, {"step": trainer.step, "size": size, "minutes": trainer.seconds / 60,
+    log(trainer.out, {"step": trainer.step, "minutes": trainer.seconds / 60,
                       "seen": trainer.drawn, **means})  # fmt: skip
     for name, value in means.items():
         board.add_scalar(name, value, trainer.step)
@@ -444,16 +499,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--out", type=Path, default=Path("runs/default"))
-    parser.add_argument("--minutes", type=float, default=95.0)
-    parser.add_argument("--rate", type=float, default=6e-4)
+    parser.add_argument("--hours", type=float, default=20.0, help="of the processor, in all")
+    parser.add_argument("--rate", type=float, default=3e-4)
+    parser.add_argument("--start", type=Path, help="weights to start from; none is from scratch")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     chosen = parser.parse_args()
     if "WORLD_SIZE" in os.environ:
         dist.init_process_group("gloo" if chosen.device == "cpu" else "nccl")
     chosen.out.mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(chosen.out, chosen.minutes, chosen.rate, chosen.seed, chosen.device)
-    train(trainer, load_cases(chosen.data, held_back=False))
+    cases = load_cases(chosen.data, held_back=False)
+    concepts = named_concepts(cases)
+    trainer = Trainer(chosen.out, chosen.hours, chosen.rate, chosen.seed, chosen.device, concepts)
+    if chosen.start is not None and trainer.step == 0:
+        trainer.start_from(chosen.start)
+    train(trainer, Draw(cases, concepts, chosen.seed))
 
 
 if __name__ == "__main__":

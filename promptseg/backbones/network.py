@@ -8,6 +8,7 @@ ragged prompts then gives exactly what each prompt alone gives.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -33,6 +34,7 @@ class PromptsegConfig(PretrainedConfig):
         decoder: Decoder channels at strides 16, 8, 4 and 2.
         groups: Groups of every group normalisation.
         masks: Candidate masks: one for clear prompts, the rest for ambiguous ones.
+        names: Concepts that have a token of their own, in the order of the tokens.
     """
 
     model_type = "promptseg"
@@ -47,6 +49,7 @@ class PromptsegConfig(PretrainedConfig):
         decoder: tuple[int, int, int, int] = (128, 64, 48, 24),
         groups: int = 8,
         masks: int = 4,
+        names: Sequence[str] = (),
         **kwargs: Any,
     ) -> None:
         self.image_size = image_size
@@ -57,6 +60,7 @@ class PromptsegConfig(PretrainedConfig):
         self.decoder = tuple(decoder)
         self.groups = groups
         self.masks = masks
+        self.names = list(names)
         super().__init__(**kwargs)
 
 
@@ -183,6 +187,7 @@ class MaskDecoder(nn.Module):
         groups = config.groups
         self.tokens = nn.Embedding(config.masks + 2, sixteenth)
         self.concept = nn.Embedding(1, sixteenth)
+        self.names = nn.Embedding(len(config.names), sixteenth) if config.names else None
         self.register_buffer("frequencies", torch.randn(2, sixteenth // 2))
         self.transformer = SamTwoWayTransformer(
             SamMaskDecoderConfig(

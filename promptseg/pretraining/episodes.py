@@ -52,6 +52,7 @@ class Case:
     wholes: tuple[tuple[int, ...], ...] = ()
     limits: tuple[float, float] = field(init=False)
     extents: dict[int, dict[int, NDArray[np.int64]]] = field(init=False)
+    _kept: dict[tuple[int, ...], Mask2D] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         positive = np.asarray(self.image, np.float32)
@@ -68,13 +69,18 @@ class Case:
 
     def _slices_with(self, axis: int, least: int = 12) -> dict[int, NDArray[np.int64]]:
         """Label -> indices of the slices on which it has at least `least` pixels."""
-        others = tuple(a for a in range(3) if a != axis)
-        found = {}
-        for label in np.unique(self.labels[self.labels > 0]):
-            indices = np.flatnonzero((self.labels == label).sum(others) >= least)
-            if len(indices):
-                found[int(label)] = indices
-        return found
+        planes = np.moveaxis(self.labels, axis, 0)
+        counts = np.stack([np.bincount(plane.ravel(), minlength=256) for plane in planes])
+        filled = counts >= least
+        labels = np.flatnonzero(filled[:, 1:].any(0)) + 1
+        return {int(label): np.flatnonzero(filled[:, label]) for label in labels}
+
+    def shadow(self, axis: int, labels: tuple[int, ...]) -> Mask2D:
+        """Where some labels are on any slice along `axis`, kept: (rows, columns) bool."""
+        key = (axis, *labels)
+        if key not in self._kept:
+            self._kept[key] = np.isin(self.labels, labels).any(axis)
+        return self._kept[key]
 
     def slice_stack(
         self, axis: int, index: int, apart: int = 1
@@ -246,8 +252,9 @@ def beyond_extent(
     case: Case, axis: int, labels: tuple[int, ...], apart: int, rng: np.random.Generator
 ) -> int | None:
     """Index of a slice up to `apart` outside the target's extent, None at the volume's end."""
-    others = tuple(a for a in range(3) if a != axis)
-    present = np.flatnonzero(np.isin(case.labels, labels).any(others))
+    # Seen along another axis, the axis of slices is one side of the shadow.
+    other, side = (1, 0) if axis == 0 else (0, axis - 1)
+    present = np.flatnonzero(case.shadow(other, labels).any(1 - side))
     step = int(rng.integers(1, apart + 1))
     index = int(present[0] - step if rng.random() < 0.5 else present[-1] + step)
     return index if 0 <= index < case.labels.shape[axis] else None
