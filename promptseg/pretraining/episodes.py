@@ -82,6 +82,15 @@ class Case:
             self._kept[key] = np.isin(self.labels, labels).any(axis)
         return self._kept[key]
 
+    def bounds(self, labels: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """First corner and size of the box that holds some labels, from their shadows."""
+        sides = []
+        for axis in range(3):
+            other, side = (1, 0) if axis == 0 else (0, axis - 1)
+            filled = np.flatnonzero(self.shadow(other, labels).any(1 - side))
+            sides.append((int(filled[0]), int(filled[-1] + 1 - filled[0])))
+        return tuple(low for low, _ in sides), tuple(size for _, size in sides)
+
     def slice_stack(
         self, axis: int, index: int, apart: int = 1
     ) -> tuple[NDArray[np.generic], NDArray[np.uint8]]:

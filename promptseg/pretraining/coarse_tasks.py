@@ -1,0 +1,403 @@
+"""Training tasks of the coarse 3D view: a target in a volume and what a user and a slice network
+would have told about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+from skimage.segmentation import slic
+from torch.nn import functional
+
+from promptseg.pretraining.corrections import changed_grey
+from promptseg.pretraining.episodes import Case, choose_target, random_window
+from promptseg.pretraining.faults import faulty_logits, smooth_field
+from promptseg.propagation.coarse_inputs import ANSWERED, PROMPTED, CoarseHints
+from promptseg.simulation.clicks import deepest, largest_component
+
+Rng = np.random.Generator
+Mask = NDArray[np.bool_]
+Field = NDArray[np.float32]
+
+LEAST = 40
+ZOOM = (1.5, 3.6)
+SUPERVOXELS, LESIONS = 0.12, 0.08
+# Chances of what is told: the mask of one prompted slice with its box, without a box, of several
+# slices, a 3D box, and answers on all slices from a slice network.
+ONE, BOXLESS, SEVERAL, BOX3D, ALL = 0.4, 0.15, 0.15, 0.1, 0.2
+
+
+@dataclass
+class CoarseTask:
+    """A view of a target.
+
+    Args:
+        hints: What is told.
+        target: (D, H, W) bool.
+        axis: Slice axis in the view.
+    """
+
+    hints: CoarseHints
+    target: Mask
+    axis: int
+
+
+def coarse_task(case: Case, side: int, rng: Rng) -> CoarseTask | None:
+    """A view of a random target of a case, None if the draw had no usable one.
+
+    Args:
+        case: A volume.
+        side: Elements of the view's sides.
+        rng: Draws target, view, grey values and what is told.
+    """
+    axis = int(rng.choice(case.axes))
+    draw = rng.random()
+    if draw < SUPERVOXELS + LESIONS:
+        view = _unlabelled_view(case, axis, side, rng)
+        if view is None:
+            return None
+        image, inside, _ = view
+        made = _supervoxel(image, rng) if draw < SUPERVOXELS else _lesion(image, rng)
+        if made is None:
+            return None
+        image, target = made
+    else:
+        labelled = _labelled_view(case, axis, side, rng)
+        if labelled is None:
+            return None
+        image, inside, target = labelled
+    target = target & inside
+    if target.sum() < LEAST or not target.any():
+        return None
+    image = np.clip(changed_grey(image, rng), 0, 1)
+    return _mirrored(_told(image, inside, target, axis, _thickness(case, axis), rng), rng)
+
+
+def _thickness(case: Case, axis: int) -> float:
+    """Distance of slices over the distance of their pixels."""
+    others = [s for a, s in enumerate(case.spacing) if a != axis]
+    return case.spacing[axis] / max(others)
+
+
+def _labelled_view(case: Case, axis: int, side: int, rng: Rng) -> tuple[Field, Mask, Mask] | None:
+    chosen = choose_target(case, axis, rng)
+    if chosen is None:
+        return None
+    _, labels = chosen
+    corner, extent = case.bounds(labels)
+    mask = np.isin(case.labels[tuple(slice(a, a + n) for a, n in zip(corner, extent, strict=True))],
+                   labels)  # fmt: skip
+    if rng.random() < (0.9 if case.instances else 0.25):
+        parts, count = ndimage.label(mask, np.ones((3, 3, 3)))
+        if count > 1:
+            sizes = np.bincount(parts.ravel())[1:]
+            part = 1 + int(rng.choice(np.flatnonzero(sizes >= min(LEAST, sizes.max()))))
+            mask = parts == part
+    areas = mask.sum(tuple(a for a in range(3) if a != axis))
+    if not areas.any():
+        return None
+    # The slice a user prompts is mostly a large one.
+    weights = areas.astype(float) ** 2
+    index = (
+        int(areas.argmax())
+        if rng.random() < 0.5
+        else int(rng.choice(len(areas), p=weights / weights.sum()))
+    )
+    plane = np.argwhere(np.take(mask, index, axis))
+    low, high = plane.min(0), plane.max(0) + 1
+    in_plane = [a for a in range(3) if a != axis]
+    spacing = np.array(case.spacing)
+    centre = np.zeros(3)
+    centre[in_plane] = (low + high) / 2
+    centre[axis] = index + 0.5
+    longest = float(((high - low) * spacing[in_plane]).max())
+    zoom = float(np.exp(rng.uniform(np.log(ZOOM[0]), np.log(ZOOM[1]))))
+    length = max(longest * zoom, side * 0.35 * float(spacing.min()))
+    slack = (length - longest) / 2 * 0.7
+    shift = rng.uniform(-1, 1, 3) * min(slack, 0.15 * length) / spacing
+    shift[axis] *= 1.0 if rng.random() < 0.3 else 0.0
+    # Now and then the view follows the target away from the prompted slice, as zooming does.
+    target = np.zeros(case.labels.shape, bool)
+    target[tuple(slice(a, a + n) for a, n in zip(corner, extent, strict=True))] = mask
+    view = _sample(case, target, np.array(corner) + centre + shift, length, side, axis, rng)
+    return view
+
+
+def _unlabelled_view(case: Case, axis: int, side: int, rng: Rng) -> tuple[Field, Mask, Mask] | None:
+    spacing, shape = np.array(case.spacing), np.array(case.image.shape)
+    length = float((shape * spacing).max()) * float(np.exp(rng.uniform(np.log(0.15), np.log(0.7))))
+    centre = rng.uniform(0.15, 0.85, 3) * shape
+    return _sample(case, None, centre, length, side, axis, rng)
+
+
+def _sample(
+    case: Case,
+    target: Mask | None,
+    centre: NDArray[np.floating],
+    length: float,
+    side: int,
+    axis: int,
+    rng: Rng,
+) -> tuple[Field, Mask, Mask]:
+    """A cubic view of `length` mm around a place: grey values, inside the volume, target."""
+    spacing = np.array(case.spacing)
+    turn = np.deg2rad(rng.uniform(-20, 20)) if rng.random() < 0.4 else 0.0
+    a, b = (n for n in range(3) if n != axis)
+    rotation = np.eye(3)
+    rotation[a, a] = rotation[b, b] = np.cos(turn)
+    rotation[a, b], rotation[b, a] = -np.sin(turn), np.sin(turn)
+    stretch = np.exp(rng.uniform(-0.15, 0.15, 3))
+    # Voxel centres lie at whole numbers plus one half of `centre`'s units.
+    matrix = (rotation * stretch) * (length / side) / spacing[:, None]
+    offset = centre - 0.5 - matrix @ np.full(3, (side - 1) / 2)
+    reach = np.abs(matrix).sum(1) * side / 2 + 2
+    low = np.maximum(np.floor(centre - reach), 0).astype(int)
+    high = np.minimum(np.ceil(centre + reach) + 1, case.image.shape).astype(int)
+    low = np.minimum(low, np.array(case.image.shape) - 1)
+    high = np.maximum(high, low + 1)
+    part = tuple(slice(x, y) for x, y in zip(low, high, strict=True))
+    grey = case.image[part].astype(np.float32)
+    shrink = np.abs(np.diag(matrix))
+    if shrink.max() > 1.5:
+        grey = ndimage.gaussian_filter(grey, np.maximum(shrink - 1, 0) * 0.4)
+    shape = (side, side, side)
+
+    def resampled(data: NDArray[np.generic], outside: float) -> Field:
+        start = offset - low
+        return ndimage.affine_transform(
+            data, matrix, start, shape, np.float32, order=1, cval=outside, mode="grid-constant"
+        )
+
+    inside = resampled(np.ones(grey.shape, np.float32), 0.0) > 0.5
+    view = resampled(grey, case.ground)
+    found = np.zeros(shape, bool)
+    if target is not None:
+        found = resampled(target[part].astype(np.float32), 0.0) > 0.5
+    return _windowed(view, found, case, rng), inside, found
+
+
+def _windowed(view: Field, target: Mask, case: Case, rng: Rng) -> Field:
+    if case.modality == "CT":
+        low, high = random_window(view[target], rng)
+    else:
+        span = case.limits[1] - case.limits[0]
+        low = case.limits[0] + rng.uniform(-0.05, 0.05) * span
+        high = case.limits[1] + rng.uniform(-0.15, 0.1) * span
+    return np.clip((view - low) / max(high - low, 1e-3), 0, 1).astype(np.float32)
+
+
+def _supervoxel(image: Field, rng: Rng) -> tuple[Field, Mask] | None:
+    """One or a few touching supervoxels near the middle (SLIC, Achanta et al., PAMI 2012)."""
+    smooth = ndimage.gaussian_filter(image, rng.uniform(0.5, 1.5))
+    regions = slic(smooth, int(rng.integers(10, 60)), compactness=0.05, channel_axis=None,
+                   max_num_iter=5, enforce_connectivity=True)  # fmt: skip
+    side = image.shape[0]
+    middle = tuple(int(x) for x in rng.integers(side // 3, side - side // 3, 3))
+    chosen = regions == regions[middle]
+    for _ in range(int(rng.integers(0, 3))):
+        ring = ndimage.binary_dilation(chosen) & ~chosen
+        if not ring.any():
+            break
+        chosen = chosen | (regions == rng.choice(np.unique(regions[ring])))
+    if not LEAST <= chosen.sum() <= 0.2 * image.size or image[chosen].max() < 0.03:
+        return None
+    return image, chosen
+
+
+def _lesion(image: Field, rng: Rng) -> tuple[Field, Mask] | None:
+    """A generated lesion: a ragged ball of its own grey value, sharp or faint, rim and core."""
+    side = image.shape[0]
+    shown = np.argwhere(
+        image[side // 3 : -side // 3, side // 3 : -side // 3, side // 3 : -side // 3] > 0.06
+    )
+    if not len(shown):
+        return None
+    at = shown[rng.integers(len(shown))] + side // 3
+    radii = side * rng.uniform(0.08, 0.3) * np.exp(rng.uniform(-0.35, 0.35, 3))
+    grid = np.indices(image.shape, np.float32)
+    dome = 1 - sum(((grid[n] - at[n]) / radii[n]) ** 2 for n in range(3))
+    cell = side / float(rng.integers(4, 10))
+    height = dome + smooth_field(image.shape, cell, rng) * np.float32(rng.uniform(0.1, 0.7))
+    parts, _ = ndimage.label(height > 0)
+    if not parts[tuple(at)]:
+        return None
+    inside = parts == parts[tuple(at)]
+    contrast = rng.uniform(0.08, 0.45) * (1 if rng.random() < 0.5 else -1)
+    grey = np.full(image.shape, float(image[inside].mean()) + contrast, np.float32)
+    if rng.random() < 0.4:
+        grey[height > rng.uniform(0.3, 0.9)] += np.float32(rng.uniform(-0.4, 0.4))
+    grey += smooth_field(image.shape, 5, rng) * np.float32(rng.uniform(0, 0.1))
+    soft = ndimage.gaussian_filter(inside.astype(np.float32), rng.uniform(0.3, 1.2))
+    alpha = soft * np.float32(rng.uniform(0.6, 1.0))
+    return np.clip(image + alpha * (grey - image), 0, 1).astype(np.float32), inside
+
+
+def _told(
+    image: Field, inside: Mask, target: Mask, axis: int, thickness: float, rng: Rng
+) -> CoarseTask:
+    kind = rng.choice(5, p=(ONE, BOXLESS, SEVERAL, BOX3D, ALL))
+    filled = np.flatnonzero(target.any(tuple(a for a in range(3) if a != axis)))
+    areas = target.sum(tuple(a for a in range(3) if a != axis))[filled].astype(float)
+    index = (
+        int(filled[areas.argmax()])
+        if rng.random() < 0.5
+        else int(rng.choice(filled, p=areas**2 / (areas**2).sum()))
+    )
+    logits, trust = np.zeros(image.shape, np.float32), np.zeros(image.shape, np.float32)
+    hints = CoarseHints(image, inside, logits, trust)
+    # A slice that is thicker than an element of the view fills several of its planes.
+    reach = int(np.clip(round((thickness - 1) / 2 * rng.uniform(0.3, 1)), 0, 3))
+    if kind == 4:
+        _answer_all(hints, target, axis, rng)
+    for key in {index, *(int(n) for n in rng.choice(filled, 3) if kind == 2)}:
+        _answer_slice(hints, target, axis, key, reach, rng)
+    if kind != 1:
+        hints = _boxed(hints, target, axis, index, reach, kind == 3, rng)
+    else:
+        hints = _clicked_slice(hints, target, axis, index, rng)
+    return CoarseTask(hints, target, axis)
+
+
+def _planes(field: NDArray[np.generic], axis: int) -> NDArray[np.generic]:
+    return np.moveaxis(field, axis, 0)
+
+
+def _answer_slice(
+    hints: CoarseHints, target: Mask, axis: int, index: int, reach: int, rng: Rng
+) -> None:
+    """The mask of a prompted slice, exact or with an outline somewhat off."""
+    plane = _planes(target, axis)[index]
+    height = _signed2d(plane)
+    if rng.random() < 0.8:
+        size = max(2.0, float(plane.sum()) ** 0.5)
+        cells = int(rng.integers(3, 10))
+        noise = cv2.resize(
+            rng.standard_normal((cells, cells)).astype(np.float32), plane.shape[::-1]
+        )
+        height = height + size * np.float32(rng.uniform(0, 0.1)) * noise
+        height = height + np.float32(rng.normal(0, 0.04) * size)
+    for n in range(max(0, index - reach), min(len(_planes(target, axis)), index + reach + 1)):
+        _planes(hints.logits, axis)[n] = np.clip(height / rng.uniform(0.3, 2), -6, 6)
+        _planes(hints.trust, axis)[n] = PROMPTED
+
+
+def _signed2d(plane: Mask) -> Field:
+    inside = cv2.distanceTransform(plane.astype(np.uint8), cv2.DIST_L2, 5)
+    return inside - cv2.distanceTransform((~plane).astype(np.uint8), cv2.DIST_L2, 5)
+
+
+def _answer_all(hints: CoarseHints, target: Mask, axis: int, rng: Rng) -> None:
+    """Answers of a slice network on a stretch of slices, with faults that runs of slices have."""
+    logits = faulty_logits(target, hints.image, rng)
+    filled = np.flatnonzero(_planes(target, axis).any((1, 2)))
+    over = int(rng.integers(0, 5))
+    low, high = max(0, filled[0] - over), min(len(target) - 1, filled[-1] + over)
+    planes, known = _planes(hints.logits, axis), _planes(hints.trust, axis)
+    noise = smooth_field((len(planes), 4, 4), 2, rng)
+    for n in range(low, high + 1):
+        if rng.random() < 0.93:
+            jitter = cv2.resize(noise[n], planes[n].shape[::-1])
+            planes[n] = _planes(logits, axis)[n] + jitter * np.float32(rng.uniform(0, 1.5))
+            known[n] = ANSWERED
+
+
+def _boxed(
+    hints: CoarseHints, target: Mask, axis: int, index: int, reach: int, deep: bool, rng: Rng
+) -> CoarseHints:
+    """The box of a slice, or of the whole target, with 5 to 10 % jitter."""
+    shape = target.shape
+    cells = np.argwhere(target) if deep else np.argwhere(_planes(target, axis)[index])
+    low, high = cells.min(0).astype(float), cells.max(0) + 1.0
+    extent = high - low
+    loose = rng.uniform(0, 0.1) if rng.random() < 0.3 else 0.0
+    low += rng.normal(0, 0.04, len(low)) * extent - loose * extent
+    high += rng.normal(0, 0.04, len(low)) * extent + loose * extent
+    if not deep:
+        low, high = np.insert(low, axis, index - reach), np.insert(high, axis, index + reach + 1)
+    box, boxed = np.zeros(shape, bool), np.zeros(shape, bool)
+    limits = [
+        (int(np.clip(round(a), 0, n - 1)), int(np.clip(round(b), 1, n)))
+        for a, b, n in zip(low, high, shape, strict=True)
+    ]
+    box[tuple(slice(a, max(b, a + 1)) for a, b in limits)] = True
+    a, b = limits[axis]
+    _planes(boxed, axis)[slice(None) if deep else slice(a, max(b, a + 1))] = True
+    return replace(hints, box=box, boxed=boxed)
+
+
+def _clicked_slice(
+    hints: CoarseHints, target: Mask, axis: int, index: int, rng: Rng
+) -> CoarseHints:
+    plane = np.zeros(target.shape, bool)
+    _planes(plane, axis)[index] = _planes(target, axis)[index]
+    positive = np.zeros(target.shape, bool)
+    for _ in range(int(rng.integers(1, 4))):
+        positive[deepest(plane, (1, 1, 1), rng)] = True
+        plane &= ~ndimage.binary_dilation(positive, iterations=3)
+        if not plane.any():
+            break
+    return replace(hints, positive=positive)
+
+
+def _mirrored(task: CoarseTask, rng: Rng) -> CoarseTask:
+    """Axes in another order, some mirrored: a view has no up or down."""
+    order = tuple(int(n) for n in rng.permutation(3))
+    flips = tuple(a for a in range(3) if rng.random() < 0.5)
+
+    def turn(field: NDArray[np.generic] | None) -> NDArray[np.generic] | None:
+        if field is None:
+            return None
+        return np.ascontiguousarray(np.flip(field.transpose(order), flips))
+
+    hints = CoarseHints(**{name: turn(value) for name, value in vars(task.hints).items()})
+    return CoarseTask(hints, turn(task.target), order.index(task.axis))
+
+
+def with_click(task: CoarseTask, answer: Field, rng: Rng) -> CoarseTask:
+    """The task after an answer and one more click on its largest error.
+
+    Args:
+        task: As it was asked.
+        answer: (D, H, W) logits that the network gave.
+        rng: Draws where in the error the click lies.
+    """
+    error = largest_component((answer > 0) != task.target)
+    if error.sum() < 3:
+        return task
+    at = deepest(error, (1, 1, 1), rng)
+    name = "positive" if task.target[at] else "negative"
+    seeds = getattr(task.hints, name)
+    seeds = np.zeros(task.target.shape, bool) if seeds is None else seeds.copy()
+    seeds[at] = True
+    return replace(task, hints=replace(task.hints, **{name: seeds}, previous=answer))
+
+
+def coarse_loss(
+    logits: torch.Tensor, quality: torch.Tensor, target: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Dice loss, cross-entropy near the target and everywhere, and of the expected Dice.
+
+    Args:
+        logits: (B, D, H, W).
+        quality: (B,) logits of the expected Dice.
+        target: (B, D, H, W) 0 or 1.
+
+    Returns:
+        Scalar loss and (B,) Dice of the answers.
+    """
+    entropy = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    share = logits.sigmoid()
+    sums = (1, 2, 3)
+    overlap = (2 * (share * target).sum(sums) + 1) / (share.sum(sums) + target.sum(sums) + 1)
+    near = functional.max_pool3d(target[:, None], 7, 1, 3)[:, 0]
+    close = (entropy * near).sum(sums) / near.sum(sums).clamp(min=1)
+    with torch.no_grad():
+        found = (logits > 0).float()
+        dice = 2 * (found * target).sum(sums) / (found.sum(sums) + target.sum(sums)).clamp(min=1)
+    scoring = functional.mse_loss(quality.sigmoid(), dice)
+    loss = (1 - overlap + close + entropy.mean(sums) / 2).mean() + 0.5 * scoring
+    return loss, dice

@@ -1,0 +1,167 @@
+"""Train the coarse 3D view (promptseg/propagation/coarse_network.py).
+
+    OMP_NUM_THREADS=1 nice -n 19 python weights/train_coarse.py --hours 10
+
+One process, one thread. A second call goes on from `last.pt`; the rate is constant but for a
+warm-up and the last quarter of the hours of the processor. left_atrium, medscribble and all that
+`sources.py` holds back are never read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from sources import load_cases
+
+from promptseg.io.atomic import atomic_path
+from promptseg.pretraining.coarse_tasks import CoarseTask, coarse_loss, coarse_task, with_click
+from promptseg.pretraining.episodes import Case
+from promptseg.pretraining.muon import Muon
+from promptseg.propagation.coarse_inputs import CHANNELS, coarse_channels
+from promptseg.propagation.coarse_network import CoarseNetwork
+
+SHARES = {
+    "totalsegmentator": 0.30, "acdc": 0.12, "hippocampus": 0.08, "brats": 0.10, "sarcoma": 0.10,
+    "chaos_mr": 0.09, "mscmr_bssfp": 0.02, "mscmr_lge": 0.02, "aspects_ct": 0.03,
+    "cerebellum_atlas": 0.04, "cit168_atlas": 0.04, "brainstem": 0.02, "spinal_cord": 0.02,
+    "ct_lesions": 0.01, "nrrd": 0.01,
+}  # fmt: skip
+SIDE, BATCH = 48, 4
+LEAST_SLICES = 6
+CLICKED = 0.35
+MUON_RATIO, WARM, DECAY = 20.0, 100, 0.25
+
+
+class Draw:
+    """Tasks; task n depends on the seed and n."""
+
+    def __init__(self, cases: list[Case], seed: int) -> None:
+        cv2.setNumThreads(1)
+        self.seed = seed
+        deep = [case for case in cases if min(case.image.shape) >= LEAST_SLICES]
+        self.groups = {name: [c for c in deep if c.group == name] for name in SHARES}
+        self.names = [name for name, held in self.groups.items() if held]
+        shares = np.array([SHARES[name] for name in self.names])
+        self.chances = shares / shares.sum()
+
+    def task(self, rng: np.random.Generator) -> CoarseTask:
+        while True:
+            group = self.groups[self.names[int(rng.choice(len(self.names), p=self.chances))]]
+            made = coarse_task(group[int(rng.integers(len(group)))], SIDE, rng)
+            if made is not None:
+                return made
+
+
+class Training:
+    """Network, moving average, optimisers and clock, saved together."""
+
+    def __init__(self, out: Path, hours: float, rate: float, seed: int) -> None:
+        torch.manual_seed(seed)
+        self.path, self.hours, self.rate, self.seed = out / "last.pt", hours, rate, seed
+        self.network, self.average = CoarseNetwork(CHANNELS), CoarseNetwork(CHANNELS)
+        self.average.load_state_dict(self.network.state_dict())
+        wide = [p for p in self.network.parameters() if p.ndim == 5]
+        self.wide, taken = wide, {id(p) for p in wide}
+        self.flat = [torch.nn.Parameter(p.data.view(len(p), -1)) for p in wide]
+        self.muon = Muon(self.flat, rate * MUON_RATIO, weight_decay=0.02)
+        others = [p for p in self.network.parameters() if id(p) not in taken]
+        self.adam = torch.optim.AdamW(others, rate, (0.9, 0.98), weight_decay=0.02)
+        self.step, self.seconds = 0, 0.0
+        if self.path.is_file():
+            self._load()
+
+    def _load(self) -> None:
+        state = torch.load(self.path, weights_only=True)
+        for name in ("network", "average", "muon", "adam"):
+            getattr(self, name).load_state_dict(state[name])
+        self.step, self.seconds = state["step"], state["seconds"]
+
+    def save(self) -> None:
+        parts = ("network", "average", "muon", "adam")
+        state = {name: getattr(self, name).state_dict() for name in parts}
+        with atomic_path(self.path) as temporary:
+            torch.save({**state, "step": self.step, "seconds": self.seconds}, temporary)
+
+    @property
+    def progress(self) -> float:
+        return min(1.0, self.seconds / (self.hours * 3600))
+
+    def tasks(self, draw: Draw) -> list[CoarseTask]:
+        """A batch; some of it after an answer and one or two clicks on what is wrong."""
+        rng = np.random.default_rng((self.seed, self.step))
+        tasks = [draw.task(rng) for _ in range(BATCH)]
+        return [self._clicked(task, rng) if rng.random() < CLICKED else task for task in tasks]
+
+    @torch.no_grad()
+    def _clicked(self, task: CoarseTask, rng: np.random.Generator) -> CoarseTask:
+        for _ in range(1 if rng.random() < 0.6 else 2):
+            logits, _ = self.network(coarse_channels(task.hints)[None])
+            task = with_click(task, logits[0].numpy(), rng)
+        return task
+
+    def learn(self, tasks: list[CoarseTask]) -> dict[str, float]:
+        left = min(1.0, (1 - self.progress) / DECAY)
+        rate = self.rate * min(1.0, (self.step + 1) / WARM) * max(left, 0.02)
+        self.muon.param_groups[0]["lr"], self.adam.param_groups[0]["lr"] = rate * MUON_RATIO, rate
+        inputs = torch.stack([coarse_channels(task.hints) for task in tasks])
+        target = torch.from_numpy(np.stack([task.target for task in tasks])).float()
+        loss, dice = coarse_loss(*self.network(inputs), target)
+        self.network.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
+        for flat, parameter in zip(self.flat, self.wide, strict=True):
+            flat.grad = parameter.grad.view_as(flat)
+        self.muon.step()
+        self.adam.step()
+        decay = min(0.998, (self.step + 1) / (self.step + 10))
+        with torch.no_grad():
+            pairs = zip(self.average.parameters(), self.network.parameters(), strict=True)
+            for slow, fast in pairs:
+                slow.lerp_(fast, 1 - decay)
+        self.step += 1
+        return {"loss": float(loss.detach()), "dice": float(dice.mean())}
+
+
+def train(training: Training, draw: Draw, out: Path, save_every: float = 300.0) -> None:
+    rows: list[dict[str, float]] = []
+    saved, began = time.time(), time.process_time()
+    while training.progress < 1:
+        rows.append(training.learn(training.tasks(draw)))
+        training.seconds += time.process_time() - began
+        began = time.process_time()
+        if training.step % 50 == 0:
+            means = {k: float(np.mean([row[k] for row in rows])) for k in rows[0]}
+            row = {"step": training.step, "minutes": training.seconds / 60, **means}
+            with open(out / "log.jsonl", "a") as file:
+                file.write(json.dumps(row) + "\n")
+            rows = []
+        if time.time() - saved > save_every:
+            training.save()
+            saved = time.time()
+    training.save()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--out", type=Path, default=Path("runs/coarse"))
+    parser.add_argument("--hours", type=float, default=10.0, help="of the processor, in all")
+    parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--seed", type=int, default=1)
+    chosen = parser.parse_args()
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    chosen.out.mkdir(parents=True, exist_ok=True)
+    training = Training(chosen.out, chosen.hours, chosen.rate, chosen.seed)
+    cases = load_cases(chosen.data, held_back=False)
+    train(training, Draw(cases, chosen.seed), chosen.out)
+
+
+if __name__ == "__main__":
+    main()
