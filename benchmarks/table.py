@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from promptseg.datasets.breadth import halves, read_manifest
 from promptseg.datasets.cohort import (
     Case,
     Pair,
@@ -55,6 +56,7 @@ class Row:
         least: Dice that must be reached.
         aim: Dice that is hoped for.
         column: Score that counts, of `trial_scores`.
+        by_set: True to average within each data set first: what a case's name begins with.
     """
 
     name: str
@@ -65,6 +67,7 @@ class Row:
     least: float
     aim: float
     column: str = "dice"
+    by_set: bool = False
 
 
 def pairs_of(images: Path, labels: Path) -> list[Pair]:
@@ -103,13 +106,30 @@ def brats(root: Path) -> Iterator[Case]:
 
 
 def pictures(name: str) -> Source:
-    """The last fifth of the sorted files of a set in `2d`."""
+    """The files of a set in `2d` that its split.json holds back."""
 
     def held_back(root: Path) -> Iterator[Case]:
-        pairs = pairs_of(root / "2d" / name / "images", root / "2d" / name / "masks")
-        return load_cases([p for n, p in enumerate(pairs) if n >= 0.8 * len(pairs)])
+        split = json.loads((root / "2d/split.json").read_text(encoding="utf-8"))[name]
+        folder = root / "2d" / name
+        files = sorted(split["held_back"])
+        return load_cases([Pair(Path(f).stem, folder / "images" / f, folder / "masks" / f)
+                           for f in files])  # fmt: skip
 
     return held_back
+
+
+def breadth(half: int) -> Source:
+    """The CT and MR sets of `breadth` held out from training: 0 to choose on, 1 to report on."""
+
+    def held_out(root: Path) -> Iterator[Case]:
+        manifest = read_manifest(root)
+        for name in (*halves(manifest, "CT")[half], *halves(manifest, "MR")[half]):
+            folder = root / "breadth" / name
+            for image in sorted((folder / "images").iterdir()):
+                mask = folder / "masks" / f"{image.stem}.png"
+                yield from load_cases([Pair(f"{name}__{image.stem}", image, mask)])
+
+    return held_out
 
 
 def medscribble(root: Path) -> Iterator[Case]:
@@ -143,7 +163,12 @@ ROWS = (
     Row("left_atrium_clicks", "five simulated clicks", "left atrium (unseen organ)", left_atrium,
         FIVE, 0.85, 0.93),
     Row("medscribble", "human scribbles, three people", "medscribble, mean over its six sets",
-        medscribble, HUMAN, 0.70, 0.85),
+        medscribble, HUMAN, 0.70, 0.85, by_set=True),
+    *(Row(f"{name}_{half}", prompt, f"breadth held out, {half} sets", breadth(n),
+          replace(settings, label=None), 0.0, 0.0, by_set=True)
+      for n, half in enumerate(("development", "reporting"))
+      for name, prompt, settings in (("box", TIGHT, BOX), ("click", "one centre click", CLICK),
+                                     ("clicks", "five simulated clicks", FIVE))),
 )  # fmt: skip
 
 
@@ -182,15 +207,12 @@ def thinned(tasks: list[Trial], limit: int | None) -> list[Trial]:
 
 
 def measured(row: Row, segmenter: Segmenter, root: Path, limit: int | None) -> dict[str, Any]:
-    """Mean Dice of one row over its slices, and of the baselines on the same prompts.
-
-    medscribble is averaged within each of its sets first.
-    """
+    """Mean Dice of one row over its slices, and of the baselines on the same prompts."""
     began = time.perf_counter()
     trials = thinned(list(trials_of(row, root)), limit)
     scores: dict[str, list[Scores]] = {}
     for trial in trials:
-        group = trial.case.split("__")[0] if row.name == "medscribble" else "all"
+        group = trial.case.split("__")[0] if row.by_set else "all"
         played = play(segmenter, trial.task, row.settings)
         scores.setdefault(group, []).append(trial_scores(played, row.settings))
     result: dict[str, Any] = {

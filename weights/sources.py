@@ -15,6 +15,7 @@ import cv2
 import nibabel
 import numpy as np
 
+from promptseg.datasets.breadth import held_sets, read_manifest
 from promptseg.pretraining.named import NamedCase
 from promptseg.text.vocabulary import vocabulary
 
@@ -22,9 +23,6 @@ MEDSCRIBBLE_ACDC = ("patient004", "patient017", "patient018", "patient050", "pat
 TUMOUR, CORE = (1, 2, 3, 4), (1, 3, 4)
 HARDER_HEART = ((2,), (3,), (1,), (3,))
 HEART = {1: "right ventricle", 2: "myocardium", 3: "left ventricle"}
-# Every fourth set of a modality in sorted order. CT starts at the second and ultrasound at the
-# fourth, so that no set held out has a sibling (the same patients, other labels) in training.
-HELD_FROM = {"CT": 1, "US": 3}
 # Two images of each are for measuring names; the rest teach them.
 NAMED_SETS = ("curvas_abdomen_ct", "chest_ct", "gi_tract_mr", "hvsmr2_mr", "prostate158_mr")
 NAMED_HELD = 2
@@ -207,19 +205,9 @@ def flat_case(
                      sided=False)  # fmt: skip
 
 
-def breadth_held(manifest: dict[str, dict]) -> list[str]:
-    """Names of the data sets of breadth that are held out: every fourth of each modality."""
-    groups = sorted({about["group"] for about in manifest.values()})
-    held = []
-    for group in groups:
-        names = sorted(name for name, about in manifest.items() if about["group"] == group)
-        held += names[HELD_FROM.get(group, 0) :: 4]
-    return held
-
-
 def breadth_cases(root: Path) -> Iterator[tuple[NamedCase, bool]]:
-    manifest = json.loads((root / "breadth/manifest.json").read_text())
-    held = breadth_held(manifest)
+    manifest = read_manifest(root)
+    held = held_sets(manifest)
     for group, about in manifest.items():
         names = {int(k): concept_name(v, about["body"]) for k, v in about["classes"].items()}
         apart = about["group"] not in ("CT", "MR", "US")
