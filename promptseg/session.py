@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -135,6 +136,17 @@ class Session:
         if any(isinstance(prompt, Text) for prompt in marked):
             self._spoken.check(marked)
         self._history.add(marked)
+
+    def copy(self) -> Session:
+        """A session with the same prompts and answers that goes its own way from here.
+
+        What was encoded is shared, so trying something on a copy costs what it would cost here.
+        """
+        twin = copy.copy(self)
+        twin._history = self._history.copy()
+        if "_spoken" in self.__dict__:
+            twin.__dict__["_spoken"] = self._spoken.copy_for(twin, twin._beside)
+        return twin
 
     def undo(self) -> None:
         """Take back the latest `add`; the next answer is exactly the earlier one.

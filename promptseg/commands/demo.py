@@ -34,6 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--memory", metavar="SIZE", default="8GB", help="for the visitors' images")
     parser.add_argument("--idle-minutes", type=float, default=30.0, metavar="N",
                         help="forget a visitor's image after this long")  # fmt: skip
+    parser.add_argument("--keep-hours", type=float, default=24.0, metavar="N",
+                        help="keep prompts and masks, not images, on this machine's disk this "
+                        "long; 0 keeps nothing (default 24)")  # fmt: skip
     group = parser.add_argument_group("model")
     group.add_argument("--model", default="default", metavar="NAME|PATH", help="chosen at first")
     group.add_argument("--adapter", metavar="NAME", help="chosen at first")
@@ -53,6 +56,9 @@ def run(arguments: argparse.Namespace) -> int:
     upload, memory = parse_size(arguments.max_upload), parse_size(arguments.memory)
     if not arguments.idle_minutes > 0:
         raise UsageError(f"--idle-minutes is {arguments.idle_minutes}: give a positive number")
+    if not arguments.keep_hours >= 0:
+        raise UsageError(f"--keep-hours is {arguments.keep_hours}: give 0 or more")
+    from promptseg.demo.keeping import Keeper, works_folder
     from promptseg.demo.launch import serve
     from promptseg.demo.models import Models
     from promptseg.demo.server import Server
@@ -67,6 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
             model=arguments.model,
             adapter=arguments.adapter,
         ),
+        Keeper(works_folder() if arguments.keep_hours else None, arguments.keep_hours),
         upload,
     )
     try:

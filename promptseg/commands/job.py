@@ -239,6 +239,9 @@ def run_job(volume: Volume, prompts: PromptSet, choices: Choices) -> Run:
             consistency=choices.consistency,
         )
     result = postprocess(result, steps, volume)
+    for told in result.report.get("text", ()):
+        if not told["found"]:
+            note(f"warning: {_told(told)}")
     timings = {"load_model": loaded - started, "total": time.perf_counter() - started}
     return Run(segmenter, volume, prompts, result, choices, timings)
 

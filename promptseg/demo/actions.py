@@ -16,15 +16,21 @@ from promptseg.demo.answers import (
     settle,
     stoppable,
     take_over_unprompted,
-    take_own_network,
 )
 from promptseg.demo.corrections import check_axis
 from promptseg.demo.looking import show_slice
 from promptseg.demo.models import Models
+from promptseg.demo.setting_aside import (
+    can_step_back,
+    can_step_forward,
+    setting_aside,
+    step_back,
+    step_forward,
+)
 from promptseg.demo.visit import Visit
 from promptseg.errors import PromptError, PromptsegError
 from promptseg.inference.encoder import Progress
-from promptseg.prompts.types import Point, Prompt, PromptSet, Text
+from promptseg.prompts.types import Point, Prompt, PromptSet
 from promptseg.session import RefineMode
 
 
@@ -45,36 +51,9 @@ def give(visit: Visit, models: Models, *prompts: Prompt) -> None:
     except PromptsegError:
         session.undo()
         raise
-    visit.undone.clear()
+    visit.undone, visit.after, visit.unsaved = [], [], True
     name_targets(visit, PromptSet(prompts).targets)
     say_answered(visit, perf_counter() - began)
-
-
-def give_words(visit: Visit, models: Models, words: Text, progress: Progress | None = None) -> None:
-    """Name a target, and look for it in the whole volume.
-
-    Raises:
-        PromptError: Nothing here knows the words; they are not kept.
-    """
-    began = perf_counter()
-    words.resolve(visit.opened())
-    given, before = visit.prompts, (visit.segmenter, visit.session, visit.own_network)
-    take_own_network(visit, models)
-    try:
-        session = session_for(visit, models, [words])
-        take_over_unprompted(visit, session)
-        session.add(words)
-        result = session.answer(True, progress=stoppable(visit, progress))
-    except Exception:
-        visit.segmenter, visit.session, visit.own_network = before
-        if visit.session is not None and len(visit.prompts) > len(given):
-            visit.session.undo()
-        raise
-    visit.undone.clear()
-    keep(visit, result, propagated=True)
-    if visit.targets[words.target].name == visit.say("target", number=words.target):
-        visit.targets[words.target].name = words.words
-    visit.tell("propagated", seconds=perf_counter() - began)
 
 
 def propagate(visit: Visit, models: Models, progress: Progress | None = None) -> None:
@@ -141,7 +120,12 @@ def show_uncertainty(visit: Visit, wanted: bool, progress: Progress | None = Non
 
 
 def undo(visit: Visit, progress: Progress | None = None) -> None:
-    """Take back the latest prompt, and what it did to the masks."""
+    """Take back the latest prompt and what it did, or bring back what was cleared or replaced."""
+    visit.opened()
+    if can_step_back(visit):
+        step_back(visit)
+        visit.tell("brought_back", name=visit.name)
+        return
     session = begun(visit)
     session.undo()
     answered = len(session.prompts) < visit.answered
@@ -151,7 +135,12 @@ def undo(visit: Visit, progress: Progress | None = None) -> None:
 
 
 def redo(visit: Visit, progress: Progress | None = None) -> None:
-    """Give again what was taken back last."""
+    """Do again what was taken back last."""
+    visit.opened()
+    if can_step_forward(visit):
+        step_forward(visit)
+        visit.tell("redone")
+        return
     session = begun(visit)
     session.redo()
     settle(visit, session, visit.undone.pop() if visit.undone else False, progress)
@@ -159,11 +148,12 @@ def redo(visit: Visit, progress: Progress | None = None) -> None:
 
 
 def clear(visit: Visit) -> None:
-    """Forget all prompts and masks; the image stays."""
+    """Start afresh on the same image; Undo brings prompts and masks back."""
     visit.opened()
-    visit.session, visit.session_axis = None, "auto"
-    visit.undone.clear()
-    visit.forget_answer()
+    with setting_aside(visit):
+        visit.session, visit.session_axis = None, "auto"
+        visit.undone, visit.unsaved = [], False
+        visit.forget_answer()
     visit.tell("cleared")
 
 

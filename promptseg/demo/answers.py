@@ -38,7 +38,7 @@ def session_for(visit: Visit, models: Models, prompts: Sequence[Prompt] = ()) ->
 def new_session(visit: Visit) -> Session:
     if visit.segmenter is None:
         raise PromptsegError(visit.say("open_first"))
-    return visit.segmenter.session(visit.opened(), visit.session_axis, visit.view.preset)
+    return visit.segmenter.session(visit.opened(), visit.session_axis, visit.model_window)
 
 
 def rebuild(visit: Visit) -> None:
@@ -105,7 +105,7 @@ def keep(visit: Visit, result: Segmentation, propagated: bool) -> None:
     visit.used_axis = result.report.get("axis")
     visit.scores = {int(t): float(s) for t, s in result.score.items()}
     visit.answered, visit.propagated = len(visit.prompts), propagated
-    visit.preview = {}
+    visit.preview, visit.checked, visit.unsaved = {}, [], True
     name_targets(visit, sorted({*result.score, *result.labels}), result.labels)
 
 

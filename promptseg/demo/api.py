@@ -57,7 +57,9 @@ from promptseg.demo.python_code import SAMPLE, python_code
 from promptseg.demo.screen import LONG, QUICK
 from promptseg.demo.server import Server
 from promptseg.demo.showing import slice_jpeg
+from promptseg.demo.uploads import without_folders
 from promptseg.demo.visit import Visit
+from promptseg.demo.words import give_words
 from promptseg.errors import PromptError
 from promptseg.prompts.types import Box, Point, Scribble, Text
 from promptseg.slicing import resolve_axis
@@ -92,7 +94,12 @@ def _add_opening(server: Server) -> None:
 
     def choose_window(window: str, request: gr.Request) -> dict:
         """Show the image, to you and to the model, in another window."""
-        return _do(server, request, lambda visit: looking.choose_preset(visit, window))
+
+        def work(visit: Visit) -> None:
+            looking.choose_model_window(visit, window)
+            looking.choose_preset(visit, window)
+
+        return _do(server, request, work)
 
     for work in (open, open_sample, choose_model, choose_window):
         _publish(work, QUICK)
@@ -118,7 +125,7 @@ def _add_prompting(server: Server) -> None:
         return _do(
             server,
             request,
-            lambda visit: actions.give_words(visit, server.models, Text(words, target)),
+            lambda visit: give_words(visit, server.models, Text(words, target)),
             True,
         )
 
@@ -250,7 +257,7 @@ class _refusing:
         from promptseg.errors import PromptsegError
 
         if isinstance(error, PromptsegError):
-            raise gr.Error(str(error), print_exception=False) from error
+            raise gr.Error(without_folders(str(error)), print_exception=False) from error
 
 
 def _publish(work: Callable[..., Any], options: dict[str, Any]) -> None:

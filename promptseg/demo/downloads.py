@@ -58,6 +58,8 @@ def write_download(visit: Visit, kind: str, folder: Path) -> Path:
     path = folder / NAMES[kind]
     writers[kind](visit, path)
     key = "saved_pending" if visit.pending else "saved"
+    if kind == "mask" and not visit.pending:
+        visit.unsaved = False
     visit.tell(key, name=path.name, count=visit.pending)
     return path
 
@@ -79,7 +81,7 @@ def _write_report(visit: Visit, path: Path) -> None:
         found,
         settings={
             "axis": visit.session_axis,
-            "window": visit.view.preset,
+            "window": visit.model_window,
             "propagate": visit.propagated,
         },
         timings={},

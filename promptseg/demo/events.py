@@ -5,7 +5,7 @@ from __future__ import annotations
 import gradio as gr
 
 from promptseg.demo.image_events import connect_image
-from promptseg.demo.page import Page
+from promptseg.demo.parts import Page
 from promptseg.demo.prompt_events import connect_prompts, connect_work
 from promptseg.demo.result_events import connect_results
 from promptseg.demo.screen import Screen

@@ -8,17 +8,21 @@ from typing import Any
 import gradio as gr
 
 from promptseg.demo import looking
-from promptseg.demo.page import brand
-from promptseg.demo.screen import LOOK, QUICK, Screen, Updates, listen
+from promptseg.demo.page import HERE, brand
+from promptseg.demo.parts import status
+from promptseg.demo.resuming import forget_offer, take_up_again
+from promptseg.demo.screen import LONG, LOOK, QUICK, Screen, Updates, listen, reporting
 from promptseg.demo.server import SAMPLE
+from promptseg.demo.visit import Visit
 
-BROWSER_LANGUAGE = "() => [/^zh/i.test(navigator.language) ? 'zh' : 'en']"
+BEGIN = (HERE / "begin.js").read_text(encoding="utf-8")
 
 
 def connect_image(screen: Screen, blocks: gr.Blocks) -> None:
     """Listen to what opens an image or chooses a network."""
     page, server = screen.page, screen.server
     everything = [*screen.shown, *screen.settings]
+    opening = [*everything, *screen.offered]
 
     def open_files(files: list[str] | None, request: gr.Request) -> Updates:
         visit, paths = screen.visit(request), [Path(file) for file in files or []]
@@ -27,7 +31,9 @@ def connect_image(screen: Screen, blocks: gr.Blocks) -> None:
             visit,
             lambda: looking.open_volume(visit, server.read(paths), name, server.visits),
         )
-        return {**screen.shown_now(visit), **screen.settings_now(visit)}
+        return {
+            **screen.shown_now(visit), **screen.settings_now(visit), **screen.offer_now(visit)
+        }  # fmt: skip
 
     def open_sample(request: gr.Request) -> Updates:
         visit = screen.visit(request)
@@ -35,24 +41,30 @@ def connect_image(screen: Screen, blocks: gr.Blocks) -> None:
             visit,
             lambda: looking.open_volume(visit, server.sample(), SAMPLE, server.visits),
         )
-        return {**screen.shown_now(visit), **screen.settings_now(visit)}
+        return {
+            **screen.shown_now(visit), **screen.settings_now(visit), **screen.offer_now(visit)
+        }  # fmt: skip
 
-    def choose_model(model: str, adapter: str, request: gr.Request) -> Updates:
+    def choose_model(request: gr.Request, event: gr.EventData) -> Updates:
+        return chosen(request, str(event._data["value"]), None)
+
+    def choose_adapter(request: gr.Request, event: gr.EventData) -> Updates:
+        return chosen(request, None, str(event._data["value"]))
+
+    def chosen(request: gr.Request, model: str | None, adapter: str | None) -> Updates:
         visit = screen.visit(request)
-        server.attempt(
-            visit,
-            lambda: looking.choose_model(visit, server.models, model, adapter or None),
-        )
+        wanted = model or visit.model, (visit.adapter if adapter is None else adapter) or None
+        server.attempt(visit, lambda: looking.choose_model(visit, server.models, *wanted))
         return {**screen.shown_now(visit), **screen.settings_now(visit)}
 
     def leave(request: gr.Request) -> None:
-        server.visits.drop(request.session_hash)
+        server.visits.leave(request.session_hash)
 
     listen(
         page["open"].upload,
         open_files,
         [page["open"]],
-        everything,
+        opening,
         **QUICK,
         show_progress_on=page["status"],
     )
@@ -60,33 +72,59 @@ def connect_image(screen: Screen, blocks: gr.Blocks) -> None:
         page["sample"].click,
         open_sample,
         None,
-        everything,
+        opening,
         **QUICK,
         show_progress_on=page["status"],
     )
-    for name in ("model", "adapter"):
-        listen(
-            page[name].input,
-            choose_model,
-            [page["model"], page["adapter"]],
-            everything,
-            **QUICK,
-            show_progress_on=page["status"],
-        )
+    for name, choose in (("model", choose_model), ("adapter", choose_adapter)):
+        on_status: dict[str, Any] = {**QUICK, "show_progress_on": page["status"]}
+        listen(page[name].choose, choose, None, everything, **on_status)
     blocks.unload(leave)
     connect_language(screen, blocks, everything)
+    connect_offer(screen, everything)
+
+
+def connect_offer(screen: Screen, everything: list[Any]) -> None:
+    """Listen to what becomes of kept work."""
+    page, server = screen.page, screen.server
+    outputs = [*everything, *screen.offered]
+
+    def bring_back(request: gr.Request, progress: gr.Progress = gr.Progress()) -> Updates:  # noqa: B008
+        visit = screen.visit(request)
+        report = reporting(visit, progress)
+        server.attempt(visit, lambda: take_up_again(visit, server, report), True)
+        going = server.visits.of(request.session_hash)
+        return {**screen.shown_now(going), **screen.settings_now(going), **screen.offer_now(going)}
+
+    def forget(request: gr.Request) -> Updates:
+        visit = screen.visit(request)
+        server.look(visit, lambda: forget_offer(visit, server))
+        return {page["status"]: status(*visit.message), **screen.offer_now(visit)}
+
+    long: dict[str, Any] = {**LONG, "show_progress_on": page["status"]}
+    listen(page["bring_back"].click, bring_back, None, outputs, **long)
+    listen(page["forget"].click, forget, None, [page["status"], *screen.offered], **QUICK)
 
 
 def connect_language(screen: Screen, blocks: gr.Blocks, everything: list[Any]) -> None:
     """Listen to the switch of languages, and begin with the browser's."""
-    page = screen.page
+    page, visits = screen.page, screen.server.visits
     texts = list(page.translated("en"))
-    outputs = list(dict.fromkeys([*everything, *texts, page["brand"], page["language"]]))
+    shown = [*everything, *texts, page["brand"], page["language"], *screen.offered]
+    outputs = list(dict.fromkeys(shown))
+
+    def begin(language: str, secrets: str, request: gr.Request) -> Updates:
+        visit = visits.begin(request.session_hash, (secrets or "").split())
+        return spoken(visit, language)
 
     def speak(language: str, request: gr.Request) -> Updates:
-        visit = screen.visit(request)
+        return spoken(screen.visit(request), language)
+
+    def spoken(visit: Visit, language: str) -> Updates:
         visit.speak("zh" if language == "zh" else "en")
-        values = {**screen.shown_now(visit), **screen.settings_now(visit)}
+        values = {
+            **screen.shown_now(visit), **screen.settings_now(visit), **screen.offer_now(visit)
+        }  # fmt: skip
         said = page.translated(visit.language)
         both = {part: with_text(said.get(part), value) for part, value in values.items()}
         return {
@@ -99,12 +137,12 @@ def connect_language(screen: Screen, blocks: gr.Blocks, everything: list[Any]) -
     listen(page["language"].input, speak, [page["language"]], outputs, **LOOK)
     listen(
         blocks.load,
-        speak,
-        [page["language"]],
+        begin,
+        [page["language"], page["secrets"]],
         outputs,
         queue=False,
         show_progress="hidden",
-        js=BROWSER_LANGUAGE,
+        js=BEGIN,
     )
 
 

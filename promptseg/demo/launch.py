@@ -84,11 +84,11 @@ def serve(
     bound_heaps()
     server.uploads.mkdir(parents=True, exist_ok=True)
     os.environ["GRADIO_TEMP_DIR"] = str(server.uploads)
-    server.visits.keep_sweeping()
+    server.visits.keep_sweeping(also=server.keeper.sweep)
     threading.Thread(target=_warm, args=(server,), daemon=True).start()
     blocks = build(server)
     try:
-        _, address, _ = blocks.launch(
+        app, address, _ = blocks.launch(
             server_name=host,
             server_port=port or _free_port(),
             auth=None if not password else _checker(password),
@@ -109,9 +109,20 @@ def serve(
         )
     except OSError as error:
         raise PromptsegError(f"port {port} cannot be used: {error}; give another --port") from error
+    add_pulse(app, server)
     if block:
         blocks.block_thread()
     return blocks, address
+
+
+def add_pulse(app: Any, server: Server) -> None:
+    """Let pages ask whether their visit is still held; asking does not count as use."""
+
+    def pulse(ident: str) -> dict[str, bool]:
+        return {"alive": server.visits.alive(ident)}
+
+    app.add_api_route("/promptseg/visits/{ident}", pulse, methods=["GET"])
+    app.router.routes.insert(0, app.router.routes.pop())
 
 
 def _free_port() -> int:

@@ -8,10 +8,11 @@ from typing import Any
 import gradio as gr
 
 from promptseg.demo import actions, pointing
-from promptseg.demo.page import status
+from promptseg.demo.parts import status
 from promptseg.demo.screen import LONG, QUICK, Screen, Updates, listen, reporting
 from promptseg.demo.server import Server
 from promptseg.demo.visit import Visit
+from promptseg.demo.words import give_words
 from promptseg.prompts.types import Text
 
 
@@ -32,9 +33,7 @@ def connect_prompts(screen: Screen) -> None:
     ) -> Updates:
         visit = screen.visit(request)
         given, report = Text(text.strip(), visit.active), reporting(visit, progress)
-        done = server.attempt(
-            visit, lambda: actions.give_words(visit, server.models, given, report), True
-        )
+        done = server.attempt(visit, lambda: give_words(visit, server.models, given, report), True)
         return {**screen.shown_now(visit), page["words"]: "" if done else text}
 
     def clear(request: gr.Request) -> Updates:
@@ -50,7 +49,8 @@ def connect_prompts(screen: Screen) -> None:
     listen(page["clear"].click, clear, None, screen.shown, **quick)
     for name, action in (("undo", actions.undo), ("redo", actions.redo)):
         step = step_of(screen, action)
-        listen(page[name].click, step, None, screen.shown, **quick, trigger_mode="multiple")
+        everything = [*screen.shown, *screen.settings]
+        listen(page[name].click, step, None, everything, **quick, trigger_mode="multiple")
 
 
 def step_of(screen: Screen, action: Callable[..., None]) -> Callable[..., Updates]:
@@ -59,7 +59,7 @@ def step_of(screen: Screen, action: Callable[..., None]) -> Callable[..., Update
     def step(request: gr.Request) -> Updates:
         visit = screen.visit(request)
         screen.server.attempt(visit, lambda: action(visit))
-        return screen.shown_now(visit)
+        return {**screen.shown_now(visit), **screen.settings_now(visit)}
 
     return step
 

@@ -21,7 +21,7 @@ def python_code(visit: Visit) -> str:
     if not len(visit.prompts) and visit.labels is None:
         return "\n".join(lines)
     options = (
-        f"axis={visit.session_axis!r}, window={visit.view.preset!r}, propagate={visit.propagated}"
+        f"axis={visit.session_axis!r}, window={visit.model_window!r}, propagate={visit.propagated}"
     )
     lines += ["", *_prompt_lines(visit), f"result = segmenter.segment(volume, prompts, {options})"]
     lines += ['result.save("mask.nii.gz")']

@@ -6,9 +6,11 @@ import gradio as gr
 
 from promptseg.demo import actions
 from promptseg.demo.downloads import segmentation, write_download
-from promptseg.demo.page import DOWNLOADS, status
+from promptseg.demo.panels import DOWNLOADS
+from promptseg.demo.parts import status
 from promptseg.demo.python_code import python_code
 from promptseg.demo.screen import LONG, LOOK, QUICK, Screen, Updates, listen, reporting
+from promptseg.demo.showing import picture_json
 from promptseg.demo.surface import write_surfaces
 
 CLICK_FILE = "() => { setTimeout(() => { const part = document.querySelector('#ps-file-%s'); (part.querySelector('a, button') || part).click(); }, 150); }"  # noqa: E501
@@ -92,13 +94,17 @@ def connect_download(screen: Screen, kind: str) -> None:
         server.attempt(visit, lambda: made.append(str(write_download(visit, kind, folder))))
         if not made:
             raise gr.Error(visit.message[1], print_exception=False)
-        return {hidden: made[0], page["status"]: status(*visit.message)}
+        return {
+            hidden: made[0],
+            page["status"]: status(*visit.message),
+            page["viewer"]: picture_json(visit),
+        }
 
     event = listen(
         page[kind].click,
         make,
         None,
-        [hidden, page["status"]],
+        [hidden, page["status"], page["viewer"]],
         **QUICK,
         show_progress_on=page["status"],
     )

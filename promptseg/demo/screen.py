@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import gradio as gr
 
-from promptseg.demo.page import DOWNLOADS, Page, status
+from promptseg.demo.looking import CUSTOM
+from promptseg.demo.panels import DOWNLOADS, PRESETS, chooser_json
+from promptseg.demo.parts import Page, status
+from promptseg.demo.resuming import offer_to
 from promptseg.demo.server import Server
-from promptseg.demo.showing import axis_name, info_html, picture_json, targets_html
+from promptseg.demo.showing import (
+    axis_name,
+    info_html,
+    naming_json,
+    offer_html,
+    picture_json,
+    targets_html,
+)
 from promptseg.demo.visit import Visit
 
 Updates = dict[Any, Any]
@@ -35,6 +45,7 @@ class Screen:
                 "viewer",
                 "status",
                 "targets",
+                "naming",
                 "undo",
                 "redo",
                 "clear",
@@ -51,21 +62,21 @@ class Screen:
                 "info",
                 "axis",
                 "preset",
+                "model_window",
                 "low",
                 "high",
                 "model",
                 "adapter",
-                "target_name",
-                "colour",
             )
         ]
+        self.offered = [page[name] for name in ("offer", "offer_text", "bring_back")]
 
     def shown_now(self, visit: Visit) -> Updates:
         """Picture, message, targets, and which buttons can be pressed."""
         page, some = self.page, len(visit.prompts) > 0
         able = {
-            "undo": some,
-            "redo": bool(visit.undone),
+            "undo": some or bool(visit.before),
+            "redo": bool(visit.undone) or bool(visit.after),
             "clear": some or visit.labels is not None,
             "propagate": visit.volume is not None and (some or visit.adapter is not None),
             "refine": visit.propagated and visit.pending > 0,
@@ -79,20 +90,17 @@ class Screen:
             page["viewer"]: picture_json(visit),
             page["status"]: status(*visit.message),
             page["targets"]: targets_html(visit),
+            page["naming"]: naming_json(visit),
         }
 
     def settings_now(self, visit: Visit) -> Updates:
         """What the controls must say after an image was opened or a target was chosen."""
-        page, target = self.page, visit.targets[visit.active]
+        page, names = self.page, self.server.models.names()
+        adapters = [(visit.say("none"), ""), *plain(self.server.models.adapters(visit.model))]
         updates: Updates = {
             page["info"]: info_html(visit),
-            page["model"]: visit.model,
-            page["adapter"]: gr.update(
-                value=visit.adapter or "",
-                choices=[(visit.say("none"), ""), *self.server.models.adapters(visit.model)],
-            ),
-            page["target_name"]: target.name,
-            page["colour"]: target.colour,
+            page["model"]: self._chooser(visit, "model", visit.model, plain(names)),
+            page["adapter"]: self._chooser(visit, "adapter", visit.adapter or "", adapters),
         }
         return updates if visit.volume is None else {**updates, **self._view_now(visit)}
 
@@ -104,14 +112,43 @@ class Screen:
         step = max(1.0, round(step)) if most - least > 50 else step
         return {
             page["axis"]: axis_name(volume, view.axis),
-            page["preset"]: view.preset,
+            page["preset"]: self.preset_now(visit),
+            page["model_window"]: self._chooser(
+                visit, "model_window", visit.model_window, plain(PRESETS)
+            ),
             page["low"]: gr.update(minimum=least, maximum=most, step=step, value=view.low),
             page["high"]: gr.update(minimum=least, maximum=most, step=step, value=view.high),
         }
 
+    def preset_now(self, visit: Visit) -> str:
+        """Windows to choose from; what the limits were moved to is no choice but is named."""
+        moved = [(visit.say("custom"), CUSTOM)] if visit.view.preset == CUSTOM else []
+        return self._chooser(visit, "preset", visit.view.preset, [*moved, *plain(PRESETS)])
+
+    def _chooser(
+        self, visit: Visit, name: str, value: str, choices: Sequence[tuple[str, str]]
+    ) -> str:
+        return chooser_json(visit.say(name), value, choices)
+
+    def offer_now(self, visit: Visit) -> Updates:
+        """Kept work that may be taken up again."""
+        page, offer = self.page, None if visit.ended else offer_to(visit, self.server)
+        if offer is None:
+            return {page["offer"]: gr.update(visible=False)}
+        return {
+            page["offer"]: gr.update(visible=True),
+            page["offer_text"]: offer_html(visit, offer),
+            page["bring_back"]: gr.update(interactive=offer.ready),
+        }
+
     def visit(self, request: gr.Request) -> Visit:
-        """Whose request it is."""
-        return self.server.visits.of(request.session_hash)
+        """Whose request it is; a new visit that says so where that has ended."""
+        return self.server.visits.known(request.session_hash)
+
+
+def plain(names: Iterable[str]) -> list[tuple[str, str]]:
+    """Choices that are shown as they are called."""
+    return [(name, name) for name in names]
 
 
 def reporting(visit: Visit, progress: gr.Progress) -> Callable[[str, int, int], None]:

@@ -10,9 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from promptseg.demo.keeping import Keeper
 from promptseg.demo.models import Models
 from promptseg.demo.python_code import SAMPLE
-from promptseg.demo.uploads import read_upload
+from promptseg.demo.uploads import read_upload, without_folders
 from promptseg.demo.visit import CancelledError, Visit
 from promptseg.demo.visits import Visits
 from promptseg.errors import FormatError, PromptsegError
@@ -30,12 +31,14 @@ class Server:
     Args:
         models: Networks.
         visits: What each visitor has open.
+        keeper: Keeps the work of visitors on disk.
         max_upload: Most bytes of one upload.
         folder: Where files are made for download; removed by `close`.
     """
 
     models: Models = field(default_factory=Models)
     visits: Visits = field(default_factory=Visits)
+    keeper: Keeper = field(default_factory=Keeper)
     max_upload: int = 1 << 30
     folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="promptseg-demo-")))
 
@@ -80,32 +83,47 @@ class Server:
         Returns:
             True if it was done.
         """
+        if visit.ended:
+            visit.refuse("ended")
+            return False
         try:
             with visit.exclusive(long_running):
                 work()
         except CancelledError:
             visit.tell("cancelled")
         except PromptsegError as error:
-            visit.message = ("error", visit.say("refused", error=str(error)))
+            visit.message = ("error", visit.say("refused", error=self.shown(error)))
         except MemoryError:
             visit.message = ("error", visit.say("failed", error="out of memory"))
         except Exception as error:
             logger.exception("a request failed")
-            shown = f"{type(error).__name__}: {error}"
+            shown = f"{type(error).__name__}: {self.shown(error)}"
             visit.message = ("error", visit.say("failed", error=shown))
         else:
+            self.keeper.keep(visit)
             return True
         return False
 
+    @staticmethod
+    def shown(error: BaseException) -> str:
+        """What an error says, without the folders of the server."""
+        return without_folders(str(error))
+
     def look(self, visit: Visit, work: Callable[[], object]) -> None:
         """Change what is shown, also while the visitor's propagation runs."""
+        if visit.ended:
+            visit.refuse("ended")
+            return
         try:
             work()
         except PromptsegError as error:
-            visit.message = ("error", visit.say("refused", error=str(error)))
+            visit.message = ("error", visit.say("refused", error=self.shown(error)))
+        else:
+            self.keeper.keep(visit)
 
     def close(self) -> None:
-        """Remove the files made for downloads."""
+        """Write the work that waits, and remove the files made for downloads."""
+        self.keeper.flush()
         shutil.rmtree(self.folder, ignore_errors=True)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from html import escape
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,17 +14,41 @@ from promptseg.demo.visit import Visit
 from promptseg.slicing import take_slice
 from promptseg.volume import Volume
 
-__all__ = ["AXES", "info_html", "labels_plane", "picture_json", "slice_jpeg", "targets_html"]
+if TYPE_CHECKING:
+    from promptseg.demo.resuming import Offer
+
+PULSE_MS = 10_000
+"""How often a page asks whether its visit is still held."""
+
+__all__ = [
+    "AXES",
+    "info_html",
+    "labels_plane",
+    "naming_json",
+    "offer_html",
+    "picture_json",
+    "slice_jpeg",
+    "targets_html",
+]
 
 
 def picture_json(visit: Visit) -> str:
     """The slice on the screen, as `viewer.js` reads it."""
+    state = {
+        "visit": visit.ident,
+        "ended": visit.ended,
+        "unsaved": visit.unsaved and visit.worked,
+        "every": PULSE_MS,
+        "texts": {key: visit.say(key) for key in ("gone", "gone_why", "lost", "lost_why",
+                                                  "reload")},
+    }  # fmt: skip
     if visit.volume is None:
-        return json.dumps({"empty": visit.say("welcome")})
+        return json.dumps({**state, "empty": visit.say("welcome")})
     plane, index = plane_of(visit.volume, visit.view.axis), visit.view.indices[visit.view.axis]
     visit.version += 1
     return json.dumps(
         {
+            **state,
             "src": slice_jpeg(visit, plane, index),
             "width": plane.size[0],
             "height": plane.size[1],
@@ -84,6 +109,28 @@ def info_html(visit: Visit) -> str:
         f"<span>{sides} {visit.say('voxels')}</span>"
         f"<span>{spacing} mm{kind} · {along}</span>"
     )
+
+
+def naming_json(visit: Visit) -> str:
+    """Name and colour of the target that prompts are for, as `naming.js` reads them."""
+    target = visit.targets[visit.active]
+    return json.dumps(
+        {
+            "target": visit.active,
+            "name": target.name,
+            "colour": target.colour,
+            "name_label": visit.say("target_name"),
+            "colour_label": visit.say("colour"),
+        }
+    )
+
+
+def offer_html(visit: Visit, offer: Offer) -> str:
+    """What work is kept, and what to do to have it."""
+    when = visit.say("offer_when", when=offer.when) if offer.when else ""
+    masks = visit.say("with_masks" if offer.masks else "without_masks")
+    text = visit.say("offer", name=offer.name, when=when, prompts=offer.prompts, masks=masks)
+    return escape(text + ("" if offer.ready else visit.say("offer_open")))
 
 
 def targets_html(visit: Visit) -> str:

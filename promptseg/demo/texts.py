@@ -29,7 +29,9 @@ TEXTS: dict[str, tuple[str, str]] = {
     "axial": ("Axial", "轴位"),
     "coronal": ("Coronal", "冠状"),
     "sagittal": ("Sagittal", "矢状"),
-    "preset": ("Window (also what the model sees)", "窗（同时决定模型输入）"),
+    "preset": ("Window shown", "显示窗"),
+    "model_window": ("Window for model", "模型输入窗"),
+    "custom": ("as set below", "自定义"),
     "low": ("Darkest value", "最暗值"),
     "high": ("Brightest value", "最亮值"),
     "opacity": ("Mask opacity", "掩膜不透明度"),
@@ -76,6 +78,10 @@ TEXTS: dict[str, tuple[str, str]] = {
     ),
     "second_corner": ("Click the opposite corner, or Esc", "点击对角，或按 Esc"),
     "opened": ("{name} is open. Click on what you want.", "已打开 {name}。请点击目标。"),
+    "opened_undo": (
+        "{name} is open. Click on what you want; Undo brings back what was open before.",
+        "已打开 {name}。请点击目标；按“撤销”可恢复之前的内容。",
+    ),
     "answered": (
         "Preview in {seconds:.2f} s. Propagate carries it through the volume.",
         "预览用时 {seconds:.2f} 秒。按“三维传播”推广到整个影像。",
@@ -91,10 +97,66 @@ TEXTS: dict[str, tuple[str, str]] = {
     "refined": ("Refined in {seconds:.1f} s.", "修正用时 {seconds:.1f} 秒。"),
     "undone": ("Taken back.", "已撤销。"),
     "redone": ("Done again.", "已重做。"),
-    "cleared": ("All prompts are cleared.", "已清除全部提示。"),
+    "cleared": (
+        "Prompts and masks are cleared. Undo brings them back.",
+        "已清除提示和掩膜。按“撤销”可恢复。",
+    ),
+    "brought_back": ("{name}: prompts and masks are back.", "{name}：提示和掩膜已恢复。"),
+    "taken_up": ("{name}: your prompts and masks are back.", "{name}：您的提示和掩膜已恢复。"),
+    "offer": (
+        "Your work on {name}{when} is kept: {prompts} prompt(s), {masks}.",
+        "您在 {name} 上的工作已保留{when}：{prompts} 个提示，{masks}。",
+    ),
+    "offer_when": (" from {when}", "（{when}）"),
+    "with_masks": ("with masks", "含掩膜"),
+    "without_masks": ("no masks yet", "尚无掩膜"),
+    "offer_open": (" Open that image again to go on.", "请重新打开该影像以继续。"),
+    "bring_back": ("Bring back", "恢复"),
+    "forget": ("Forget", "不再保留"),
+    "forgotten": ("It is forgotten.", "已删除。"),
+    "nothing_kept": ("nothing is kept any more", "没有可恢复的内容"),
+    "other_image": (
+        "that work was done on another image: open {name} first",
+        "该工作属于另一影像：请先打开 {name}",
+    ),
+    "ended": (
+        "This visit has ended: it was unused for long, or the server was started again or needed "
+        "room. Open the image again; the prompts and masks of the same image come back.",
+        "本次访问已结束：长时间未使用，或服务器重启、内存不足。请重新打开影像；同一影像的提示和掩膜可恢复。",
+    ),
+    "gone": ("This visit has ended", "本次访问已结束"),
+    "gone_why": (
+        "It was unused for long, or the server was started again or needed room. Load the page "
+        "again: what was kept is offered there.",
+        "长时间未使用，或服务器重启、内存不足。请重新载入页面，已保留的内容可在那里恢复。",
+    ),
+    "lost": ("The server cannot be reached", "无法连接服务器"),
+    "lost_why": (
+        "Nothing can be done until it answers again; this page keeps asking.",
+        "恢复连接前无法操作；本页会继续尝试。",
+    ),
+    "reload": ("Load the page again", "重新载入页面"),
+    "absent": (
+        "“{words}” ({concept}) was not found in this image: nothing was added.",
+        "影像中未找到“{words}”（{concept}）：未添加任何目标。",
+    ),
+    "same_words": (
+        "“{words}” means the same as “{same}” (target {target}): nothing was added.",
+        "“{words}”与“{same}”含义相同（目标 {target}）：未添加任何目标。",
+    ),
     "cancelled": ("Cancelled; the mask is as before.", "已取消，掩膜未变。"),
     "cancelling": ("Cancelling…", "正在取消…"),
     "chosen": ("Using {model}.", "正在使用 {model}。"),
+    "chosen_again": (
+        "Using {model}. Propagate makes the 3D mask anew, Undo brings the former one back.",
+        "正在使用 {model}。按“三维传播”重新生成掩膜，按“撤销”恢复原掩膜。",
+    ),
+    "windowed": ("The model sees window {window}.", "模型输入窗：{window}。"),
+    "windowed_again": (
+        "The model sees window {window}. Propagate makes the 3D mask anew, Undo brings the former "
+        "one back.",
+        "模型输入窗：{window}。按“三维传播”重新生成掩膜，按“撤销”恢复原掩膜。",
+    ),
     "check_here": ("Check slice {index}: {why}", "请检查切片 {index}：{why}"),
     "doubted": (
         "Uncertainty in {seconds:.1f} s; orange is doubtful.",

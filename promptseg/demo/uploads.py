@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import stat
 import tempfile
@@ -14,6 +15,8 @@ from promptseg.io import FORMATS
 from promptseg.volume import Volume, read
 
 MOST_FILES = 20_000
+_ABSOLUTE = re.compile(r"(?<![\w:/.])(?:[A-Za-z]:)?[/\\](?:[^/\\\s'\":,;()]+[/\\])+")
+"""Folders of an absolute path, of a POSIX system or of Windows; not those of a web address."""
 _CHUNK = 1 << 20
 
 
@@ -37,7 +40,7 @@ def read_upload(paths: Sequence[Path], max_bytes: int) -> Volume:
             return _read_many(paths, max_bytes)
         return read(paths[0], max_bytes)
     except PromptsegError as error:
-        raise type(error)(_without_folders(str(error), paths)) from error
+        raise type(error)(without_folders(str(error), paths)) from error
 
 
 def known_suffixes() -> list[str]:
@@ -124,7 +127,13 @@ def _copy(
     return copied
 
 
-def _without_folders(message: str, paths: Sequence[Path]) -> str:
+def without_folders(message: str, paths: Sequence[Path] = ()) -> str:
+    """A message with the names of files, but not where on the server they are.
+
+    Args:
+        message: Of an error.
+        paths: Files whose folders are known; those of others are found by their slashes.
+    """
     for folder in sorted({str(path.parent) for path in paths}, key=len, reverse=True):
         message = message.replace(f"{folder}/", "")
-    return message
+    return _ABSOLUTE.sub("", message)

@@ -7,6 +7,7 @@ const range = element.querySelector('.pv-range');
 const counter = element.querySelector('.pv-count');
 const hint = element.querySelector('.pv-hint');
 const TOOLS = ['plus', 'minus', 'box', 'brush', 'eraser'];
+let leaving = false, missed = 0, beating = 0;
 let state = {}, corner = null, drag = null, cross = null, keyed = false, wanted = null, waiting = 0;
 
 function tool() {
@@ -31,6 +32,8 @@ function fit() {
 
 function show() {
   try { state = JSON.parse(props.value || '{}'); } catch (error) { state = {}; }
+  if (state.ended) gone('gone');
+  if (state.every && !beating) beating = setInterval(beat, state.every);
   const open = Boolean(state.src);
   element.querySelector('.pv-empty').hidden = open;
   element.querySelector('.pv-empty').textContent = state.empty || '';
@@ -56,6 +59,50 @@ function show() {
   }
   hint.textContent = state.hint;
   fit();
+}
+
+// The page asks now and then whether its visit is still held, and says so when it is not.
+async function beat() {
+  if (!element.isConnected) { clearInterval(beating); return; }
+  const asked = state.visit;
+  if (!asked) return;
+  try {
+    const answer = await fetch(new URL('promptseg/visits/' + asked, document.baseURI), { cache: 'no-store' });
+    if (!answer.ok) throw new Error(answer.status);
+    missed = 0;
+    const { alive } = await answer.json();
+    if (asked === state.visit) gone(alive && !state.ended ? null : 'gone');
+  } catch (error) {
+    if (++missed > 1) gone('lost');
+  }
+}
+
+function gone(why) {
+  let notice = document.querySelector('#ps-gone');
+  for (const part of document.querySelectorAll('#ps-header, #ps-body')) part.inert = Boolean(why);
+  if (!why) { if (notice) notice.remove(); return; }
+  if (!notice) {
+    notice = document.createElement('div');
+    notice.id = 'ps-gone';
+    notice.setAttribute('role', 'alertdialog');
+    notice.innerHTML = '<div><strong></strong><p></p><button type="button"></button></div>';
+    notice.querySelector('button').addEventListener('click', () => { leaving = true; location.reload(); });
+    document.body.append(notice);
+  }
+  if (notice.dataset.why === why) return;
+  notice.dataset.why = why;
+  notice.querySelector('strong').textContent = state.texts[why];
+  notice.querySelector('p').textContent = state.texts[why + '_why'];
+  notice.querySelector('button').textContent = state.texts.reload;
+  notice.querySelector('button').hidden = why === 'lost';
+  if (why !== 'lost') notice.querySelector('button').focus();
+}
+
+function onLeave(event) {
+  if (!element.isConnected) { window.removeEventListener('beforeunload', onLeave); return; }
+  if (!state.unsaved || leaving) return;
+  event.preventDefault();
+  event.returnValue = '';
 }
 
 function go(index) {
@@ -223,6 +270,9 @@ function onKey(event) {
   event.preventDefault();
 }
 document.addEventListener('keydown', onKey);
+window.addEventListener('beforeunload', onLeave);
+window.addEventListener('pageshow', (event) => { if (event.persisted) beat(); });
+document.addEventListener('visibilitychange', () => { if (!document.hidden) beat(); });
 new ResizeObserver(fit).observe(frame);
 watch('value', show);
 show();

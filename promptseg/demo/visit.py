@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from secrets import token_hex
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from promptseg.errors import PromptsegError
 from promptseg.prompts.types import PromptSet
 
 if TYPE_CHECKING:
+    from promptseg.demo.setting_aside import Earlier
     from promptseg.segmenter import Segmenter
     from promptseg.session import Session
     from promptseg.volume import Volume
@@ -38,10 +40,11 @@ class CancelledError(PromptsegError, RuntimeError):
 
 @dataclass
 class Target:
-    """How one target is shown."""
+    """How one target is shown; `named_at` is when its present name was typed."""
 
     name: str
     colour: str
+    named_at: float = 0.0
 
 
 @dataclass
@@ -51,7 +54,7 @@ class View:
     Args:
         axis: Voxel axis of the slices shown.
         indices: Slice shown along each voxel axis.
-        preset: Window as `Session` takes it; the model sees the same.
+        preset: Window by name, or `custom` once the limits were moved.
         low: Grey value shown black.
         high: Grey value shown white.
         opacity: Of the masks, in [0, 1].
@@ -73,9 +76,17 @@ class Visit:
 
     Args:
         key: Of the browser tab or the client.
+        ident: Unguessable name by which the page asks whether the visit is still held.
+        secret: Of the browser tab, the same after a reload; work is kept under it.
+        secrets: That and those of tabs of the same browser before.
+        ended: True if the page knew an earlier visit that is gone.
+        left: True once the browser tab was closed or reloaded.
+        work_id: Of the work since the image was opened, as a file is named.
+        kept: What stands on disk, to write nothing twice.
         language: Of the page.
         model: Name or path.
         adapter: Name or None.
+        model_window: Window that the model sees, as `Session` takes it.
         volume: The image.
         name: What it is called.
         segmenter: The network, with embeddings of this visit alone.
@@ -93,6 +104,10 @@ class Visit:
         preview: By slice along that axis the number of corrections that are not taken up yet,
             and the (rows, columns) labels that they would give.
         undone: For each undone step whether the labels stood for it.
+        before: What Clear, Open and choices of a model replaced, oldest first.
+        after: The same, of what was undone.
+        checked: Slices that were suggested for checking since the labels changed.
+        unsaved: True if prompts or masks are newer than the latest download of the masks.
         folders: Files made for download, oldest first; removed with the visit.
         reserved: Bytes that were set aside for the image.
         message: Kind (`info` or `error`) and text.
@@ -100,9 +115,17 @@ class Visit:
     """
 
     key: str
+    ident: str = field(default_factory=lambda: token_hex(16))
+    secret: str = ""
+    secrets: tuple[str, ...] = ()
+    ended: bool = False
+    left: bool = False
+    work_id: str = field(default_factory=lambda: token_hex(8))
+    kept: tuple[object, ...] = ()
     language: Language = "en"
     model: str = "default"
     adapter: str | None = None
+    model_window: str = "auto"
     volume: Volume | None = None
     name: str = ""
     segmenter: Segmenter | None = None
@@ -120,6 +143,10 @@ class Visit:
     used_axis: int | None = None
     preview: dict[int, tuple[int, np.ndarray]] = field(default_factory=dict)
     undone: list[bool] = field(default_factory=list)
+    before: list[Earlier] = field(default_factory=list)
+    after: list[Earlier] = field(default_factory=list)
+    checked: list[tuple[int, int, int]] = field(default_factory=list)
+    unsaved: bool = False
     folders: list[Path] = field(default_factory=list)
     reserved: int = 0
     message: tuple[str, str] = ("info", "")
@@ -144,6 +171,10 @@ class Visit:
         """Put a text on the status line."""
         self.message, self.told = ("info", self.say(key, **values)), (key, values)
 
+    def refuse(self, key: str, **values: object) -> None:
+        """Put an error on the status line."""
+        self.message, self.told = ("error", self.say(key, **values)), None
+
     def speak(self, language: Language) -> None:
         """Go on in another language; what was named by a person keeps its name."""
         for label, target in self.targets.items():
@@ -166,10 +197,16 @@ class Visit:
     @property
     def nbytes(self) -> int:
         """Memory that the image and what is computed from it may take."""
+        aside = sum(one.nbytes(self.volume) for one in self.before)
         if self.volume is None:
-            return self.reserved
+            return self.reserved + aside
         needed = self.volume.data.nbytes + BYTES_PER_VOXEL * self.volume.data.size
-        return max(self.reserved, needed)
+        return max(self.reserved, needed) + aside
+
+    @property
+    def worked(self) -> bool:
+        """True if there are prompts or masks that could be lost."""
+        return self.labels is not None or len(self.prompts) > 0
 
     def opened(self) -> Volume:
         """The image; PromptsegError if there is none."""
@@ -182,6 +219,7 @@ class Visit:
         self.labels = self.uncertainty = None
         self.scores, self.preview = {}, {}
         self.answered, self.propagated, self.used_axis = 0, False, None
+        self.checked = []
         self.view.doubt = False
 
     @contextmanager

@@ -6,12 +6,18 @@ import logging
 import shutil
 import threading
 from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from hmac import compare_digest
+from secrets import token_hex
 from time import monotonic
 
 from promptseg.demo.heap import give_back_memory
 from promptseg.demo.visit import Visit
 from promptseg.errors import VolumeError
+
+LEAST_SECRET, MOST_SECRET = 16, 128
+"""Characters of a browser tab's secret; `crypto.randomUUID` writes 36."""
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +69,72 @@ class Visits:
         self._end(dropped)
         return visit
 
+    def begin(self, key: str | None, secrets: Sequence[str] = ()) -> Visit:
+        """The visit of a page that was just loaded, with the secrets of its browser, its own first.
+
+        Raises:
+            VolumeError: The request has no session.
+        """
+        visit = self.of(key)
+        visit.ended = False
+        visit.secrets = tuple(one for one in secrets if LEAST_SECRET <= len(one) <= MOST_SECRET)
+        visit.secret = visit.secrets[0] if visit.secrets else ""
+        return visit
+
+    def known(self, key: str | None) -> Visit:
+        """The visit of a page that has one; where that is gone, a new one that says so."""
+        with self._lock:
+            gone = key not in self._held
+        visit = self.of(key)
+        if gone:
+            visit.ended = True
+            visit.refuse("ended")
+        return visit
+
+    def alive(self, ident: str) -> bool:
+        """True if a visit is still held for its page."""
+        held = list(self._held.values())
+        return any(compare_digest(visit.ident, ident) and not visit.left for visit in held)
+
+    def leave(self, key: str | None) -> None:
+        """A tab was closed or reloaded: a visit with work stays as long as an idle one."""
+        with self._lock:
+            visit = self._held.get(key or "")
+            if visit is not None and visit.worked and visit.secret:
+                visit.left = True
+                visit.cancel.set()
+                self._held.move_to_end(visit.key, last=False)
+                return
+        self.drop(key)
+
+    def left_by(self, visit: Visit) -> Visit | None:
+        """The visit with work of the same browser tab, or of a closed one of the same browser."""
+        for secret in visit.secrets:
+            for other in list(self._held.values()):
+                own = other.left or secret == visit.secret
+                if other is not visit and other.secret == secret and own and other.worked:
+                    return other
+        return None
+
+    def take_over(self, visit: Visit) -> Visit:
+        """Let a page go on with the visit that `left_by` gives, instead of its own.
+
+        Raises:
+            VolumeError: It is gone.
+        """
+        with self._lock:
+            other = self.left_by(visit)
+            if other is None or self._held.pop(other.key, None) is None:
+                raise VolumeError(visit.say("nothing_kept"))
+            self._held[visit.key] = other
+            other.key, other.ident, other.left = visit.key, token_hex(16), False
+            other.secret, other.secrets = visit.secret, visit.secrets
+            other.last_used = monotonic()
+        other.speak(visit.language)
+        other.tell("taken_up", name=other.name, seconds=0.0)
+        self._end([visit])
+        return other
+
     def make_room(self, visit: Visit, nbytes: int) -> None:
         """Drop idle visits until `nbytes` more fit.
 
@@ -113,8 +185,10 @@ class Visits:
             dropped = [self._held.pop(key) for key in idle]
         self._end(dropped)
 
-    def keep_sweeping(self, every: float = 30.0) -> threading.Thread:
-        """Sweep from a thread that ends with the process.
+    def keep_sweeping(
+        self, every: float = 30.0, also: Callable[[], None] | None = None
+    ) -> threading.Thread:
+        """Sweep from a thread that ends with the process, and do `also`.
 
         After visits have ended memory is given back once more: a request may still have held some.
         """
@@ -124,6 +198,8 @@ class Visits:
                 threading.Event().wait(every)
                 with suppress(Exception):
                     self.sweep()
+                    if also is not None:
+                        also()
                 if self._ended:
                     self._ended = False
                     give_back_memory()

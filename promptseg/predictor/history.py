@@ -41,6 +41,13 @@ class History:
             for prompt in prompts
         ]
 
+    def copy(self) -> History:
+        """The same steps, to go on with apart."""
+        twin = History()
+        twin._given, twin._starts = list(self._given), list(self._starts)
+        twin._undone, twin._answered = list(self._undone), self._answered
+        return twin
+
     def add(self, prompts: Sequence[Prompt]) -> None:
         """Add a step; what was undone is forgotten."""
         self._starts.append(len(self._given))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import copy
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from time import perf_counter
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import numpy as np
 from torch import Tensor
@@ -21,10 +22,14 @@ from promptseg.predictor.question import Question
 from promptseg.predictor.runtime import Runtime
 from promptseg.predictor.seen import Seen
 from promptseg.prompts.types import Mask, Point, Prompt, PromptSet, Text
+from promptseg.text.folding import Folded, fold
 from promptseg.text.proposal_prompts import Meant, Proposer, english, in_file, nowhere
 from promptseg.text.proposals import Proposal
 from promptseg.text.selecting import Choice, Selector
 from promptseg.volume import Segmentation, Volume
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class Asks(Protocol):
@@ -46,6 +51,8 @@ class Asks(Protocol):
     ) -> Segmentation: ...
 
     def uncertainty(self, *, progress: Progress | None = None) -> np.ndarray: ...
+
+    def copy(self) -> Self: ...
 
 
 S = TypeVar("S", bound=Asks)
@@ -94,6 +101,13 @@ class Spoken(Generic[S]):
         self._names: tuple[str | None, ...] = ()
         self._wholes: dict[tuple[Any, ...], np.ndarray] = {}
 
+    def copy_for(self, owner: S, beside: Callable[[], S]) -> Spoken[S]:
+        """The same knowledge for a copy of the session."""
+        twin = copy.copy(self)
+        twin.owner, twin._beside, twin._wholes = owner, beside, dict(self._wholes)
+        twin.sessions = {name: session.copy() for name, session in self.sessions.items()}
+        return twin
+
     def check(self, prompts: Sequence[Prompt]) -> None:
         """Raise PromptError unless the words of all prompts can be answered."""
         for prompt in prompts:
@@ -105,9 +119,12 @@ class Spoken(Generic[S]):
     ) -> Segmentation:
         """Answer resolved prompts of which some are words.
 
-        Words given alone are looked for in the whole volume, whatever `propagate` says.
+        Words given alone are looked for in the whole volume, whatever `propagate` says. Those that
+        mean what earlier words mean, and those that are found nowhere, add no target: what became
+        of them is in `report["text"]`.
         """
-        groups = self._groups(renumbered(prompts), progress)
+        asked, repeated = self._distinct(renumbered(prompts))
+        groups = self._groups(asked, progress)
         results: dict[str | None, Segmentation] = {}
         for name, group in groups.items():
             with self.owner.runtime.adapters.using(name):
@@ -117,9 +134,12 @@ class Spoken(Generic[S]):
         meant = {t: m for group in groups.values() for t, m in group.meant.items()}
         merged = merge(list(results.values()))
         told = [*self._told(choices, merged), *self._proposed(meant, merged)]
+        told += repeats_told(repeated, told)
+        names = {t: c.name for t, c in choices.items()} | {t: m.name for t, m in meant.items()}
+        merged = without_absent(merged, worded_alone(asked))
         return replace(
             merged,
-            labels={t: c.name for t, c in choices.items()} | {t: m.name for t, m in meant.items()},
+            labels={t: name for t, name in names.items() if t in merged.targets},
             report={**self._report(results), "text": told,
                     "vocabulary": list(self.selector.known())},
         )  # fmt: skip
@@ -152,6 +172,23 @@ class Spoken(Generic[S]):
             if self.proposer is None:
                 raise
             return None
+
+    def _distinct(self, prompts: PromptSet) -> tuple[PromptSet, list[tuple[Text, int]]]:
+        """Prompts without words alone that repeat others' meaning, and these with whose target."""
+        alone = worded_alone(prompts)
+        meant: dict[Folded, int] = {}
+        kept: list[Prompt] = []
+        repeated: list[tuple[Text, int]] = []
+        for prompt in prompts:
+            if isinstance(prompt, Text):
+                choice = self._choose(prompt.words)
+                meaning = fold(english(prompt.words) if choice is None else choice.name)
+                if meaning in meant and prompt.target in alone:
+                    repeated.append((prompt, meant[meaning]))
+                    continue
+                meant.setdefault(meaning, prompt.target)
+            kept.append(prompt)
+        return PromptSet(kept), repeated
 
     def _groups(self, prompts: PromptSet, progress: Progress | None) -> dict[str | None, Group]:
         active = self.owner.runtime.adapters.active
@@ -294,6 +331,9 @@ class Spoken(Generic[S]):
                 reason = (
                     f"{choice.words!r} ({choice.name}) was judged absent from this volume by the "
                     f"adapter {choice.adapter}; nearest others: {', '.join(near) or 'none'}"
+                    if not result.score.get(target)
+                    else f"{choice.words!r} ({choice.name}) was found only where other targets are "
+                    "already"
                 )
             told.append({"target": target, "words": choice.words, "concept": choice.name,
                          "likeness": round(choice.likeness, 3), "adapter": choice.adapter,
@@ -329,6 +369,35 @@ def renumbered(prompts: PromptSet) -> PromptSet:
             seen.add(prompt.target)
         numbered.append(prompt)
     return PromptSet(numbered)
+
+
+def worded_alone(prompts: PromptSet) -> set[int]:
+    """Targets of which nothing but words say what they are."""
+    placed = {prompt.target for prompt in prompts if not isinstance(prompt, Text)}
+    return set(prompts.targets) - placed
+
+
+def repeats_told(
+    repeated: Sequence[tuple[Text, int]], told: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """What became of words that mean the same as others, for the report."""
+    entries = {entry["target"]: entry for entry in told}
+    made = []
+    for prompt, target in repeated:
+        first = entries[target]
+        same = f"{prompt.words!r} means the same as {first['words']!r}"
+        found = first["found"]
+        made.append({**first, "words": prompt.words, "repeats": first["words"],
+                     "note": f"{same}: nothing was added" if found else None,
+                     "reason": None if found else f"{same}, which was not found"})  # fmt: skip
+    return made
+
+
+def without_absent(result: Segmentation, targets: Collection[int]) -> Segmentation:
+    """An answer that lists none of some targets that have no voxel."""
+    absent = {target for target in targets if not (result.data == target).any()}
+    score = {target: value for target, value in result.score.items() if target not in absent}
+    return replace(result, score=score) if absent else result
 
 
 def regrouped(result: Segmentation, targets: Mapping[int, int]) -> Segmentation:

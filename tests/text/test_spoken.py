@@ -61,11 +61,36 @@ class TestAlone:
     def test_several_words_are_several_targets(self, volume):
         made = whole((HEART, "cardiac", 20.0), ({7: "liver"}, "liver", 20.0))
         said = made.segment(volume, [ps.Text("LV"), ps.Text("myocardium"), ps.Text("liver", 8)])
-        assert said.labels == {1: "left ventricle", 9: "myocardium", 8: "liver"}
+        assert said.labels == {8: "liver"}
         assert {t["target"]: t["labels"] for t in said.report["text"]} == {1: [3], 9: [2], 8: [7]}
         assert set(said.report["adapters"]) == {"cardiac", "liver"}
         assert said.report["encoded_slices"] > 0
-        assert set(said.score) == {1, 8, 9}
+        assert set(said.score) == {8}
+
+    def test_what_lies_where_others_are_is_said_and_not_added(self, volume):
+        made = whole((HEART, "cardiac", 20.0), ({7: "liver"}, "liver", 20.0))
+        said = made.segment(volume, [ps.Text("liver", 8), ps.Text("LV")])
+        assert said.targets == (8,)
+        (hidden,) = [told for told in said.report["text"] if told["target"] == 1]
+        assert not hidden["found"]
+        assert "only where other targets are already" in hidden["reason"]
+
+    def test_two_names_of_one_thing_are_one_target(self, volume):
+        made = whole(({1: "left atrium"}, "la", 20.0))
+        once = made.segment(volume, [ps.Text("left atrium")])
+        twice = made.segment(volume, [ps.Text("left atrium"), ps.Text("左心房", 2)])
+        assert np.array_equal(once.data, twice.data)
+        assert twice.targets == (1,)
+        assert twice.labels == {1: "left atrium"}
+        first, second = twice.report["text"]
+        assert (first["note"], second["target"], second["found"]) == (None, 1, True)
+        assert second["note"] == "'左心房' means the same as 'left atrium': nothing was added"
+
+    def test_one_name_at_two_clicks_is_two_targets(self, volume):
+        made = whole(({1: "left atrium"}, "la", 20.0), active="la")
+        clicks = [ps.Point((14, 16, 3)), ps.Point((26, 28, 3), target=2)]
+        said = made.segment(volume, [*clicks, ps.Text("LA"), ps.Text("LA", 2)])
+        assert said.targets == (1, 2)
 
     def test_organ_of_several_labels_is_one_target(self, volume):
         made = whole((HEART, "cardiac", 20.0), active="cardiac")
@@ -80,6 +105,7 @@ class TestAlone:
         made = whole((HEART, "cardiac", -20.0), ({7: "liver"}, "liver", 20.0))
         said = made.segment(volume, [ps.Text("left ventricle")])
         assert not said.data.any()
+        assert (said.targets, said.labels) == ((), {})
         (told,) = said.report["text"]
         assert not told["found"]
         assert "'left ventricle' (left ventricle) was judged absent" in told["reason"]

@@ -52,7 +52,26 @@ def test_words_select_the_adapter_and_say_so(place, capsys):
 
 def test_absent_is_said(place, capsys):
     assert main(job(place, "--text", "spleen")) == 0
-    assert "judged absent from this volume by the adapter spleens" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "judged absent from this volume by the adapter spleens" in said.out
+    assert "warning: target 1: 'spleen' (spleen) was judged absent" in said.err
+    assert "0.0 ml" not in said.out
+
+
+def test_an_absent_organ_adds_no_target_beside_others(place, capsys):
+    report = ["--report", str(place / "run.json")]
+    assert main(job(place, "--text", "left atrium", "--text", "spleen", *report)) == 0
+    said = capsys.readouterr()
+    assert "warning: target 2: 'spleen' (spleen) was judged absent" in said.err
+    assert "target 2: 0 voxels" not in said.out
+    assert set(json.loads((place / "run.json").read_text())["result"]["targets"]) == {"1"}
+
+
+def test_two_names_of_one_thing_are_one_target(place, capsys):
+    assert main(job(place, "--text", "left atrium", "--text", "左心房")) == 0
+    said = capsys.readouterr()
+    assert "'左心房' means the same as 'left atrium': nothing was added" in said.out
+    assert "target 2" not in said.out + said.err
 
 
 def test_refused_in_one_line(place, capsys):
