@@ -40,7 +40,7 @@ from promptseg.finetune.losses import (
     intersection_over_union,
     soft_dice_loss,
 )
-from promptseg.inference.encoder import cpu_computes_bfloat16
+from promptseg.inference.device import cpu_computes_bfloat16
 from promptseg.io.atomic import atomic_path
 from promptseg.pretraining.episodes import Episode, real_episode, synthetic_episode
 from promptseg.pretraining.muon import Muon

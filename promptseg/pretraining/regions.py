@@ -59,6 +59,7 @@ def region_episode(case: Case, size: int, count: int, rng: np.random.Generator) 
     inside[size // 4 : -size // 4, size // 4 : -size // 4] = True
     grey = normalise_crop(crop, case, inside, rng)
     target = merged_region(oversegment(grey[..., 1], rng), rng)
-    if target is None or grey[..., 1][target].max() < 0.02:
+    # Air, black borders and what lies beyond the image are no targets.
+    if target is None or grey[..., 1][target].mean() < 0.04:
         return None
     return finish(grey, target.astype(np.float32), None, count, case.modality != "CT", rng)
