@@ -25,6 +25,7 @@ COMMANDS = {
     "evaluate": "simulated users on images with known labels: tables and figures",
     "finetune": "a LoRA adapter for an organ, from images and labels or a recipe",
     "select": "which cases are worth annotating",
+    "pacs": "list, fetch and store series of a PACS, over DICOMweb or DIMSE",
     "audit": "check an audit log, or say what made a mask",
     "adapters": "list, describe and merge adapters",
     "demo": "a web page to segment by clicking",
@@ -35,7 +36,8 @@ COMMANDS = {
 """Subcommands and their help; `promptseg.commands.<name>` holds the code of each."""
 
 _DICOM = ("SimpleITK", "pydicom", "highdicom", "nrrd", "slicerio")
-EXTRAS = {"gradio": "demo", **dict.fromkeys(_DICOM, "dicom")}
+_PACS = ("dicomweb_client", "pynetdicom", "requests")
+EXTRAS = {"gradio": "demo", **dict.fromkeys(_DICOM, "dicom"), **dict.fromkeys(_PACS, "pacs")}
 """Modules that come with another extra than `train`."""
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)

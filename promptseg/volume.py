@@ -16,6 +16,7 @@ import numpy as np
 from promptseg.errors import PromptError, VolumeError
 from promptseg.grey_levels import GreyLevels, Modality, assess
 from promptseg.io import DEFAULT_MAX_BYTES, Image, read_image, write_image
+from promptseg.io.pacs.address import is_address
 from promptseg.io.provenance import provenance_of
 
 CoordinateFrame = Literal["voxel", "ras", "lps"]
@@ -37,7 +38,7 @@ class Volume:
         affine: (4, 4) voxel index to RAS+ millimetres; voxel centres are at whole numbers.
         modality: `CT`, `MR`, `other`, or None where neither the file nor its grey values say.
         header: The header object of the reader, carried through to the output file.
-        source: Path the volume was read from.
+        source: Path the volume was read from, or its address in a PACS.
         notes: What the reader repaired, left out or found unusual, each a sentence.
         guessed: True if the modality was told by the grey values alone.
 
@@ -58,7 +59,7 @@ class Volume:
     affine: np.ndarray
     modality: Modality | None = None
     header: Any = field(default=None, repr=False)
-    source: Path | None = None
+    source: Path | str | None = None
     notes: tuple[str, ...] = field(default=(), repr=False)
     guessed: bool = field(default=False, repr=False)
 
@@ -231,7 +232,12 @@ class Segmentation:
             layers=self.layers,
             provenance=self.provenance,
         )
-        write_image(content, path, format)
+        if is_address(path):
+            from promptseg.io.pacs.exchange import write as put
+
+            put(content, str(path), format)
+        else:
+            write_image(content, path, format)
 
 
 def read(
@@ -243,7 +249,8 @@ def read(
     """Read a 3D image with its affine; nothing is reoriented.
 
     Args:
-        path: File, or DICOM folder or zip file, of a known format.
+        path: File, or DICOM folder or zip file, of a known format, or a series in a PACS,
+            `dicomweb://host/dicom-web/studies/UID/series/UID` or `dimse://AETITLE@host:port/...`.
         max_bytes: Refuse, before allocating, an image that needs more memory than this.
         series: Which series of several in a DICOM folder: its number in the list that the error
             gives, or its SeriesInstanceUID.
@@ -258,11 +265,18 @@ def read(
         >>> ps.read("ct.nii.gz")  # doctest: +SKIP
         Volume(512 x 512 x 88 voxels of 0.7 x 0.7 x 1.25 mm, int16, CT)
     """
-    path = Path(path)
-    image = read_image(path, max_bytes, series=series)
+    source: Path | str
+    if is_address(path):
+        from promptseg.io.pacs.exchange import read as get
+
+        source = str(path)
+        image = get(source, max_bytes, series)
+    else:
+        source = path = Path(path)
+        image = read_image(path, max_bytes, series=series)
     if modality is None and image.modality in ("CT", "MR"):
         modality = "CT" if image.modality == "CT" else "MR"
-    given = {"header": image.header, "source": path, "notes": image.notes}
+    given = {"header": image.header, "source": source, "notes": image.notes}
     try:
         volume = Volume(image.data, image.affine, modality, **given)
     except VolumeError as error:

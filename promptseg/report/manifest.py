@@ -136,7 +136,9 @@ def _model(segmenter: Segmenter) -> dict[str, Any]:
 
 
 def _input(volume: Volume) -> dict[str, Any]:
-    source = None if volume.source is None else str(Path(volume.source).resolve())
+    source = volume.source
+    if isinstance(source, Path):
+        source = str(source.resolve())
     return {
         "path": source,
         "sha256": volume.sha256,
