@@ -172,7 +172,7 @@ class Segmentation:
 
     def __repr__(self) -> str:
         found = [
-            f"{self.labels.get(target, f'target {target}')} {self.volume_ml(target):.1f} ml"
+            f"{self.labels.get(target, f'target {target}')} {shown_volume(self.volume_ml(target))}"
             + (f", score {self.score[target]:.2f}" if target in self.score else "")
             for target in self.targets
         ]
@@ -326,6 +326,18 @@ def _grid(data: np.ndarray, affine: np.ndarray) -> str:
     voxels = " x ".join(str(side) for side in data.shape)
     sides = " x ".join(f"{side:.3g}" for side in spacing_of(affine))
     return f"{voxels} voxels of {sides} mm"
+
+
+def shown_volume(millilitres: float) -> str:
+    """A volume for a person: millilitres, below a tenth of one cubic millimetres.
+
+    Example:
+        >>> shown_volume(24.18), shown_volume(0.05), shown_volume(0.0)
+        ('24.2 ml', '50 mm3', '0.0 ml')
+    """
+    if 0 < millilitres < 0.1:
+        return f"{millilitres * 1000:.3g} mm3"
+    return f"{millilitres:.1f} ml"
 
 
 def spacing_of(affine: np.ndarray) -> np.ndarray:

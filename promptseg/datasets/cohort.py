@@ -10,9 +10,9 @@ from typing import TypeAlias
 
 import numpy as np
 
-from promptseg.datasets.flat_images import SUFFIXES, read_label_picture, read_picture
 from promptseg.errors import FormatError, PromptsegError, VolumeError
-from promptseg.io import FORMATS
+from promptseg.io import FORMATS, pictures
+from promptseg.io import read_image as read_content
 from promptseg.volume import Segmentation, Volume, read
 
 PathLike: TypeAlias = "str | os.PathLike[str]"
@@ -142,12 +142,17 @@ def named_files(source: Images, role: str = "image") -> dict[str, Path | Volume]
 
 def read_image(path: Path) -> Volume:
     """Read a volume, or a picture as a volume of one slice."""
-    return read_picture(path) if path.suffix.lower() in SUFFIXES else read(path)
+    return read(path)
 
 
 def read_labels(path: Path) -> Volume:
     """Read the labels of a volume or a picture."""
-    return read_label_picture(path) if path.suffix.lower() in SUFFIXES else read(path)
+    flat = path.suffix.lower() in pictures.SUFFIXES
+    image = pictures.read_labels(path) if flat else read_content(path)
+    try:
+        return Volume(image.data, image.affine, header=image.header, source=path)
+    except VolumeError as error:
+        raise VolumeError(f"{path}: {error}") from error
 
 
 def whole_labels(data: np.ndarray, name: str) -> np.ndarray:
@@ -181,7 +186,7 @@ def case_name(path: Path) -> str:
 
 def _suffixes() -> tuple[str, ...]:
     volumes = [suffix for entry in FORMATS.values() if entry.reads for suffix in entry.suffixes]
-    return (*volumes, *SUFFIXES)
+    return tuple(volumes)
 
 
 def _paired(images: Images, labels: Labels) -> tuple[list[Pair], list[PromptsegError]]:

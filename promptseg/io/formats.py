@@ -48,6 +48,19 @@ FORMATS: dict[str, Format] = {
             magics=((344, b"n+1\0"), (4, b"n+2\0")),
         ),
         Format(
+            "nifti-pair",
+            (".hdr", ".img", ".hdr.gz", ".img.gz"),
+            "promptseg.io.nifti",
+            writes=False,
+            magics=((344, b"ni1\0"), (4, b"ni2\0")),
+        ),
+        Format(
+            "picture",
+            (".png", ".tif", ".tiff", ".bmp", ".jpg", ".jpeg"),
+            "promptseg.io.pictures",
+            magics=((0, b"\x89PNG"), (0, b"\xff\xd8\xff"), (0, b"II*\0"), (0, b"MM\0*")),
+        ),
+        Format(
             "dicom",
             (".dcm", ".ima", ".dicom", ".zip"),
             "promptseg.io.dicom",

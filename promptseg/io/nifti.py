@@ -1,14 +1,15 @@
-"""NIfTI-1 and NIfTI-2 files (.nii, .nii.gz), checked layer by layer before memory is taken."""
+"""NIfTI-1, NIfTI-2 and Analyze files, alone or as pairs, checked before memory is taken."""
 
 from __future__ import annotations
 
 import gzip
 import io
-import logging
 import math
 import os
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -20,26 +21,32 @@ from nibabel.volumeutils import apply_read_scaling
 from promptseg.errors import FormatError, VolumeError
 from promptseg.io.atomic import atomic_path
 from promptseg.io.image import DEFAULT_MAX_BYTES, Image
+from promptseg.io.nifti_header import (
+    check_header,
+    header_notes,
+    millimetres,
+    read_affine,
+    read_header,
+    told_modality,
+)
 from promptseg.io.provenance import to_text
 
 _GZIP_MAGIC = b"\x1f\x8b"
-_HEADER_BYTES = 540
-# By header size: class, place of the magic, and the magic of a header with its data.
-_HEADERS = {348: (nib.Nifti1Header, 344, b"n+1"), 540: (nib.Nifti2Header, 4, b"n+2")}
 _MAX_GZIP_RATIO = 1032
 _CHUNK = 16 * 2**20
 _MAX_NIFTI1_SIDE = 32767
 _MAX_EXTENSIONS = 2**20
 _COMMENT = 6
 _BROKEN_STREAM = (EOFError, gzip.BadGzipFile, zlib.error)
-_QUIET = logging.Logger("promptseg.nifti", level=logging.CRITICAL + 1)
+# Of a pair by its other half, in the order in which they are looked for.
+_HEADER_ENDS, _DATA_ENDS = (".hdr", ".hdr.gz"), (".img", ".img.gz")
 
 
 def read(path: str | os.PathLike[str], max_bytes: int = DEFAULT_MAX_BYTES) -> Image:
     """Read a NIfTI file with values, affine and header as nibabel gives them.
 
     Args:
-        path: `.nii` or `.nii.gz` file.
+        path: `.nii` or `.nii.gz` file, or either half of a `.hdr` and `.img` pair.
         max_bytes: Refuse an image whose header asks for more memory than this.
 
     Raises:
@@ -48,13 +55,20 @@ def read(path: str | os.PathLike[str], max_bytes: int = DEFAULT_MAX_BYTES) -> Im
     """
     path = Path(path)
     try:
-        compressed = _check_file(path)
-        with gzip.open(path) if compressed else path.open("rb") as stream:
-            opened = cast("IO[bytes]", stream)
-            header = _read_header(path, opened)
-            _check_header(path, header, compressed, max_bytes)
-            data = _read_data(path, opened, header)
-        return Image(data, _affine(path, header), header=header)
+        header_file, data_file = _pair(path)
+        with _opened(header_file) as stream:
+            header = read_header(header_file, stream, alone=header_file != data_file)
+            shape, dtype, offset = check_header(path, header)
+            needed = offset + math.prod(shape) * dtype.itemsize
+            _check_size(data_file, shape, needed, max_bytes)
+            if header_file == data_file:
+                data = _read_data(path, stream, header, shape)
+        if header_file != data_file:
+            with _opened(data_file) as stream:
+                data = _read_data(data_file, stream, header, shape)
+        affine = read_affine(path, header)
+        notes = header_notes(header, shape, affine)
+        return Image(data, affine, told_modality(path, header), header, notes)
     except FormatError:
         raise
     except _BROKEN_STREAM as error:
@@ -93,13 +107,14 @@ def provenance_texts(path: Path) -> list[str]:
     Raises:
         FormatError: the file is no NIfTI.
     """
-    compressed = _check_file(path)
     try:
-        with gzip.open(path) if compressed else path.open("rb") as stream:
-            header = _read_header(path, cast("IO[bytes]", stream))
+        with _opened(path) as stream:
+            header = read_header(path, stream)
             start = int(header["sizeof_hdr"])
             stream.seek(start)
             block = stream.read(min(int(header["vox_offset"]) - start, _MAX_EXTENSIONS))
+    except FormatError:
+        raise
     except (*_BROKEN_STREAM, OSError, ValueError, OverflowError) as error:
         raise FormatError(f"{path}: cannot be read: {error}") from error
     return _extension_texts(block, header.endianness)
@@ -118,6 +133,28 @@ def _extension_texts(block: bytes, endianness: str) -> list[str]:
     return texts
 
 
+def _pair(path: Path) -> tuple[Path, Path]:
+    """The files with the header and with the voxels; the same one twice unless it is a pair."""
+    name = path.name.lower()
+    for own, others in ((_HEADER_ENDS, _DATA_ENDS), (_DATA_ENDS, _HEADER_ENDS)):
+        end = next((end for end in own if name.endswith(end)), None)
+        if end is None:
+            continue
+        stem = path.name[: len(name) - len(end)]
+        known = [path.with_name(stem + one) for end in others for one in (end, end.upper())]
+        other = next((one for one in known if one.exists()), None)
+        if other is None and path.exists():
+            raise FormatError(f"{path}: its other half is missing, {known[0].name}: put it beside")
+        return (path, other or path) if own is _HEADER_ENDS else (other or path, path)
+    return path, path
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes]]:
+    with gzip.open(path) if _check_file(path) else path.open("rb") as stream:
+        yield cast("IO[bytes]", stream)
+
+
 def _check_file(path: Path) -> bool:
     """True for gzip; FormatError unless the file has content that fits its name."""
     if not os.path.exists(path):
@@ -131,63 +168,16 @@ def _check_file(path: Path) -> bool:
         raise FormatError(f"{path}: the file is empty (0 bytes)")
     is_gzip, named_gzip = start.startswith(_GZIP_MAGIC), path.name.lower().endswith(".gz")
     if named_gzip and not is_gzip:
-        raise FormatError(f"{path}: named .nii.gz but not gzip data, it starts with {start!r}")
+        raise FormatError(f"{path}: named .gz but not gzip data, it starts with {start!r}")
     if is_gzip and not named_gzip:
-        raise FormatError(f"{path}: holds gzip data: rename it to .nii.gz")
+        raise FormatError(f"{path}: holds gzip data: rename it to end in .gz")
     return is_gzip
 
 
-def _read_header(path: Path, stream: IO[bytes]) -> Any:
-    block = stream.read(_HEADER_BYTES)
-    for endianness in ("<", ">"):
-        size = struct.unpack(f"{endianness}i", block[:4])[0] if len(block) >= 4 else 0
-        if size in _HEADERS:
-            kind, at, magic = _HEADERS[size]
-            if len(block) < size:
-                raise FormatError(f"{path}: truncated, {len(block)} of {size} header bytes")
-            if block[at : at + 3] != magic:
-                found = block[at : at + 4]
-                raise FormatError(f"{path}: NIfTI magic is {found!r}, not {magic!r}")
-            return kind(block[:size], endianness=endianness, check=False)
-    raise FormatError(f"{path}: not a NIfTI file, it starts with {block[:8]!r}")
-
-
-def _check_header(path: Path, header: Any, compressed: bool, max_bytes: int) -> None:
-    shape = _shape(path, header)
-    spacing = np.asarray(header["pixdim"][1:4], dtype=np.float64)
-    if not np.all(np.isfinite(spacing)) or np.any(spacing == 0):
-        shown = ", ".join(f"{value:g}" for value in spacing)
-        raise VolumeError(f"the header's spacing is ({shown}) mm: set it to the true one")
-    try:
-        with np.errstate(all="ignore"):
-            dtype = header.get_data_dtype()
-            header.check_fix(logger=_QUIET, error_level=40)
-            offset = header.get_data_offset()
-    except (HeaderDataError, KeyError, ValueError, OverflowError) as error:
-        raise FormatError(f"{path}: NIfTI header is damaged: {error}") from error
-    if dtype.kind not in "biuf":
-        raise VolumeError(f"voxels are {dtype}, not real numbers: convert them to one channel")
-    needed = offset + math.prod(shape) * dtype.itemsize
-    _check_size(path, shape, needed, compressed, max_bytes)
-
-
-def _shape(path: Path, header: Any) -> tuple[int, int, int]:
-    dims = int(header["dim"][0])
-    sides = tuple(int(side) for side in header["dim"][1 : 1 + max(0, min(dims, 7))])
-    if not 1 <= dims <= 7 or min(sides) < 1:
-        raise FormatError(f"{path}: NIfTI dimensions are {header['dim'].tolist()}: damaged header")
-    if dims != 3:
-        advice = "split it into 3D files" if dims > 3 else "a 3D image is needed"
-        raise VolumeError(f"the image is {dims}D with shape {sides}, not 3D: {advice}")
-    return sides[0], sides[1], sides[2]
-
-
-def _check_size(
-    path: Path, shape: tuple[int, ...], needed: int, compressed: bool, max_bytes: int
-) -> None:
+def _check_size(path: Path, shape: tuple[int, ...], needed: int, max_bytes: int) -> None:
     asks = f"the header asks for {needed} bytes (shape {shape})"
     held = path.stat().st_size
-    possible = held * _MAX_GZIP_RATIO if compressed else held
+    possible = held * _MAX_GZIP_RATIO if path.name.lower().endswith(".gz") else held
     if needed > possible:
         raise FormatError(
             f"{path}: {asks}, the file holds at most {possible}: truncated or damaged"
@@ -196,8 +186,10 @@ def _check_size(
         raise VolumeError(f"{asks}, the limit is {max_bytes}: crop it or raise max_bytes")
 
 
-def _read_data(path: Path, stream: IO[bytes], header: Any) -> np.ndarray:
-    shape, dtype = header.get_data_shape(), header.get_data_dtype()
+def _read_data(
+    path: Path, stream: IO[bytes], header: Any, shape: tuple[int, int, int]
+) -> np.ndarray:
+    dtype = header.get_data_dtype()
     stream.seek(header.get_data_offset())
     raw = np.empty(math.prod(shape) * dtype.itemsize, dtype=np.uint8)
     filled, view = 0, memoryview(raw.data)
@@ -223,14 +215,6 @@ def _read_data(path: Path, stream: IO[bytes], header: Any) -> np.ndarray:
         )
 
 
-def _affine(path: Path, header: Any) -> np.ndarray:
-    try:
-        with np.errstate(all="ignore"):
-            return np.asarray(header.get_best_affine(), dtype=np.float64)
-    except (HeaderDataError, ValueError, ArithmeticError) as error:
-        raise FormatError(f"{path}: NIfTI orientation is damaged: {error}") from error
-
-
 def _image(item: Image) -> Any:
     data = item.data.astype(_smallest_type(item.data))
     wide = max(data.shape) > _MAX_NIFTI1_SIDE or isinstance(item.header, nib.Nifti2Header)
@@ -245,7 +229,9 @@ def _image(item: Image) -> Any:
     header.set_slope_inter(1, 0)
     header.set_data_offset(0)
     header["cal_min"] = header["cal_max"] = 0
-    return _signed(kind(data, item.affine, header), item)
+    affine = item.affine.copy()
+    affine[:3] /= millimetres(header)
+    return _signed(kind(data, affine, header), item)
 
 
 def _signed(image: Any, item: Image) -> Any:

@@ -126,7 +126,7 @@ class TestBadFiles:
         (tmp_path / "a.nii.gz").write_bytes(content)
         refused(tmp_path / "a.nii.gz", "damaged")
 
-    @pytest.mark.parametrize("shape", [(8,), (8, 9), (4, 5, 6, 1), (4, 5, 6, 3), (4, 5, 6, 1, 3)])
+    @pytest.mark.parametrize("shape", [(8,), (4, 5, 6, 3), (4, 5, 6, 1, 3)])
     def test_not_3d(self, tmp_path: Path, shape: tuple[int, ...]) -> None:
         refused(save(tmp_path / "a.nii.gz", np.zeros(shape, np.uint8)), f"{len(shape)}D")
 
@@ -185,8 +185,8 @@ class TestBadFiles:
         refused(path, "memory")
 
     def test_unknown_suffix(self, tmp_path: Path) -> None:
-        (tmp_path / "a.jpeg").write_bytes(b"x")
-        refused(tmp_path / "a.jpeg", r"\.nii\.gz")
+        (tmp_path / "a.xyz").write_bytes(b"x")
+        refused(tmp_path / "a.xyz", r"\.nii\.gz")
 
 
 class TestTerabytes:
