@@ -86,8 +86,8 @@ def _fitted(path: Path, pixels: np.ndarray, kind: str) -> np.ndarray:
     most = 255 if kind == ".bmp" else _MOST_OF_16_BITS
     if pixels.dtype.kind == "f" or low < 0 or high > most:
         raise FormatError(
-            f"{path}: values from {low:g} to {high:g} do not fit into {kind[1:]}, which holds whole "
-            f"numbers from 0 to {most}: end the name in .nii.gz"
+            f"{path}: values from {low:g} to {high:g} do not fit into {kind[1:]}, which holds "
+            f"whole numbers from 0 to {most}: end the name in .nii.gz"
         )
     return pixels.astype(np.uint8 if high <= 255 else np.uint16)
 

@@ -119,7 +119,7 @@ class TestShapes:
 
     def test_colours_are_refused_by_name(self, tmp_path):
         colours = np.zeros((6, 5, 4), [("R", "u1"), ("G", "u1"), ("B", "u1")])
-        with pytest.raises(VolumeError, match="is RGB: voxels are colours.*export the grey image"):
+        with pytest.raises(VolumeError, match=r"is RGB: voxels are colours.*export the grey image"):
             read(saved(tmp_path / "a.nii.gz", colours))
         with pytest.raises(VolumeError, match=r"save the magnitude \(numpy.abs\)"):
             read(saved(tmp_path / "b.nii.gz", DATA.astype(np.complex64)))
