@@ -27,6 +27,7 @@ COMMANDS = {
     "select": "which cases are worth annotating",
     "pacs": "list, fetch and store series of a PACS, over DICOMweb or DIMSE",
     "audit": "check an audit log, or say what made a mask",
+    "adapt": "an adapter for another site, from the cases annotated there",
     "adapters": "list, describe and merge adapters",
     "demo": "a web page to segment by clicking",
     "weights": "list, fetch, check and convert model weights",
