@@ -233,7 +233,7 @@ def _measured(
 ) -> dict[str, dict[str, float]]:
     """Dice without a prompt by case and label; what was measured before is read again."""
     path = job.out / STAGES / "measured.json"
-    known = json.loads(path.read_text()) if path.is_file() else {}
+    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     found: dict[str, dict[str, float]] = dict(known.get(adapter.digest, {}))
     wanted = [pair for pair in pairs if pair.name not in found]
     if wanted:

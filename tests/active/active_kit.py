@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from adapter_kit import config, random_adapter, write_cohort
+from adapter_kit import random_adapter, write_cohort
 from support import tiny_network
 
 from promptseg.active.samples import Sample
@@ -35,8 +36,7 @@ def write_place(folder: Path, cases: int = 4) -> Path:
     save_default(tiny_network(), folder / "tiny.safetensors", {})
     write_cohort(folder, cases)
     backbone = load_backbone(str(folder / "tiny.safetensors"))
-    chosen = config(targets="attention")
     adapter, _ = random_adapter(backbone, "source", strength=0.02)
-    write_adapter(adapter, folder / "source")
-    assert chosen.rank == adapter.info.rank
+    info = replace(adapter.info, labels={1: "disc"})
+    write_adapter(replace(adapter, info=info, tokens={1: adapter.tokens[1]}), folder / "source")
     return folder

@@ -62,7 +62,7 @@ class TestAdapt:
     def test_adapter_can_be_used(self, adapted):
         adapter = read_adapter(adapted)
         assert adapter.name == "adapted"
-        assert adapter.info.labels == {1: "disc", 4: "ring"}
+        assert adapter.info.labels == {1: "disc"}
 
     def test_started_at_the_source(self, place, adapted):
         first = read_adapter(adapted / STAGES / ANNOTATED)
@@ -115,7 +115,7 @@ class TestConfig:
         source = read_adapter(place / "source")
         config = config_from(source, seed=4)
         assert (config.rank, config.alpha, config.seed) == (2, 4.0, 4)
-        assert config.label_names == {1: "disc", 4: "ring"}
+        assert config.label_names == {1: "disc"}
 
     @pytest.mark.parametrize(
         ("more", "words"),
