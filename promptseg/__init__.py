@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from promptseg.prompts.types import Box, MarginPoints, Mask, Point, PromptSet, Scribble, Text
     from promptseg.segmenter import Segmenter
     from promptseg.session import Session
-    from promptseg.volume import Segmentation, Volume, read, write
+    from promptseg.volume import Segmentation, Volume, read, read_labels, write
 
 _PLACES = {
     "AdapterError": "errors",
@@ -32,6 +32,7 @@ _PLACES = {
     "evaluate": "evaluate",
     "finetune": "finetune",
     "read": "volume",
+    "read_labels": "volume",
     "write": "volume",
     "Box": "prompts.types",
     "MarginPoints": "prompts.types",
@@ -69,6 +70,7 @@ __all__ = [
     "evaluate",
     "finetune",
     "read",
+    "read_labels",
     "write",
 ]
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from promptseg.errors import PromptError, VolumeError
 from promptseg.grey_levels import GreyLevels, Modality, assess
-from promptseg.io import DEFAULT_MAX_BYTES, Image, read_image, write_image
+from promptseg.io import DEFAULT_MAX_BYTES, Image, labels_on, read_image, write_image
 from promptseg.io.pacs.address import is_address
 from promptseg.io.provenance import provenance_of
 
@@ -274,8 +274,9 @@ def read(
     else:
         source = path = Path(path)
         image = read_image(path, max_bytes, series=series)
-    if modality is None and image.modality in ("CT", "MR"):
-        modality = "CT" if image.modality == "CT" else "MR"
+    if modality is None and image.modality is not None:
+        known: dict[str, Modality] = {"CT": "CT", "MR": "MR"}
+        modality = known.get(image.modality, "other")
     given = {"header": image.header, "source": source, "notes": image.notes}
     try:
         volume = Volume(image.data, image.affine, modality, **given)
@@ -292,6 +293,34 @@ def with_modality(volume: Volume) -> Volume:
     told = replace(volume, modality=levels.modality, guessed=True)
     told.__dict__["levels"] = levels
     return told
+
+
+def read_labels(
+    path: str | os.PathLike[str], volume: Volume, max_bytes: int = DEFAULT_MAX_BYTES
+) -> Segmentation:
+    """Read labels of any format onto the grid of the volume they belong to.
+
+    Contours of an RTSTRUCT are filled on its slices; a DICOM-SEG and labels whose file stores the
+    same voxels in another order are turned into its order.
+
+    Args:
+        path: Label file; for DICOM-SEG and RTSTRUCT also a folder or zip file that holds one.
+        volume: The image.
+        max_bytes: As in `read`.
+
+    Raises:
+        FormatError: it is missing, damaged, or belongs to another image.
+        VolumeError: its voxels are not those of the volume, or no whole numbers.
+    """
+    grid = Image(volume.data, volume.affine, header=volume.header)
+    found = labels_on(path, grid, max_bytes)
+    return Segmentation.from_volume(
+        volume,
+        found.data,
+        labels=found.names,
+        layers=found.layers,
+        report={"notes": list(found.notes)} if found.notes else {},
+    )
 
 
 def write(

@@ -2,6 +2,7 @@
 
 from promptseg.io.formats import FORMATS, Format, format_of, read_image, writable, write_image
 from promptseg.io.image import DEFAULT_MAX_BYTES, Image
+from promptseg.io.labels import labels_on
 
 __all__ = [
     "DEFAULT_MAX_BYTES",
@@ -9,6 +10,7 @@ __all__ = [
     "Format",
     "Image",
     "format_of",
+    "labels_on",
     "read_image",
     "writable",
     "write_image",

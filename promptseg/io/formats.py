@@ -68,6 +68,15 @@ FORMATS: dict[str, Format] = {
             magics=((128, b"DICM"), (0, b"PK\x03\x04")),
             folders=True,
         ),
+        Format(
+            "rtstruct",
+            (),
+            "promptseg.io.dicom.rtstruct_writing",
+            reads=False,
+            overlaps=True,
+        ),
+        Format("seg", (), "promptseg.io.dicom.seg_writing", reads=False, overlaps=True),
+        Format("labelmap", (), "promptseg.io.dicom.labelmap_writing", reads=False),
     )
 }
 """Formats by name; of two that share a suffix the first is meant."""
@@ -155,7 +164,7 @@ def writable(path: str | os.PathLike[str], format: str | None) -> Format:
             return able[format]
         raise FormatError(f"format {format!r} is unknown: use one of {', '.join(able)}")
     for entry in able.values():
-        if Path(path).name.lower().endswith(entry.suffixes):
+        if entry.suffixes and Path(path).name.lower().endswith(entry.suffixes):
             return entry
     raise FormatError(
         f"{path}: cannot write, it is not a known format: use a file ending in "

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
+from scipy import ndimage
 
 DEFAULT_MAX_BYTES = 16 * 2**30
 
@@ -45,3 +47,16 @@ class Image:
         """(I, J, K) bool mask of one label."""
         layer = self.layers.get(target)
         return self.data == target if layer is None else layer
+
+    def box(self, target: int) -> tuple[slice, ...] | None:
+        """Slices around one label, None where it has no voxel."""
+        if target not in self.layers:
+            found = self._boxes
+            return found[target - 1] if 0 < target <= len(found) else None
+        boxes: list[Any] = ndimage.find_objects(self.layers[target].astype(np.uint8))
+        return boxes[0] if boxes else None
+
+    @cached_property
+    def _boxes(self) -> list[Any]:
+        data = self.data.astype(np.uint8) if self.data.dtype.kind == "b" else self.data
+        return list(ndimage.find_objects(data))

@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from pathlib import Path
 
 from promptseg.errors import FormatError, VolumeError
+from promptseg.io.dicom.labels import label_entry, provenance_texts, read_alone, read_on
 from promptseg.io.dicom.pixels import values_of
 from promptseg.io.dicom.series import Found, Series, SeriesChoice, choose, find_series
-from promptseg.io.dicom.source import DicomSource
+from promptseg.io.dicom.source import DicomSource, missing_uids
 from promptseg.io.dicom.stacks import Stack
 from promptseg.io.image import DEFAULT_MAX_BYTES, Image
 
-__all__ = ["OPTIONS", "Series", "SeriesChoice", "Stack", "list_series", "read", "read_stack"]
+__all__ = [
+    "OPTIONS",
+    "Series",
+    "SeriesChoice",
+    "Stack",
+    "list_series",
+    "provenance_texts",
+    "read",
+    "read_on",
+    "read_stack",
+]
 
 OPTIONS = ("series",)
 
@@ -40,10 +52,25 @@ def read(
     path = Path(path)
     if not os.path.exists(path):
         raise FormatError(f"{path}: no such file or folder")
+    if os.path.isfile(path) and series is None:
+        labels = _labels_of(path, max_bytes)
+        if labels is not None:
+            return labels
     found = find_series(path, max_bytes)
     one, stack = choose(found, series)
     try:
         return read_stack(one, stack, max_bytes, found.notes)
+    except (FormatError, VolumeError) as error:
+        raise type(error)(f"{path}: {error}") from error
+
+
+def _labels_of(path: Path, max_bytes: int) -> Image | None:
+    """Labels of a file that is a DICOM-SEG; None for other files."""
+    if zipfile.is_zipfile(path):
+        return None
+    try:
+        entry = label_entry(path, max_bytes)
+        return None if entry is None else read_alone(entry, max_bytes)
     except (FormatError, VolumeError) as error:
         raise type(error)(f"{path}: {error}") from error
 
@@ -75,6 +102,9 @@ def read_stack(
     several = len(series.stacks) > 1
     chosen = f"{series.number}.{series.stacks.index(stack) + 1}" if several else str(series.number)
     source = DicomSource.of(stack.grid.frames, chosen)
+    lacking = missing_uids(source.first)
+    if lacking:
+        notes = (*notes, f"no {', '.join(lacking)} in the files: results get made-up ones")
     return Image(
         data,
         stack.grid.affine,

@@ -12,7 +12,12 @@ import pydicom
 from pydicom import config
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.errors import InvalidDicomError
-from pydicom.uid import UID
+from pydicom.uid import (
+    UID,
+    CTImageStorage,
+    MRImageStorage,
+    PositronEmissionTomographyImageStorage,
+)
 
 from promptseg.errors import FormatError
 from promptseg.io.dicom.entries import Entry
@@ -21,6 +26,12 @@ _PREFIX = 132
 # The first element of a data set without preamble: group 0002 or 0008, a low element number, and
 # then letters of an explicit VR or a short implicit length.
 _BARE = re.compile(rb"[\x02\x08]\x00[\x00-\x7f]\x00(?:[A-Z]{2}|.\x00\x00\x00)", re.DOTALL)
+
+_CLASSES = {
+    "CT": CTImageStorage,
+    "MR": MRImageStorage,
+    "PT": PositronEmissionTomographyImageStorage,
+}
 
 
 @contextmanager
@@ -72,13 +83,24 @@ def _read(entry: Entry, **options: Any) -> FileDataset | None:
                     return None
                 found = pydicom.dcmread(stream, force=True, **options)
                 found.decode()
-                return found
+                return _with_own_identity(found)
         except (FormatError, MemoryError):
             raise
         except InvalidDicomError:
             return None
         except Exception as error:  # pydicom lets what its parsers meet come through
             raise FormatError(f"{entry.name}: damaged DICOM data: {error}") from error
+
+
+def _with_own_identity(dataset: FileDataset) -> FileDataset:
+    """The data set with what it is, where only the file's head says it, as after some removals."""
+    meta = getattr(dataset, "file_meta", None) or Dataset()
+    for name in ("SOPClassUID", "SOPInstanceUID"):
+        if not dataset.get(name):
+            said = meta.get(f"MediaStorage{name}") or _CLASSES.get(str(dataset.get("Modality")))
+            if said and (name == "SOPClassUID" or f"MediaStorage{name}" in meta):
+                setattr(dataset, name, said)
+    return dataset
 
 
 def numbers(dataset: Dataset, name: str, count: int | None = None) -> list[float] | None:

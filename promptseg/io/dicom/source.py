@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from pydicom.dataset import Dataset
+from pydicom.uid import UID
 
 from promptseg.io.dicom.frames import Frame
 from promptseg.io.dicom.headers import text
@@ -65,6 +66,12 @@ class DicomSource:
         """Who and what the image is of: private."""
         found = {name: text(self.first, name) for name in IDENTIFIERS}
         return {name: value for name, value in found.items() if value}
+
+
+def missing_uids(header: Dataset) -> list[str]:
+    """Which UIDs that results must refer to are not in the files."""
+    names = ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "SOPInstanceUID")
+    return [name for name in names if not UID(text(header, name)).is_valid]
 
 
 def lps(affine: np.ndarray) -> np.ndarray:
