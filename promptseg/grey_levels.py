@@ -124,11 +124,14 @@ def looks_shown(image: NDArray[np.float64]) -> bool:
 
 
 def _sampled(data: Array) -> NDArray[np.float64]:
-    """Values of voxels drawn by chance, the same ones each time; all of a small image."""
-    flat = data.ravel(order="K")
-    if flat.size > SAMPLE:
-        flat = flat[np.random.default_rng(0).integers(0, flat.size, SAMPLE)]
-    return flat.astype(np.float64)
+    """Values of voxels drawn by chance, the same ones each time; all of a small image.
+
+    Which they are depends on the axes, not on how they lie in memory.
+    """
+    if data.size <= SAMPLE:
+        return data.ravel(order="K").astype(np.float64)
+    drawn = np.random.default_rng(0).integers(0, data.size, SAMPLE)
+    return data[np.unravel_index(drawn, data.shape, order="F")].astype(np.float64)
 
 
 def _without_padding(sample: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:

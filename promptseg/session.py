@@ -24,6 +24,7 @@ from promptseg.predictor.engine import Engine, Timings
 from promptseg.predictor.history import History
 from promptseg.predictor.learning import Effort
 from promptseg.predictor.lessons import take_lesson
+from promptseg.predictor.notes import notes_on
 from promptseg.predictor.question import Question
 from promptseg.predictor.runtime import Runtime
 from promptseg.predictor.seen import Seen
@@ -97,7 +98,7 @@ class Session:
         active = segmenter.runtime.adapters.active
         if active is not None:
             window = active.info.window if window in ("auto", None) else window
-        self.window = choose_window(volume, window)
+        self.window = choose_window(Seen.of(volume).volume, window)
         self.rules: StopRules | None = None
         self.changed: tuple[slice, ...] | None = None
         self._axis = axis if axis == "auto" else resolve_axis(axis, volume.affine)
@@ -385,10 +386,17 @@ class Session:
         return self._keep(result, None)
 
     def _keep(self, result: Segmentation, asked: Asked | None) -> Segmentation:
+        notes = notes_on(self.volume, self.prompts, result, self._unsaid_orientation())
+        result = replace(result, report={**result.report, "notes": notes})
         before = np.zeros_like(result.data) if self._result is None else self._result.data
         self.changed = bounding_slices(before != result.data)
         self._result, self._asked = result, asked
         return result
+
+    def _unsaid_orientation(self) -> str | None:
+        """Name of an adapter in use that does not say which orientation it was trained in."""
+        active = self.runtime.adapters.active
+        return None if active is None or active.info.orientation else active.name
 
     def _latest(self) -> Segmentation:
         if self._result is None:

@@ -238,6 +238,8 @@ def run_job(volume: Volume, prompts: PromptSet, choices: Choices) -> Run:
             progress=bars,
             consistency=choices.consistency,
         )
+    for line in result.report["notes"]:
+        note(line)
     result = postprocess(result, steps, volume)
     for told in result.report.get("text", ()):
         if not told["found"]:

@@ -51,7 +51,7 @@ def _organ_case(
     case: Case, labels: Sequence[int], config: FinetuneConfig, strokes: bool
 ) -> OrganCase:
     seen = Seen.of(case.volume)
-    window = choose_window(case.volume, window_of(config))
+    window = choose_window(seen.volume, window_of(config))
     axis, limits = seen.axis(PromptSet(), config.axis), (window.low, window.high)
     sides = seen.axis(PromptSet(), "sagittal") if config.flips else None
     data, known = seen.volume.data, seen.orientation.apply(case.labels)

@@ -8,7 +8,7 @@ import math
 import os
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
@@ -153,6 +153,28 @@ def _pair(path: Path) -> tuple[Path, Path]:
 def _opened(path: Path) -> Iterator[IO[bytes]]:
     with gzip.open(path) if _check_file(path) else path.open("rb") as stream:
         yield cast("IO[bytes]", stream)
+
+
+def forms_apart(header: Any, shape: Sequence[int], affine: np.ndarray) -> float:
+    """How far the qform puts a corner of the image from where the sform puts it.
+
+    Args:
+        header: Of a NIfTI file; of anything else the answer is 0.
+        shape: (I, J, K).
+        affine: (4, 4) that is used, in millimetres.
+
+    Returns:
+        Millimetres; 0 unless the header has both.
+    """
+    if not isinstance(header, nib.Nifti1Header):
+        return 0.0
+    sform, qform = header.get_sform(coded=True)[0], header.get_qform(coded=True)[0]
+    if sform is None or qform is None:
+        return 0.0
+    corners = np.indices((2, 2, 2)).reshape(3, -1).T * (np.array(shape) - 1)
+    apart = corners @ (qform - sform)[:3, :3].T + (qform - sform)[:3, 3]
+    unit = np.linalg.norm(affine[:3, 0]) / np.linalg.norm(sform[:3, 0])
+    return float(np.linalg.norm(apart, axis=1).max() * unit)
 
 
 def _check_file(path: Path) -> bool:

@@ -515,6 +515,21 @@ class TestSegment:
         assert captured.err.count("\n") == 1
         assert "licence" in captured.err
 
+    def test_what_is_odd_is_one_line_each_on_stderr_and_in_the_manifest(
+        self, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        flat = nib.Nifti1Image(np.zeros((24, 24, 6), np.int16), np.eye(4))
+        nib.save(flat, tmp_path / "flat.nii.gz")
+        boxes = ["--box", "4,4,2,20,20,3", "--target", "2", "--box", "4,4,2,20,20,3"]
+        report = tmp_path / "run.json"
+        job = ["segment", str(tmp_path / "flat.nii.gz"), "-o", str(tmp_path / "m.nii"), *boxes]
+        assert main([*job, "--model", model, "--no-propagate", "--report", str(report)]) == 0
+        said = capsys.readouterr().err
+        notes = json.loads(report.read_text())["notes"]
+        for words in ("every voxel of the image is 0", "targets 1 and 2 have the same box"):
+            assert said.count(words) == 1
+            assert sum(words in note for note in notes) == 1
+
     def test_old_output_survives_a_failure(
         self, image: Path, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -1,0 +1,91 @@
+"""What a user should hear about an answer that is no error: empty, doubtful or ambiguous."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from promptseg.prompts.types import Box, PromptSet
+from promptseg.volume import Segmentation, Volume
+
+_FORMS_APART_MM = 1.0
+
+
+def notes_on(
+    volume: Volume, given: PromptSet, result: Segmentation, adapter: str | None = None
+) -> list[str]:
+    """Sentences for the report and for stderr, one each.
+
+    Args:
+        volume: As the file stores it.
+        given: Prompts as the user gave them.
+        result: The answer, with its report.
+        adapter: Name of an adapter that does not say which orientation it was trained in.
+    """
+    return [
+        *_on_image(volume),
+        *_on_frames(volume, given),
+        *_on_boxes(given.to_voxel(volume)),
+        *_on_targets(result, result.report.get("text", ())),
+        *_on_adapter(adapter),
+    ]
+
+
+def _on_image(volume: Volume) -> Iterator[str]:
+    lowest = volume.data.min()
+    if lowest == volume.data.max():
+        yield f"every voxel of the image is {lowest:g}: there is nothing to be seen in it"
+
+
+def _on_frames(volume: Volume, given: PromptSet) -> Iterator[str]:
+    """A file that says in two ways where it lies, while prompts say where in the world."""
+    if all(getattr(prompt, "frame", "voxel") == "voxel" for prompt in given):
+        return
+    from promptseg.io.nifti import forms_apart
+
+    apart = forms_apart(volume.header, volume.shape, volume.affine)
+    if apart > _FORMS_APART_MM:
+        yield (
+            f"the file's qform and sform lie {apart:.1f} mm apart: millimetres are taken by the "
+            "sform; check that the target is where it should be"
+        )
+
+
+def _on_boxes(resolved: PromptSet) -> Iterator[str]:
+    boxes: dict[tuple[Any, ...], list[int]] = {}
+    for box in resolved:
+        if not isinstance(box, Box):
+            continue
+        targets = boxes.setdefault((box.lo, box.hi), [])
+        if box.target not in targets:
+            targets.append(box.target)
+    for (lo, hi), targets in boxes.items():
+        named = " and ".join(str(target) for target in targets)
+        if np.prod(np.subtract(hi, lo)) == 1:
+            yield f"the box of target {named} is the single voxel {tuple(map(int, lo))}"
+        if len(targets) > 1:
+            yield (
+                f"targets {named} have the same box: each voxel goes to the one the network is "
+                "surer of"
+            )
+
+
+def _on_targets(result: Segmentation, told: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    reasons = {one["target"]: one["reason"] for one in told if one.get("reason")}
+    filled = set(np.unique(result.data).tolist())
+    for target in result.targets:
+        if target not in filled:
+            why = reasons.get(target, "nothing was found where its prompts point; give a box "
+                              "around it, a click inside it or another window")  # fmt: skip
+            yield f"target {target} came out empty: {why}"
+
+
+def _on_adapter(adapter: str | None) -> Iterator[str]:
+    if adapter is not None:
+        yield (
+            f"the adapter {adapter} does not say which orientation it was trained in, RAS is "
+            'assumed: if its training files were stored otherwise, add "orientation": "LPS", or '
+            "as they were, to its promptseg.json"
+        )
