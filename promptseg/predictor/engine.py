@@ -40,6 +40,7 @@ from promptseg.slicing import Frame, Region, take_slice
 GROWTH = 1.5
 GROWTHS = 3
 CLICKS = 64
+FINEST_MM, COARSEST_MM = 0.5, 3.0
 ROOM_INSIDE, ROOM_OUTSIDE = 1 / 6, 1 / 3
 ByTarget = dict[int, dict[int, SlicePrompts]]
 
@@ -61,7 +62,7 @@ class Engine:
     Args:
         encoder: Embeddings of the volume's slices.
         axis: 0, 1 or 2.
-        spacing: (3,) mm.
+        spacing: (3,) mm; see `reckoned_spacing`.
         rules: When a propagation stops.
         consistency: What is done so that neighbouring slices agree; nothing by default.
     """
@@ -76,7 +77,7 @@ class Engine:
     ) -> None:
         self.encoder, self.axis = encoder, axis
         self.decoder = SliceDecoder(encoder)
-        self.spacing = tuple(float(s) for s in spacing)
+        self.spacing = reckoned_spacing(spacing, axis)
         self.rules = StopRules() if rules is None else rules
         self.consistency = Consistency() if consistency is None else consistency
         self._propagators: dict[Frame, Propagator] = {}
@@ -294,6 +295,22 @@ class Engine:
             self._propagators[frame] = Propagator(self.decoder, frame, self.rules)
         self._propagators[frame].progress = progress
         return self._propagators[frame]
+
+
+def reckoned_spacing(spacing: Sequence[float] | np.ndarray, axis: int) -> tuple[float, ...]:
+    """Spacing by which lengths in millimetres are turned into voxels.
+
+    Smoothing, lags and votes are given in millimetres, and were chosen on slices at least half a
+    millimetre apart and pixels at most 3 mm wide. An image of a mouse or of a whole body is
+    reckoned with as if its voxels were of that size: their proportions stay.
+
+    Args:
+        spacing: (3,) mm.
+        axis: Slice axis.
+    """
+    up = max(1.0, FINEST_MM / float(spacing[axis]))
+    down = min(1.0, COARSEST_MM / float(min(spacing)))
+    return tuple(float(side) * up * down for side in spacing)
 
 
 def check_starts(prompts: PromptSet, by_target: ByTarget) -> None:
