@@ -72,9 +72,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _shares(post: Sequence[str]) -> bool:
     """True if targets will share voxels after these steps, which are checked."""
+    if not post:
+        return False
     from promptseg.postprocess import check_steps, will_overlap
 
-    return bool(post) and will_overlap(check_steps(post))
+    return will_overlap(check_steps(post))
 
 
 def _paths(arguments: argparse.Namespace) -> dict[str, Path]:

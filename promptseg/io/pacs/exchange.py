@@ -81,7 +81,7 @@ def choose(pacs: Pacs, address: Address, series: int | str | None) -> SeriesEntr
         raise FormatError(f"{address}: the study has no {wanted}")
     listed = "; ".join(
         f"{one.number}: {one.modality} {one.description!r}, {one.instances} objects"
-        for one in found
+        for one in sorted(found, key=lambda one: (one.number or 0, one.series))
     )
     raise FormatError(f"{address}: several series, choose one by its number: {listed}")
 
