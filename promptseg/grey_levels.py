@@ -18,6 +18,8 @@ Array = NDArray[np.generic]
 SAMPLE = 400_000
 # A spike at the lowest value is padding if it lies this many times the image's range below it.
 _PADDING_GAP = 1.0
+# MR of 8 bits seldom reaches its highest value, windowed CT does in bone: 0.5 % and more.
+_LEAST_CUT = 0.002
 _BELOW_AIR = -1450.0
 # Bright values are no image if they lie this many times the middle 90 % of the range above it; of
 # 68 CT and MR the brightest half per cent lies at most 1.7 times above.
@@ -41,6 +43,7 @@ class GreyLevels:
         padded: Share of the voxels below `low`.
         metal: Share of the voxels above `high`.
         shown: True for values made to be looked at, 0 to 255 or 0 to 1.
+        windowed: True if, in addition, both ends were cut off, as a window does.
     """
 
     modality: Modality
@@ -52,6 +55,7 @@ class GreyLevels:
     padded: float = 0.0
     metal: float = 0.0
     shown: bool = False
+    windowed: bool = False
 
     def __str__(self) -> str:
         if self.belief == "told":
@@ -101,6 +105,7 @@ def assess(data: Array, told: Modality | None = None, by: str = "said so") -> Gr
         float(np.mean(sample < low)),
         float(np.mean(sample > high)),
         looks_shown(image),
+        told != "MR" and looks_shown(image) and _cut_off(image),
     )
 
 
@@ -121,6 +126,16 @@ def looks_shown(image: NDArray[np.float64]) -> bool:
     lowest, highest = float(image.min()), float(image.max())
     whole = bool(np.all(image == np.rint(image)))
     return lowest >= 0 and (highest <= 1 or (whole and highest <= 255))
+
+
+def _cut_off(image: NDArray[np.float64]) -> bool:
+    """True if many values are exactly 0, and more are exactly the highest than just below it."""
+    highest = float(image.max())
+    if highest not in (1.0, 255.0):
+        return False
+    black, white = float(np.mean(image == 0)), float(np.mean(image == highest))
+    below = float(np.mean((image > 0.9 * highest) & (image < highest))) / 25
+    return min(black, white) >= _LEAST_CUT and white > 3 * below
 
 
 def _sampled(data: Array) -> NDArray[np.float64]:

@@ -69,9 +69,10 @@ def choose_window(volume: Volume, window: str | None = "auto") -> Window:
     Args:
         volume: The whole volume; percentiles are taken over it, not over a slice.
         window: `auto` or None (CT: soft tissue; else percentiles 0.5 and 99.5 of the non-zero
-            voxels without padding and metal; guessed where the volume does not say), `mr` or
-            `percentile`, a name in `WINDOWS`, in Hounsfield units wherever the volume has them, or
-            `WIDTH,LEVEL` in the volume's own units.
+            voxels without padding and metal, or `full` where a window was applied before; guessed
+            where the volume does not say), `full` for the whole range, `mr` or `percentile`, a
+            name in `WINDOWS`, in Hounsfield units wherever the volume has them, or `WIDTH,LEVEL`
+            in the volume's own units.
 
     Raises:
         VolumeError: the window is none of these; lists the names.
@@ -79,7 +80,9 @@ def choose_window(volume: Volume, window: str | None = "auto") -> Window:
     name = "auto" if window is None else str(window).strip().lower()
     name = name.replace("-", "_").replace(" ", "_") if "," not in name else name
     if name == "auto":
-        name = "soft_tissue" if volume.levels.modality == "CT" else "percentile"
+        name = "soft_tissue" if volume.levels.modality == "CT" else _shown_whole(volume.levels)
+    if name == "full":
+        return _full_window(volume.data, volume.levels)
     if name in ("mr", "percentile"):
         return _percentile_window(volume.data, volume.levels)
     if name in WINDOWS:
@@ -107,8 +110,21 @@ def _named_window(volume: Volume, name: str) -> Window:
         return Window("fixed", low, high, name)
     if not levels.shown and _shown_between(volume.data, low, high) >= _LEAST_SHOWN:
         return Window("fixed", low, high, name)
-    note = f"the grey values are no Hounsfield units: window {name} is left out for percentiles"
-    return replace(_percentile_window(volume.data, levels), note=note)
+    other = choose_window(volume, _shown_whole(levels))
+    note = f"the grey values are no Hounsfield units: window {name} is left out for {other.name}"
+    return replace(other, note=note)
+
+
+def _shown_whole(levels: GreyLevels) -> str:
+    """`full` for values that a window was applied to before, since it cut the ends off."""
+    return "full" if levels.windowed else "percentile"
+
+
+def _full_window(data: np.ndarray, levels: GreyLevels) -> Window:
+    """From the lowest to the highest value of the image."""
+    low = max(float(data.min()), levels.low)
+    high = min(float(data.max()), levels.high)
+    return Window("fixed", low, high if high > low else low + 1.0, "full")
 
 
 def _shown_between(data: np.ndarray, low: float, high: float) -> float:
@@ -159,7 +175,7 @@ def _parse_width_level(name: str, given: str | None) -> tuple[float, float]:
     except ValueError as error:
         known = ", ".join(WINDOWS)
         raise VolumeError(
-            f"window {given!r} is unknown: use auto, mr, WIDTH,LEVEL or one of {known}"
+            f"window {given!r} is unknown: use auto, full, mr, WIDTH,LEVEL or one of {known}"
         ) from error
     if not (math.isfinite(width) and math.isfinite(level) and width > 0):
         raise VolumeError(f"window {given!r}: the width must be above 0 and both finite")

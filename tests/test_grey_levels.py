@@ -62,6 +62,7 @@ CT: dict[str, Change] = {
     "0 to 1": scaled(1, -1024, 1600),
     "NaN": padded(np.nan),
 }
+WINDOWED = {"window to 255": scaled(255, -160, 240), "window to 1": scaled(1, -160, 240)}
 MR: dict[str, Change] = {
     "real part": lambda data: data - 1000,
     "subtraction": lambda data: np.rint(data - 600).astype(np.int16),
@@ -184,9 +185,16 @@ class TestWindow:
     def test_no_units_no_window_in_units(self):
         shown = Volume(scaled(1, -160, 240)(body(np.random.default_rng(0))), np.eye(4), "CT")
         window = choose_window(shown, "soft_tissue")
-        assert window.kind == "percentile"
+        assert (window.name, window.low, window.high) == ("full", 0, 1)
         assert "no Hounsfield units" in window.note
         assert choose_window(shown, "1,0.5").note == ""
+
+    def test_what_was_windowed_is_shown_whole(self):
+        data = body(np.random.default_rng(0))
+        for name, top in (("window to 255", 255), ("window to 1", 1)):
+            window = choose_window(Volume(WINDOWED[name](data), np.eye(4)))
+            assert (window.name, window.low, window.high) == ("full", 0, top)
+        assert choose_window(Volume(np.minimum(data + 1000, 2000), np.eye(4), "MR")).name != "full"
 
     def test_padding_and_metal_are_left_out_with_a_word(self):
         plain, _ = sphere()
@@ -247,7 +255,8 @@ class TestDice:
         data, truth = request.getfixturevalue(case)
         plain = dice(segmenter, data, truth)
         assert plain > 0.8
-        found = {name: dice(segmenter, change(data), truth) for name, change in CT.items()}
+        changes = {**CT, **WINDOWED}
+        found = {name: dice(segmenter, change(data), truth) for name, change in changes.items()}
         assert {name: v for name, v in found.items() if v < plain - WITHIN} == {}
 
     def test_mr(self, segmenter):
