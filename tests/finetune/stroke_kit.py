@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 from adapter_kit import labelled_disc
 
-from promptseg.io import write
-from promptseg.volume import Volume
+from promptseg.volume import Volume, write
 
 IGNORE = 4
 

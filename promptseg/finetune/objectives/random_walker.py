@@ -43,12 +43,13 @@ def walked(grey: NDArray[np.floating], strokes: NDArray[np.integer]) -> NDArray[
 
     Args:
         grey: (H, W) in [0, 1].
-        strokes: (H, W) classes from 0, -1 where nobody drew; one class alone stays as it is.
+        strokes: (H, W) classes from 0, -1 where nobody drew; one class alone, or a blank
+            slice, stays as it is.
     """
     from skimage.segmentation import random_walker
 
     classes = np.unique(strokes[strokes >= 0])
-    if len(classes) < 2 or not (strokes < 0).any():
+    if len(classes) < 2 or not (strokes < 0).any() or not np.ptp(grey):
         return strokes
     seeds = np.zeros(strokes.shape, np.int32)
     for number, value in enumerate(classes, start=1):
