@@ -21,6 +21,7 @@ DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 COMMANDS = {
     "segment": "a 3D mask from points, boxes, scribbles or words",
+    "cine": "every phase of a time series, with volumes and ejection fraction",
     "rerun": "run a manifest again and say whether the mask is the same",
     "evaluate": "simulated users on images with known labels: tables and figures",
     "finetune": "a LoRA adapter for an organ, from images and labels or a recipe",

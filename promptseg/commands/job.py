@@ -225,7 +225,7 @@ def run_job(volume: Volume, prompts: PromptSet, choices: Choices) -> Run:
     if len(adapters) > 1 and any(not isinstance(prompt, Text) for prompt in prompts):
         raise UsageError(f"--adapter is given {len(adapters)} times: give one, or words, or none "
                          "of points, boxes and scribbles")  # fmt: skip
-    segmenter = _segmenter(choices)
+    segmenter = load_segmenter(choices)
     loaded = time.perf_counter()
     with Bars() as bars:
         result = segmenter.segment(
@@ -248,7 +248,7 @@ def run_job(volume: Volume, prompts: PromptSet, choices: Choices) -> Run:
     return Run(segmenter, volume, prompts, result, choices, timings)
 
 
-def _segmenter(choices: Choices) -> Segmenter:
+def load_segmenter(choices: Choices) -> Segmenter:
     _hush_transformers()
     from promptseg.segmenter import Segmenter
 
