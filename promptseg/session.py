@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
@@ -284,20 +284,24 @@ class Session:
         self._result = replace(result, uncertainty=doubt, report=report)
         return doubt
 
-    def suggest(self, target: int | None = None) -> Suggestion | None:
+    def suggest(
+        self, target: int | None = None, checked: Collection[tuple[int, int, int]] = ()
+    ) -> Suggestion | None:
         """The slice most worth correcting next, found without asking the network.
 
         Args:
             target: Only this one; None looks at all.
+            checked: Axis, slice and target of what was looked at since and needs nothing; other
+                slices are suggested, as long as any is worth a look.
 
         Returns:
-            None if no target has a mask anywhere.
+            None if no target has a mask anywhere, or no further slice is worth a look.
 
         Raises:
             PromptError: If nothing was answered yet.
         """
         with self._looking_back() as (_, asked):
-            return asked.suggest(target)
+            return asked.suggest(target, checked)
 
     def candidates(self, target: int = 1) -> list[Candidate]:
         """Every mask that the prompts on a target's first slice could mean, most trusted first.

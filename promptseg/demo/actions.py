@@ -92,14 +92,16 @@ def take_up(visit: Visit, progress: Progress | None = None) -> None:
 
 
 def suggest(visit: Visit) -> None:
-    """Go to the slice most worth checking next."""
+    """Go to the slice most worth checking next, each time to another, until none is left."""
     session = begun(visit)
     if visit.labels is None:
         raise PromptError(visit.say("no_mask"))
-    found = session.suggest()
+    found = session.suggest(checked=visit.checked)
     if found is None:
-        visit.tell("nothing_to_check")
+        visit.tell("all_checked" if visit.checked else "nothing_to_check")
+        visit.checked = []
         return
+    visit.checked.append((found.axis, found.index, found.target))
     visit.view.axis = found.axis
     show_slice(visit, found.index)
     if found.target in visit.targets:

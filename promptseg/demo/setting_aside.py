@@ -53,7 +53,7 @@ def earlier(visit: Visit) -> Earlier:
     state = {name: getattr(visit, name) for name in OWN}
     state["view"] = replace(visit.view, indices=list(visit.view.indices))
     state["targets"] = {label: replace(target) for label, target in visit.targets.items()}
-    state["undone"] = list(visit.undone)
+    state["undone"], state["checked"] = list(visit.undone), list(visit.checked)
     return Earlier(state)
 
 

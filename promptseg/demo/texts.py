@@ -163,6 +163,10 @@ TEXTS: dict[str, tuple[str, str]] = {
         "不确定性用时 {seconds:.1f} 秒；橙色表示可疑。",
     ),
     "nothing_to_check": ("No slice stands out.", "没有需要特别检查的切片。"),
+    "all_checked": (
+        "You have seen every slice that stands out; once more begins again.",
+        "所有需要检查的切片均已查看；再按一次将重新开始。",
+    ),
     "saved": ("{name} is ready.", "{name} 已就绪。"),
     "saved_pending": (
         "{name} is ready; {count} correction(s) are not in it: Refine first to take them up.",

@@ -63,6 +63,11 @@ class Seen:
         place = self.orientation.inverse.index(axis, index, self.volume.shape)
         return self.orientation.file_axis(axis), place
 
+    def network_slice(self, axis: int, index: int) -> tuple[int, int]:
+        """Axis and number as the network sees it of a slice in the file."""
+        place = self.orientation.index(axis, index, self.file.shape)
+        return self.orientation.axis(axis), place
+
     def in_file(self, data: NDArray[Values]) -> NDArray[Values]:
         """(I, J, K) of the file from what the network gave."""
         return data if self.orientation.plain else np.ascontiguousarray(self.orientation.undo(data))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,7 +15,7 @@ from promptseg.predictor.question import Question
 from promptseg.predictor.seen import Seen
 from promptseg.uncertainty.calibration import calibration_of
 from promptseg.uncertainty.maps import Ensemble, Sources, overruled, uncertainty_map
-from promptseg.uncertainty.suggestion import Suggestion, suggest
+from promptseg.uncertainty.suggestion import Place, Suggestion, suggest
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,10 +64,13 @@ class Asked:
         turned = overruled(shares, self.before, self.after)
         return self.seen.in_file(uncertainty_map(self.after, turned, calibration))
 
-    def suggest(self, target: int | None = None) -> Suggestion | None:
-        """The slice most worth correcting next, of one target or of all; None without a mask."""
+    def suggest(
+        self, target: int | None = None, checked: Collection[Place] = ()
+    ) -> Suggestion | None:
+        """The slice most worth correcting next, of one target or of all, see `suggest`."""
         targets = None if target is None else (target,)
-        found = suggest(self.answered, self.question.prompts, targets)
+        places = {(*self.seen.network_slice(axis, i), of) for axis, i, of in checked}
+        found = suggest(self.answered, self.question.prompts, targets, places)
         return None if found is None else self.seen.slices_in_file(found)
 
     def candidates(self, target: int) -> list[Candidate]:

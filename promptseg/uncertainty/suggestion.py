@@ -17,6 +17,11 @@ REACH, LEAST_REACH = 0.1, 1.0
 POOR = 0.15
 TRUST = 0.5
 GIVEN = 0.3
+LEAST_LEFT = 0.005
+"""Share of a target's area below which a further look is not worth it."""
+
+Place = tuple[int, int, int]
+"""Axis, slice and target."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,10 @@ States = dict[int, SliceState]
 
 
 def suggest(
-    answered: Sequence[Answered], prompts: PromptSet, targets: Collection[int] | None = None
+    answered: Sequence[Answered],
+    prompts: PromptSet,
+    targets: Collection[int] | None = None,
+    checked: Collection[Place] = (),
 ) -> Suggestion | None:
     """The slice where a correction should help most.
 
@@ -84,10 +92,13 @@ def suggest(
         answered: What `Engine.run` gave.
         prompts: Resolved prompts that were answered.
         targets: Only these; None takes all.
+        checked: Slices that were looked at and need nothing: they and what lies near them count
+            as prompted, and are not suggested again.
 
     Returns:
-        None if no target has a mask anywhere.
+        None if no target has a mask anywhere, or nothing worth a look is left beside `checked`.
     """
+    least = LEAST_LEFT if checked else 0.0
     best: Suggestion | None = None
     for group in answered:
         axis = group.frame.axis
@@ -95,14 +106,15 @@ def suggest(
             if targets is not None and target not in targets:
                 continue
             given = prompted_slices(prompts, axis, group.frame.shape, target)
-            states = slice_states(masks, given)
-            values = slice_values(states)
+            seen = {i for along, i, of in checked if (along, of) == (axis, target)}
+            states = slice_states(masks, {i: given.get(i, 0) + (i in seen) for i in masks})
+            values = {i: v for i, v in slice_values(states).items() if i not in seen}
             if not values:
                 continue
             index = max(values, key=lambda i: values[i])
             whole = sum(state.area for state in states.values())
             score = min(1.0, values[index] / whole)
-            if best is None or score > best.score:
+            if score >= least and (best is None or score > best.score):
                 best = Suggestion(axis, index, target, score, reason(index, states))
     return best
 

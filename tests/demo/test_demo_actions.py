@@ -204,6 +204,22 @@ class TestDownloads:
         assert masks_equal(read(tmp_path / "mask.nii.gz").data, done.labels)
 
 
+class TestChecking:
+    def test_each_time_another_slice_and_an_end(self, server, visit):
+        actions.give(visit, server.models, Box((5, 7, 5), (35, 41, 6)))
+        actions.propagate(visit, server.models)
+        seen = []
+        while len(seen) < 13:
+            actions.suggest(visit)
+            if "every slice that stands out" in visit.message[1]:
+                break
+            seen.append(visit.view.indices[2])
+        assert len(seen) > 1
+        assert len(set(seen)) == len(seen) < 13
+        actions.suggest(visit)
+        assert visit.view.indices[2] == seen[0]
+
+
 class TestTargets:
     def test_rename_and_paint(self, visit):
         looking.rename_target(visit, 1, " spleen ", "rgba(255, 0, 16, 1)")

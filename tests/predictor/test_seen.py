@@ -179,6 +179,10 @@ class TestInTheFilesOwnIndices:
         assert np.moveaxis(there, mine.axis, 0)[mine.index].all()
         assert (mine.score, mine.reason) == (other.score, other.reason)
         assert running.result.report["axis"] == mine.axis
+        after = [s.suggest(checked=[(f.axis, f.index, 1)]) for s, f in
+                 ((running, mine), (plain, other))]  # fmt: skip
+        assert after[0].score == after[1].score
+        assert (after[0].axis, after[0].index) != (mine.axis, mine.index)
 
     @pytest.mark.parametrize("axis", [0, 1, 2])
     def test_an_axis_by_number_is_one_of_the_file(self, axis):

@@ -161,6 +161,15 @@ class TestSession:
             running.propagate()
         assert len(set(seen)) == 4
 
+    def test_what_was_checked_is_left_out_until_nothing_is_left(self):
+        running, checked = self.session(), []
+        running.propagate()
+        while found := running.suggest(checked=checked):
+            assert found.index not in [index for _, index, _ in checked]
+            checked.append((found.axis, found.index, found.target))
+        assert 1 < len(checked) <= 16
+        assert running.suggest().index == checked[0][1]
+
     def test_it_refers_to_the_latest_answer(self):
         running = self.session()
         running.propagate()
