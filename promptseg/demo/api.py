@@ -20,7 +20,7 @@ Coordinates are voxels (i, j, k) of the file, as in `promptseg.Point`. What is r
 
 | endpoint | arguments | gives |
 |---|---|---|
-| /open | file | state |
+| /open | file, series ("" unless a zip file holds several DICOM series) | state |
 | /open_sample | | state |
 | /choose_model | model, adapter ("" for none) | state |
 | /choose_window | window as in `Segmenter.segment` | state |
@@ -53,6 +53,7 @@ import numpy as np
 from promptseg.demo import actions, looking
 from promptseg.demo.display import plane_of
 from promptseg.demo.downloads import write_download
+from promptseg.demo.opening import open_directly
 from promptseg.demo.python_code import SAMPLE, python_code
 from promptseg.demo.screen import LONG, QUICK
 from promptseg.demo.server import Server
@@ -76,11 +77,11 @@ def add_api(server: Server) -> None:
 
 
 def _add_opening(server: Server) -> None:
-    def open(file: dict, request: gr.Request) -> dict:
-        """Open an uploaded image."""
+    def open(file: dict, request: gr.Request, series: str = "") -> dict:
+        """Open an uploaded image; of a zip file with several DICOM series the one that is named."""
         path = Path(str(file["path"]))
-        return _do(server, request, lambda visit: looking.open_volume(
-            visit, server.read([path]), path.name, server.visits))  # fmt: skip
+        return _do(server, request, lambda visit: open_directly(
+            visit, server, [path], path.name, series))  # fmt: skip
 
     def open_sample(request: gr.Request) -> dict:
         """Open the synthetic CT."""

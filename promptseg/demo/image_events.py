@@ -8,6 +8,7 @@ from typing import Any
 import gradio as gr
 
 from promptseg.demo import looking
+from promptseg.demo.opening import drop_waiting, open_series, open_upload
 from promptseg.demo.page import HERE, brand
 from promptseg.demo.parts import status
 from promptseg.demo.resuming import forget_offer, take_up_again
@@ -22,18 +23,24 @@ def connect_image(screen: Screen, blocks: gr.Blocks) -> None:
     """Listen to what opens an image or chooses a network."""
     page, server = screen.page, screen.server
     everything = [*screen.shown, *screen.settings]
-    opening = [*everything, *screen.offered]
+    opening = [*everything, *screen.offered, page["series_bar"], page["series"]]
 
     def open_files(files: list[str] | None, request: gr.Request) -> Updates:
         visit, paths = screen.visit(request), [Path(file) for file in files or []]
         name = paths[0].name if len(paths) == 1 else f"{len(paths)} files"
-        server.attempt(
-            visit,
-            lambda: looking.open_volume(visit, server.read(paths), name, server.visits),
-        )
-        return {
-            **screen.shown_now(visit), **screen.settings_now(visit), **screen.offer_now(visit)
-        }  # fmt: skip
+        server.attempt(visit, lambda: open_upload(visit, server, paths, name))
+        return screen.opened_now(visit)
+
+    def choose_series(request: gr.Request, event: gr.EventData) -> Updates:
+        visit, series = screen.visit(request), str(event._data["value"])
+        if series:
+            server.attempt(visit, lambda: open_series(visit, server, series))
+        return screen.opened_now(visit)
+
+    def no_series(request: gr.Request) -> Updates:
+        visit = screen.visit(request)
+        server.attempt(visit, lambda: drop_waiting(visit))
+        return screen.opened_now(visit)
 
     def open_sample(request: gr.Request) -> Updates:
         visit = screen.visit(request)
@@ -41,9 +48,7 @@ def connect_image(screen: Screen, blocks: gr.Blocks) -> None:
             visit,
             lambda: looking.open_volume(visit, server.sample(), SAMPLE, server.visits),
         )
-        return {
-            **screen.shown_now(visit), **screen.settings_now(visit), **screen.offer_now(visit)
-        }  # fmt: skip
+        return screen.opened_now(visit)
 
     def choose_model(request: gr.Request, event: gr.EventData) -> Updates:
         return chosen(request, str(event._data["value"]), None)
@@ -76,8 +81,10 @@ def connect_image(screen: Screen, blocks: gr.Blocks) -> None:
         **QUICK,
         show_progress_on=page["status"],
     )
+    on_status: dict[str, Any] = {**QUICK, "show_progress_on": page["status"]}
+    listen(page["series"].choose, choose_series, None, opening, **on_status)
+    listen(page["no_series"].click, no_series, None, opening, **on_status)
     for name, choose in (("model", choose_model), ("adapter", choose_adapter)):
-        on_status: dict[str, Any] = {**QUICK, "show_progress_on": page["status"]}
         listen(page[name].choose, choose, None, everything, **on_status)
     blocks.unload(leave)
     connect_language(screen, blocks, everything)

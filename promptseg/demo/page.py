@@ -8,6 +8,7 @@ import gradio as gr
 
 from promptseg.demo.panels import (
     action_panel,
+    chooser,
     image_panel,
     model_panel,
     target_panel,
@@ -34,6 +35,7 @@ def build_page(models: list[str], adapters: list[str], model: str, adapter: str 
         with gr.Column(elem_id="ps-centre", scale=1, min_width=320):
             _centre(page)
             _offer(page)
+            _series(page)
         with gr.Column(elem_id="ps-right", scale=0, min_width=290):
             target_panel(page)
             tool_panel(page)
@@ -72,11 +74,19 @@ def brand(language: Language) -> str:
 
 def _offer(page: Page) -> None:
     """Kept work, to be taken up again; over the picture, only while there is some."""
-    with gr.Row(visible=False, elem_id="ps-offer") as row:
+    with gr.Row(visible=False, elem_id="ps-offer", elem_classes="ps-over") as row:
         page.add("offer", row)
         page.add("offer_text", gr.HTML("", elem_id="ps-offer-text"))
         page.add("bring_back", button("bring_back", "primary", 0), value="bring_back")
         page.add("forget", button("forget", scale=0), value="forget")
+
+
+def _series(page: Page) -> None:
+    """The series of an upload to choose from; over the picture, only while there are several."""
+    with gr.Row(visible=False, elem_id="ps-series-bar", elem_classes="ps-over") as row:
+        page.add("series_bar", row)
+        chooser(page, "series", "", [])
+        page.add("no_series", button("no_series", scale=0), value="no_series")
 
 
 def _centre(page: Page) -> None:

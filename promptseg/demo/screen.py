@@ -141,6 +141,19 @@ class Screen:
             page["bring_back"]: gr.update(interactive=offer.ready),
         }
 
+    def opened_now(self, visit: Visit) -> Updates:
+        """Everything that another image changes, and the series to choose from."""
+        page, waiting = self.page, visit.waiting
+        first = [(visit.say("choose_series"), "")]
+        choices = [] if waiting is None else [*first, *waiting.choices]
+        return {
+            **self.shown_now(visit),
+            **self.settings_now(visit),
+            **self.offer_now(visit),
+            page["series_bar"]: gr.update(visible=waiting is not None),
+            page["series"]: self._chooser(visit, "series", "", choices),
+        }
+
     def visit(self, request: gr.Request) -> Visit:
         """Whose request it is; a new visit that says so where that has ended."""
         return self.server.visits.known(request.session_hash)

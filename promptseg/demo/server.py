@@ -6,7 +6,7 @@ import logging
 import secrets
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -47,20 +47,25 @@ class Server:
         """Folder that uploads arrive in."""
         return self.folder / "uploads"
 
-    def read(self, paths: list[Path]) -> Volume:
-        """Read an upload and delete it; see `read_upload`.
+    def read(self, paths: Sequence[Path], series: str | None = None) -> Volume:
+        """Read an upload, or one of its DICOM series; see `read_upload`.
 
         Raises:
             PromptsegError: It cannot be read, or a path is of no upload but of the server.
         """
+        self._check_sent(paths)
+        return read_upload(paths, 2 * self.max_upload, series)
+
+    def discard(self, paths: Sequence[Path]) -> None:
+        """Delete an upload."""
+        self._check_sent(paths)
+        for path in paths:
+            path.unlink(missing_ok=True)
+
+    def _check_sent(self, paths: Sequence[Path]) -> None:
         arrived = self.uploads.resolve()
         if not all(path.resolve().is_relative_to(arrived) for path in paths):
             raise FormatError("the file was not sent: upload it, a path on the server is refused")
-        try:
-            return read_upload(paths, 2 * self.max_upload)
-        finally:
-            for path in paths:
-                path.unlink(missing_ok=True)
 
     def new_folder(self, visit: Visit) -> Path:
         """A folder for one file of a visitor, under a name that nobody can guess."""

@@ -18,8 +18,8 @@ TEXTS: dict[str, tuple[str, str]] = {
     "image": ("Image", "影像"),
     "no_image": ("No image is open.", "尚未打开影像。"),
     "welcome": (
-        "Open a CT or MRI (.nii, .nii.gz), or use the sample.",
-        "请打开 CT 或 MRI（.nii、.nii.gz），或使用示例影像。",
+        "Open a CT or MRI (NIfTI, DICOM files or a zip of them), or use the sample.",
+        "请打开 CT 或 MRI（NIfTI、DICOM 文件或其压缩包），或使用示例影像。",
     ),
     "voxels": ("voxels", "体素"),
     "model": ("Model", "模型"),
@@ -136,6 +136,14 @@ TEXTS: dict[str, tuple[str, str]] = {
         "恢复连接前无法操作；本页会继续尝试。",
     ),
     "reload": ("Load the page again", "重新载入页面"),
+    "series": ("Series", "序列"),
+    "choose_series": ("choose one…", "请选择…"),
+    "no_series": ("Cancel", "取消"),
+    "several_series": (
+        "{name} holds {count} volumes: choose one above the picture.",
+        "{name} 包含 {count} 个三维影像：请在图像上方选择。",
+    ),
+    "nothing_waits": ("choose a file first", "请先选择文件"),
     "absent": (
         "“{words}” ({concept}) was not found in this image: nothing was added.",
         "影像中未找到“{words}”（{concept}）：未添加任何目标。",

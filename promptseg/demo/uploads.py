@@ -7,11 +7,12 @@ import shutil
 import stat
 import tempfile
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from promptseg.errors import FormatError, PromptsegError
-from promptseg.io import FORMATS
+from promptseg.io import FORMATS, format_of
 from promptseg.volume import Volume, read
 
 MOST_FILES = 20_000
@@ -20,25 +21,31 @@ _ABSOLUTE = re.compile(r"(?<![\w:/.])(?:[A-Za-z]:)?[/\\](?:[^/\\\s'\":,;()]+[/\\
 _CHUNK = 1 << 20
 
 
-def read_upload(paths: Sequence[Path], max_bytes: int) -> Volume:
+def read_upload(paths: Sequence[Path], max_bytes: int, series: str | None = None) -> Volume:
     """Read one image file, a zip file that holds one image, or the files of a DICOM series.
 
     Args:
         paths: As the server stored them, under the names they were sent with.
         max_bytes: Most memory for the image, and most bytes unpacked.
+        series: Which DICOM series of several, as `SeriesChoice` lists them.
 
     Raises:
+        SeriesChoice: There are several series and none was chosen.
         PromptsegError: It is none of these, damaged, too large, or the zip file is unsafe; the
             message has the visitor's file name and no path of the server.
     """
+    from promptseg.io.dicom import SeriesChoice
+
     if not paths:
         raise FormatError("no file was sent")
     try:
         if len(paths) == 1 and zipfile.is_zipfile(paths[0]):
-            return _read_zip(paths[0], max_bytes)
+            return _read_zip(paths[0], max_bytes, series)
         if len(paths) > 1:
-            return _read_many(paths, max_bytes)
-        return read(paths[0], max_bytes)
+            return _read_many(paths, max_bytes, series)
+        return read(paths[0], max_bytes, series)
+    except SeriesChoice as error:
+        raise SeriesChoice(without_folders(str(error), paths), error.series) from error
     except PromptsegError as error:
         raise type(error)(without_folders(str(error), paths)) from error
 
@@ -48,35 +55,56 @@ def known_suffixes() -> list[str]:
     return [suffix for entry in FORMATS.values() if entry.reads for suffix in entry.suffixes]
 
 
-def _read_zip(path: Path, max_bytes: int) -> Volume:
-    folder = Path(tempfile.mkdtemp(prefix="promptseg-zip-"))
-    try:
+def _read_zip(path: Path, max_bytes: int, series: str | None) -> Volume:
+    with _folder_called(path.name) as folder:
         unpack(path, folder, max_bytes)
-        return _read_folder(folder, path.name, max_bytes)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        return _read_folder(folder, path.name, max_bytes, series)
 
 
-def _read_many(paths: Sequence[Path], max_bytes: int) -> Volume:
-    folder = Path(tempfile.mkdtemp(prefix="promptseg-series-"))
-    try:
+def _read_many(paths: Sequence[Path], max_bytes: int, series: str | None) -> Volume:
+    name = f"{len(paths)} files"
+    with _folder_called(name) as folder:
         for number, path in enumerate(paths):
-            (folder / f"{number:05d}-{path.name}").symlink_to(path.resolve())
-        return _read_folder(folder, f"{len(paths)} files", max_bytes)
+            _free_name(folder, path.name, number).symlink_to(path.resolve())
+        return _read_folder(folder, name, max_bytes, series)
+
+
+@contextmanager
+def _folder_called(name: str) -> Iterator[Path]:
+    """A folder for the files of an upload, which is called by the upload's name in errors."""
+    from promptseg.io.dicom import SeriesChoice
+
+    folder = Path(tempfile.mkdtemp(prefix="promptseg-upload-"))
+    try:
+        yield folder
+    except SeriesChoice as error:
+        raise SeriesChoice(_named(error, folder, name), error.series) from error
+    except PromptsegError as error:
+        raise type(error)(_named(error, folder, name)) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _read_folder(folder: Path, name: str, max_bytes: int) -> Volume:
+def _named(error: PromptsegError, folder: Path, name: str) -> str:
+    return str(error).replace(f"{folder}/", "").replace(str(folder), name)
+
+
+def _free_name(folder: Path, name: str, number: int) -> Path:
+    """Its own name, or a numbered one where another folder had a file of that name too."""
+    path = folder / name
+    return folder / f"{number:05d}-{name}" if path.exists() else path
+
+
+def _read_folder(folder: Path, name: str, max_bytes: int, series: str | None) -> Volume:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    images = [path for path in files if path.name.lower().endswith(tuple(known_suffixes()))]
-    if len(images) == 1:
-        return read(images[0], max_bytes)
-    if "dicom" in FORMATS and files:
-        return read(folder, max_bytes)
-    raise FormatError(
-        f"{name}: holds {len(images)} images: give one file ending in {', '.join(known_suffixes())}"
-    )
+    suffixes = tuple(known_suffixes())
+    images = [path for path in files if path.name.lower().endswith(suffixes)]
+    plain = [path for path in images if format_of(path).name != "dicom"]
+    if len(images) == 1 or (len(plain) == 1 and len(files) == len(plain)):
+        return read(images[0], max_bytes, series)
+    if len(plain) > 1:
+        raise FormatError(f"{name}: holds {len(plain)} images: give one, or one DICOM series")
+    return read(folder, max_bytes, series)
 
 
 def unpack(path: Path, folder: Path, max_bytes: int) -> None:
@@ -91,7 +119,7 @@ def unpack(path: Path, folder: Path, max_bytes: int) -> None:
             _check(path.name, members, max_bytes)
             left = max_bytes
             for number, member in enumerate(members):
-                target = folder / f"{number:05d}-{PurePosixPath(member.filename).name}"
+                target = _free_name(folder, PurePosixPath(member.filename).name, number)
                 left -= _copy(archive, member, target, left, path.name)
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError) as error:
         if isinstance(error, PromptsegError):

@@ -18,6 +18,7 @@ from promptseg.errors import PromptsegError
 from promptseg.prompts.types import PromptSet
 
 if TYPE_CHECKING:
+    from promptseg.demo.opening import Waiting
     from promptseg.demo.setting_aside import Earlier
     from promptseg.segmenter import Segmenter
     from promptseg.session import Session
@@ -108,6 +109,7 @@ class Visit:
         after: The same, of what was undone.
         checked: Slices that were suggested for checking since the labels changed.
         unsaved: True if prompts or masks are newer than the latest download of the masks.
+        waiting: An upload of which a series must be chosen.
         folders: Files made for download, oldest first; removed with the visit.
         reserved: Bytes that were set aside for the image.
         message: Kind (`info` or `error`) and text.
@@ -147,6 +149,7 @@ class Visit:
     after: list[Earlier] = field(default_factory=list)
     checked: list[tuple[int, int, int]] = field(default_factory=list)
     unsaved: bool = False
+    waiting: Waiting | None = None
     folders: list[Path] = field(default_factory=list)
     reserved: int = 0
     message: tuple[str, str] = ("info", "")

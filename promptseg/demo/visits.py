@@ -221,5 +221,7 @@ class Visits:
 
 def _close(visit: Visit) -> None:
     visit.cancel.set()
+    for path in () if visit.waiting is None else visit.waiting.paths:
+        path.unlink(missing_ok=True)
     for folder in visit.folders:
         shutil.rmtree(folder, ignore_errors=True)
