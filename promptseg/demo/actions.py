@@ -17,7 +17,7 @@ from promptseg.demo.answers import (
     stoppable,
     take_over_unprompted,
 )
-from promptseg.demo.corrections import check_axis
+from promptseg.demo.corrections import check_axis, corrects, trial_of
 from promptseg.demo.looking import show_slice
 from promptseg.demo.models import Models
 from promptseg.demo.setting_aside import (
@@ -30,7 +30,7 @@ from promptseg.demo.setting_aside import (
 from promptseg.demo.visit import Visit
 from promptseg.errors import PromptError, PromptsegError
 from promptseg.inference.encoder import Progress
-from promptseg.prompts.types import Point, Prompt, PromptSet
+from promptseg.prompts.types import Prompt, PromptSet
 from promptseg.session import RefineMode
 
 
@@ -73,17 +73,20 @@ def refine(visit: Visit, mode: RefineMode = "graph_cut", progress: Progress | No
     began = perf_counter()
     if visit.session is None or not visit.propagated:
         raise PromptError(visit.say("no_mask"))
-    result = visit.session.refine(mode, progress=stoppable(visit, progress))
+    trial = trial_of(visit)
+    if trial is not None and mode == "graph_cut":
+        visit.session, result = trial.session, trial.result
+    else:
+        result = visit.session.refine(mode, progress=stoppable(visit, progress))
     keep(visit, result, propagated=True)
     visit.tell("refined", seconds=perf_counter() - began)
 
 
 def take_up(visit: Visit, progress: Progress | None = None) -> None:
-    """Take up what waits: corrective clicks by refinement, other prompts by the network."""
+    """Take up what waits: corrections by refinement, other prompts by the network."""
     began = perf_counter()
     session = begun(visit)
-    fresh = visit.prompts[visit.answered :]
-    if any(isinstance(prompt, Point) and prompt.role is not None for prompt in fresh):
+    if any(corrects(prompt) for prompt in visit.prompts[visit.answered :]):
         refine(visit, progress=progress)
         return
     result = session.answer(True, progress=stoppable(visit, progress))

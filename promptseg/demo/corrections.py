@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from promptseg.demo.preview import corrected_plane, slice_index
 from promptseg.demo.visit import Visit
 from promptseg.errors import PromptError, PromptsegError
-from promptseg.prompts.types import Box, Prompt, PromptSet, Scribble
+from promptseg.prompts.types import Box, Point, Prompt, PromptSet, Scribble
 from promptseg.session import Session
 from promptseg.slicing import resolve_axis
-from promptseg.volume import Volume
+from promptseg.volume import Segmentation, Volume
 
 AXES = ("axial", "coronal", "sagittal")
 
@@ -52,10 +53,50 @@ def slice_axis(visit: Visit) -> int:
     return visit.session_axis if isinstance(visit.session_axis, int) else visit.view.axis
 
 
+@dataclass(frozen=True)
+class Trial:
+    """What Refine will do, tried on a copy of the session.
+
+    Args:
+        prompts: How many it stands for.
+        session: The copy, which Refine goes on with.
+        result: Its answer.
+    """
+
+    prompts: int
+    session: Session
+    result: Segmentation
+
+
+def trial_of(visit: Visit) -> Trial | None:
+    """The trial that stands for all prompts of the visit, if there is one."""
+    trial = visit.trial
+    return trial if trial is not None and trial.prompts == len(visit.prompts) else None
+
+
+def corrects(prompt: Prompt) -> bool:
+    """True for a click or stroke on a mask that was there before."""
+    return isinstance(prompt, (Point, Scribble)) and prompt.role is not None
+
+
 def preview_corrections(visit: Visit, session: Session) -> None:
-    """Redraw the slices whose corrections are not those that were previewed."""
-    volume, axis = visit.opened(), slice_axis(visit)
-    fresh = session.prompts.to_voxel(volume)[visit.answered :]
+    """Show what waits: corrections as Refine will take them up, other prompts on their slice."""
+    fresh = session.prompts.to_voxel(visit.opened())[visit.answered :]
+    visit.trial, known = None, visit.preview
+    visit.preview = {}
+    if fresh and all(corrects(prompt) for prompt in fresh):
+        trial = session.copy()
+        result = trial.refine("graph_cut")
+        visit.trial = Trial(len(session.prompts), trial, result)
+    else:
+        visit.preview = _slice_previews(visit, session, fresh, known)
+
+
+def _slice_previews(
+    visit: Visit, session: Session, fresh: PromptSet, known: dict[int, tuple[int, np.ndarray]]
+) -> dict[int, tuple[int, np.ndarray]]:
+    """What the network makes of each slice with prompts that wait."""
+    axis = slice_axis(visit)
     by_slice: dict[int, list[Prompt]] = {}
     for prompt in fresh:
         index = slice_index(prompt, axis)
@@ -63,11 +104,11 @@ def preview_corrections(visit: Visit, session: Session) -> None:
             by_slice.setdefault(index, []).append(prompt)
     previews = {}
     for index, prompts in by_slice.items():
-        known = visit.preview.get(index)
-        if known is None or known[0] != len(prompts):
-            known = len(prompts), corrected(visit, session, PromptSet(prompts), axis, index)
-        previews[index] = known
-    visit.preview = previews
+        held = known.get(index)
+        if held is None or held[0] != len(prompts):
+            held = len(prompts), corrected(visit, session, PromptSet(prompts), axis, index)
+        previews[index] = held
+    return previews
 
 
 def corrected(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from promptseg.demo.corrections import AXES, axis_name, slice_axis
+from promptseg.demo.corrections import AXES, axis_name, slice_axis, trial_of
 from promptseg.demo.display import Plane, data_url, draw_slice, plane_of
 from promptseg.demo.visit import Visit
 from promptseg.slicing import take_slice
@@ -90,6 +90,9 @@ def labels_plane(visit: Visit, axis: int, index: int) -> np.ndarray | None:
     """(rows, columns) labels of one slice, with the corrections that are previewed."""
     if visit.labels is None:
         return None
+    trial = trial_of(visit)
+    if trial is not None:
+        return take_slice(trial.result.data, axis, index)
     if axis == slice_axis(visit) and index in visit.preview:
         return visit.preview[index][1]
     return take_slice(visit.labels, axis, index)

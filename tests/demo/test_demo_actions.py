@@ -6,14 +6,16 @@ from support import segmenter
 from promptseg.demo import actions, looking, pointing
 from promptseg.demo.downloads import answered_prompts, segmentation, write_download
 from promptseg.demo.python_code import python_code
+from promptseg.demo.showing import labels_plane
 from promptseg.demo.visit import BusyError, CancelledError
 from promptseg.errors import PromptError, PromptsegError
-from promptseg.prompts.types import Box, Mask, Point, PromptSet, Text
+from promptseg.prompts.types import Box, Mask, Point, PromptSet, Scribble, Text
 from promptseg.report import load_manifest
 from promptseg.volume import read
 
 INSIDE = Point((14, 16, 5))
 SECOND = Point((28, 34, 5), target=2)
+STROKE = Scribble.polyline(np.array([[26, 34, 7], [30, 34, 7]]), positive=False)
 OUTSIDE = Point((28, 34, 7), positive=False)
 
 
@@ -90,21 +92,44 @@ class TestCorrecting:
         actions.propagate(visit, server.models)
         return visit
 
-    def test_a_correction_is_previewed_on_its_slice_only(self, server, both):
+    def shown(self, visit):
+        return np.stack([labels_plane(visit, 2, k) for k in range(12)], axis=2)
+
+    def test_a_correction_is_previewed_and_changes_no_mask(self, server, both):
         before = both.labels.copy()
         actions.give(both, server.models, OUTSIDE)
         assert masks_equal(both.labels, before)
-        assert list(both.preview) == [7]
-        plane = both.preview[7][1]
+        assert masks_equal(segmentation(both).data, before)
+        plane = labels_plane(both, 2, 7)
         assert plane[14, 16] == 1
         assert plane[28, 34] == 0
         assert both.pending == 1
+
+    @pytest.mark.parametrize("correction", [OUTSIDE, STROKE])
+    def test_the_preview_shows_what_refine_does(self, server, both, correction):
+        actions.give(both, server.models, correction)
+        previewed = self.shown(both)
+        actions.take_up(both)
+        assert masks_equal(previewed, both.labels)
+        assert masks_equal(segmentation(both).data, both.labels)
+        assert masks_equal(self.shown(both), both.labels)
+
+    def test_a_correction_taken_back_is_previewed_no_more(self, server, both):
+        before = both.labels.copy()
+        actions.give(both, server.models, OUTSIDE)
+        actions.give(both, server.models, STROKE)
+        actions.undo(both)
+        previewed = self.shown(both)
+        actions.undo(both)
+        assert masks_equal(self.shown(both), before)
+        actions.redo(both)
+        assert masks_equal(self.shown(both), previewed)
 
     def test_refine_takes_it_up(self, server, both):
         actions.give(both, server.models, OUTSIDE)
         actions.take_up(both)
         assert both.pending == 0
-        assert both.preview == {}
+        assert (both.preview, both.trial) == ({}, None)
         assert both.labels[28, 34, 7] == 0
 
     def test_undo_gives_the_masks_before(self, server, both):
@@ -139,7 +164,7 @@ class TestCorrecting:
         both.labels, both.propagated, both.session_axis = found, True, 2
         actions.give(both, server.models, OUTSIDE)
         assert isinstance(both.prompts[0], Mask)
-        assert both.preview[7][1][28, 34] == 0
+        assert labels_plane(both, 2, 7)[28, 34] == 0
 
 
 class TestStopping:
