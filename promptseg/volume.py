@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from promptseg.errors import PromptError, VolumeError
+from promptseg.errors import FormatError, PromptError, VolumeError
 from promptseg.grey_levels import GreyLevels, Modality, assess
 from promptseg.io import DEFAULT_MAX_BYTES, Image, labels_on, read_image, write_image
 from promptseg.io.pacs.address import is_address
@@ -218,26 +218,47 @@ class Segmentation:
         voxel_mm3 = abs(float(np.linalg.det(self.affine[:3, :3])))
         return int(np.count_nonzero(self.mask(target))) * voxel_mm3 / 1000.0
 
-    def save(self, path: str | os.PathLike[str], format: str | None = None) -> None:
+    def save(
+        self,
+        path: str | os.PathLike[str],
+        format: str | None = None,
+        names: Mapping[int, str] | None = None,
+    ) -> None:
         """Write the labels; the format follows the suffix unless `format` names it.
 
+        Args:
+            path: Output file.
+            format: Name in `promptseg.io.FORMATS`: `nifti`, `nrrd`, `seg.nrrd`, `metaimage`, and
+                for a DICOM series `rtstruct`, `seg` or `labelmap`.
+            names: Names by target where the format has them, written as they are given. Others
+                go by `labels`, in TG-263 spelling where a name is known.
+
         Raises:
-            FormatError: the format is unknown, cannot hold them, or the file cannot be written.
+            FormatError: the format is unknown, cannot hold them, or the file cannot be written;
+                or a target that is named does not exist.
         """
-        content = Image(
-            self.data,
-            self.affine,
-            header=self.header,
-            names=self.labels,
-            layers=self.layers,
-            provenance=self.provenance,
-        )
+        content = self._image(names or {})
         if is_address(path):
             from promptseg.io.pacs.exchange import write as put
 
             put(content, str(path), format)
         else:
             write_image(content, path, format)
+
+    def _image(self, names: Mapping[int, str]) -> Image:
+        """What a file is to hold."""
+        strange = sorted(set(names) - set(self.targets) - set(self.labels))
+        if strange:
+            raise FormatError(f"names has target {strange[0]}, the result has {self.targets}")
+        return Image(
+            self.data,
+            self.affine,
+            header=self.header,
+            names={**self.labels, **names},
+            verbatim=frozenset(names),
+            layers=self.layers,
+            provenance=self.provenance,
+        )
 
 
 def read(

@@ -155,6 +155,11 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 def add_image_options(parser: argparse.ArgumentParser) -> None:
     """Declare how the image is cut and shown to the model."""
     group = parser.add_argument_group("image")
+    group.add_argument(
+        "--series",
+        metavar="N",
+        help="which series of a DICOM folder, by its number in the list that is printed without it",
+    )
     group.add_argument("--axis", choices=AXES, default="auto", help="axis to slice along")
     group.add_argument(
         "--no-propagate", action="store_true", help="segment the prompted slices only"

@@ -27,6 +27,11 @@ def add_reports(group: argparse._ArgumentGroup) -> None:
         "(.html) or the measurements (.csv); may be repeated",
     )
     group.add_argument(
+        "--keep-identifiers",
+        action="store_true",
+        help="put the patient and study of a DICOM image into reports and the audit log",
+    )
+    group.add_argument(
         "--language", choices=("en", "zh"), default="en", help="of the page (default en)"
     )
 

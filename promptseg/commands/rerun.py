@@ -19,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("manifest", metavar="MANIFEST_JSON", type=Path, help="from --report")
     parser.add_argument("-o", "--output", metavar="OUT", type=Path, help="keep the new mask here")
+    parser.add_argument("--format", metavar="NAME", help="format of OUT (default: by its suffix)")
     add_json(parser)
 
 
@@ -31,7 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
     paths = {} if arguments.output is None else {"mask": arguments.output}
     check_outputs(paths)
     for path in paths.values():
-        check_mask_format(path, None)
+        check_mask_format(path, arguments.format)
     volume = _input(manifest, arguments.manifest)
     prompts = PromptSet.from_json(manifest["prompts"], str(arguments.manifest))
     prompts.validate(volume)
@@ -39,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
     done = run_job(volume, prompts, _choices(manifest))
     with staged(paths) as temporary:
         for path in temporary.values():
-            done.result.save(path)
+            done.result.save(path, arguments.format)
     return _compare(done, manifest, arguments.json)
 
 
@@ -50,7 +51,8 @@ def _input(manifest: dict[str, Any], source: Path) -> Volume:
     if recorded is None:
         raise FormatError(f"{source}: the image was made in memory and has no file to read again")
     beside = source.parent / Path(recorded).name
-    volume = read(beside if beside.exists() and not Path(recorded).exists() else recorded)
+    found = beside if beside.exists() and not Path(recorded).exists() else recorded
+    volume = read(found, series=manifest["input"].get("series"))
     if volume.sha256 != manifest["input"]["sha256"]:
         raise FormatError(
             f"{volume.source} is not the image of {source}: its voxels or its affine have changed"
@@ -108,12 +110,10 @@ def _compare(done: Run, manifest: dict[str, Any], as_json: bool) -> int:
 
 def _differing(done: Run, manifest: dict[str, Any]) -> int | None:
     """Voxels that differ from the mask file of the first run, None if it is not there."""
-    from promptseg.volume import read
+    from promptseg.volume import read_labels
 
     try:
-        before = read(manifest["outputs"]["mask"]["path"])
+        before = read_labels(manifest["outputs"]["mask"]["path"], done.volume)
     except (PromptsegError, KeyError, TypeError):
-        return None
-    if before.shape != done.result.data.shape:
         return None
     return int((before.data != done.result.data).sum())

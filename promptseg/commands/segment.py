@@ -18,7 +18,7 @@ from promptseg.commands.job import (
     run_job,
 )
 from promptseg.commands.outputs import check_mask_format, check_outputs, describe, staged
-from promptseg.commands.parsing import UsageError, add_json, print_json
+from promptseg.commands.parsing import UsageError, add_json, note, print_json
 from promptseg.commands.prompt_options import add_prompts, build_prompts
 from promptseg.commands.reports import Reports, add_reports
 
@@ -29,7 +29,11 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument(
-        "image", metavar="IMAGE", nargs="?", type=Path, help="3D CT or MRI (.nii or .nii.gz)"
+        "image",
+        metavar="IMAGE",
+        nargs="?",
+        type=Path,
+        help="3D CT or MRI: a file, or a folder or zip file of DICOM",
     )
     parser.add_argument("-o", "--output", metavar="OUT", type=Path, help="mask file to write")
     parser.add_argument(
@@ -42,7 +46,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_image_options(parser)
     add_postprocessing(parser)
     group = parser.add_argument_group("output")
-    group.add_argument("--format", metavar="NAME", help="format of OUT (default: by its suffix)")
+    group.add_argument(
+        "--format",
+        metavar="NAME",
+        help="nifti, nrrd, seg.nrrd, metaimage, rtstruct, seg or labelmap (default: by the suffix)",
+    )
+    group.add_argument(
+        "--name",
+        metavar="TARGET=NAME",
+        action="append",
+        default=[],
+        help="name of a target in RTSTRUCT, DICOM-SEG and .seg.nrrd; may be repeated",
+    )
     group.add_argument("--uncertainty", metavar="FILE", type=Path, help="write the uncertainty")
     add_reports(group)
     add_json(group)
@@ -54,6 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
         return _sample(arguments)
     if arguments.image is None or arguments.output is None:
         raise UsageError("give an IMAGE and -o OUT, or --sample (see promptseg segment --help)")
+    _names(arguments.name)
     reports = Reports.of(arguments)
     paths = {**_paths(arguments), **reports.paths}
     check_outputs(paths, arguments.image)
@@ -61,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.uncertainty is not None:
         check_mask_format(arguments.uncertainty, None)
     done = _segment(arguments)
-    manifest = _write(done, paths, arguments.format, reports)
+    manifest = _write(done, paths, arguments, reports)
     if arguments.json:
         print_json(manifest)
     else:
@@ -90,19 +106,40 @@ def _segment(arguments: argparse.Namespace) -> Run:
     if not arguments.given and not arguments.adapter:
         raise UsageError("no prompt: give --box, --point, --scribble, --text or --prompts")
     started = time.perf_counter()
-    volume: Volume = read(arguments.image)
+    volume: Volume = read(arguments.image, series=arguments.series)
     seconds = time.perf_counter() - started
+    for said in volume.notes:
+        note(said)
+    _check_format(volume, arguments)
     prompts = build_prompts(arguments.given or [], arguments.frame, volume)
     done = run_job(volume, prompts, choices_of(arguments))
     total = seconds + done.timings["total"]
     return replace(done, timings={"read": seconds, **done.timings, "total": total})
 
 
+def _check_format(volume: Volume, arguments: argparse.Namespace) -> None:
+    """Refuse, before any work, a format that refers to what the image lacks."""
+    from promptseg.io import Image, check_writable
+
+    grid = Image(volume.data, volume.affine, header=volume.header)
+    check_writable(grid, arguments.output, arguments.format)
+
+
+def _names(texts: Sequence[str]) -> dict[int, str]:
+    names: dict[int, str] = {}
+    for text in texts:
+        target, found, words = text.partition("=")
+        if not found or not target.strip().isdecimal() or not words.strip():
+            raise UsageError(f"--name is {text!r}: give TARGET=NAME, such as 1=Liver")
+        names[int(target)] = words.strip()
+    return names
+
+
 def _write(
-    done: Run, paths: dict[str, Path], format: str | None, reports: Reports
+    done: Run, paths: dict[str, Path], arguments: argparse.Namespace, reports: Reports
 ) -> dict[str, Any]:
     with staged(paths) as temporary:
-        done.result.save(temporary["mask"], format)
+        done.result.save(temporary["mask"], arguments.format, _names(arguments.name))
         if "uncertainty" in paths:
             _write_uncertainty(done, temporary["uncertainty"])
         manifest = reports.write(done, done.manifest(describe(paths, temporary)), temporary)

@@ -1,6 +1,14 @@
 """Bytes to arrays and back, one module a format; knows no volume."""
 
-from promptseg.io.formats import FORMATS, Format, format_of, read_image, writable, write_image
+from promptseg.io.formats import (
+    FORMATS,
+    Format,
+    check_writable,
+    format_of,
+    read_image,
+    writable,
+    write_image,
+)
 from promptseg.io.image import DEFAULT_MAX_BYTES, Image
 from promptseg.io.labels import labels_on
 
@@ -9,6 +17,7 @@ __all__ = [
     "FORMATS",
     "Format",
     "Image",
+    "check_writable",
     "format_of",
     "labels_on",
     "read_image",

@@ -129,6 +129,18 @@ def write_image(image: Image, path: str | os.PathLike[str], format: str | None =
     import_module(chosen.module).write(image, path)
 
 
+def check_writable(image: Image, path: str | os.PathLike[str], format: str | None = None) -> None:
+    """Refuse, before labels are made on an image, a format that cannot hold them.
+
+    Raises:
+        FormatError: The format is unknown, or refers to what the image lacks.
+    """
+    chosen = writable(path, format)
+    module = import_module(chosen.module)
+    if hasattr(module, "check"):
+        module.check(image)
+
+
 def format_of(path: str | os.PathLike[str]) -> Format:
     """The format that a file or folder would be read as.
 

@@ -26,6 +26,7 @@ class Image:
         names: Names by label.
         layers: (I, J, K) bool mask, by label, of those that share voxels with others.
         provenance: What made the labels, see `promptseg.io.provenance`; None for no labels.
+        verbatim: Labels whose name is written as it is, whatever the format's own spelling.
     """
 
     data: np.ndarray
@@ -36,6 +37,7 @@ class Image:
     names: Mapping[int, str] = field(default_factory=dict)
     layers: Mapping[int, np.ndarray] = field(default_factory=dict)
     provenance: Mapping[str, Any] | None = None
+    verbatim: frozenset[int] = frozenset()
 
     @property
     def targets(self) -> tuple[int, ...]:

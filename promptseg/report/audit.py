@@ -266,6 +266,7 @@ def _entry(manifest: Mapping[str, Any], keep_identifiers: bool) -> dict[str, Any
         kept |= {"patient": manifest["patient"]} if "patient" in manifest else {}
     else:
         given.pop("path", None)
+        given.pop("notes", None)
     return {
         "operator": _operator(),
         "run": {**kept, "input": given, "outputs": outputs, "result": result},

@@ -136,15 +136,17 @@ def _model(segmenter: Segmenter) -> dict[str, Any]:
 
 
 def _input(volume: Volume) -> dict[str, Any]:
-    source = volume.source
+    source, series = volume.source, None
     if isinstance(source, Path):
-        source = str(source.resolve())
+        source, series = str(source.resolve()), getattr(volume.header, "series", None)
     return {
         "path": source,
+        "series": series,
         "sha256": volume.sha256,
         "shape": volume.shape,
         "spacing_mm": volume.spacing.tolist(),
         "modality": volume.modality,
+        "notes": volume.notes,
     }
 
 

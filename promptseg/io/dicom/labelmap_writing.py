@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from promptseg.io.dicom.seg_writing import write_as
+from promptseg.io.dicom.seg_writing import check, write_as
 from promptseg.io.image import Image
+
+__all__ = ["check", "write"]
 
 
 def write(image: Image, path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.resources import files
 from typing import Any
@@ -91,6 +91,8 @@ def named_targets(image: Image) -> list[Named]:
     taken: set[str] = set()
     for target in image.targets:
         one = named(target, image.names.get(target, ""))
+        if target in image.verbatim:
+            one = replace(one, short=one.name)
         if one.short in taken:
             one = named(target, f"{one.name} {target}")
         taken.add(one.short)

@@ -26,6 +26,15 @@ _STUDY_CLASS = "1.2.840.10008.3.1.2.3.1"
 _MOST_DESCRIPTION = 1024
 
 
+def check(image: Image) -> None:
+    """Refuse an image that no RTSTRUCT can refer to.
+
+    Raises:
+        FormatError: It is from no DICOM series, or a mosaic.
+    """
+    dicom_source(image, "rtstruct")
+
+
 def write(image: Image, path: Path) -> None:
     """Write labels as an RTSTRUCT on the series they were made on.
 

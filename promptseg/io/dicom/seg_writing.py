@@ -34,6 +34,15 @@ _KEPT = (
 _AI = Code("123110", "DCM", "Artificial Intelligence")
 
 
+def check(image: Image) -> None:
+    """Refuse an image that no DICOM-SEG can refer to.
+
+    Raises:
+        FormatError: It is from no DICOM series, or a mosaic.
+    """
+    dicom_source(image, "seg")
+
+
 def write(image: Image, path: Path) -> None:
     """Write labels as a binary segmentation object on the series they were made on.
 
