@@ -1,0 +1,308 @@
+"""The coarse 3D view: where a target lies and ends, seen at once in a cube around its prompts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from scipy import ndimage
+from skimage.measure import block_reduce
+
+from promptseg.errors import PromptError, WeightsError
+from promptseg.io.atomic import atomic_path
+from promptseg.propagation.coarse_inputs import CHANNELS, PROMPTED, CoarseHints, coarse_channels
+from promptseg.propagation.coarse_network import CoarseNetwork
+
+FORMAT, VERSION = "promptseg-coarse", 1
+SIDE = 48
+# Side of the first view over the longest side of what is prompted: the middle of what training saw.
+AROUND = 2.2
+# A target that reaches the border is looked at from farther away, so often and by so much.
+WIDENED, WIDENINGS = 1.5, 3
+BORDER_SHARE = 0.004
+LEAST_VOXELS = 17.0
+ABSENT = -6.0
+Mask = NDArray[np.bool_]
+Field = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Cube:
+    """A cubic view of a volume.
+
+    Args:
+        centre: (3,) voxels, counted from the first voxel's outer corner.
+        length: Side in millimetres.
+        spacing: (3,) millimetres of a voxel.
+        side: Elements of a side.
+    """
+
+    centre: tuple[float, float, float]
+    length: float
+    spacing: tuple[float, float, float]
+    side: int = SIDE
+
+    @property
+    def scale(self) -> NDArray[np.float64]:
+        """(3,) voxels of an element."""
+        return self.length / self.side / np.array(self.spacing)
+
+    @property
+    def low(self) -> NDArray[np.float64]:
+        """(3,) the view's first corner in voxels."""
+        return np.array(self.centre) - self.scale * self.side / 2
+
+    def region(self, shape: Sequence[int]) -> tuple[slice, ...]:
+        """The voxels of a volume of `shape` that the view reaches."""
+        low = np.clip(np.floor(self.low), 0, np.array(shape) - 1).astype(int)
+        high = np.clip(np.ceil(self.low + self.scale * self.side), low + 1, shape).astype(int)
+        return tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
+
+    def sample(self, data: NDArray[np.generic], outside: float) -> Field:
+        """(I, J, K) values -> (side, side, side), averaged where the view is coarser."""
+        region = self.region(data.shape)
+        part = data[region].astype(np.float32)
+        factor = np.maximum(np.floor(self.scale), 1).astype(int)
+        factor = np.minimum(factor, part.shape)
+        if factor.max() > 1:
+            part = block_reduce(part, tuple(factor), np.mean, cval=outside)
+        step = self.scale / factor
+        start = (self.low - [s.start for s in region]) / factor + step / 2 - 0.5
+        return np.asarray(ndimage.affine_transform(
+            part, step, start, (self.side,) * 3, order=1, mode="grid-constant", cval=outside,
+        ), np.float32)  # fmt: skip
+
+    def paste(self, view: Field, shape: Sequence[int]) -> tuple[tuple[slice, ...], Field]:
+        """(side, side, side) values -> a region of a volume of `shape`, and values on it."""
+        region = self.region(shape)
+        start = np.array([s.start for s in region])
+        size = tuple(s.stop - s.start for s in region)
+        offset = (start + 0.5 - self.low) / self.scale - 0.5
+        values = ndimage.affine_transform(
+            view, 1 / self.scale, offset, size, order=1, mode="nearest"
+        )
+        return region, np.asarray(values, np.float32)
+
+    def planes(self, axis: int, index: int) -> slice:
+        """Elements along `axis` whose middle lies in slice `index`; the nearest if none does."""
+        edges = (np.array([index, index + 1]) - self.low[axis]) / self.scale[axis]
+        first, last = (int(np.clip(np.ceil(e - 0.5), 0, self.side)) for e in edges)
+        if first < last:
+            return slice(first, last)
+        nearest = int(np.clip(np.floor(edges.mean()), 0, self.side - 1))
+        return slice(nearest, nearest + 1)
+
+
+@dataclass(frozen=True)
+class CoarseAnswer:
+    """What the coarse view says of one target.
+
+    Args:
+        cube: The view.
+        logits: (side, side, side).
+        quality: Expected Dice.
+    """
+
+    cube: Cube
+    logits: Field
+    quality: float
+
+    def mask(self, shape: Sequence[int]) -> Mask:
+        """(I, J, K) bool on the volume's grid."""
+        region, values = self.cube.paste(self.logits, shape)
+        found = np.zeros(tuple(shape), bool)
+        found[region] = values > 0
+        return found
+
+
+@dataclass(frozen=True)
+class Told:
+    """What is known of one target, on the volume's grid.
+
+    Args:
+        axis: Slice axis.
+        masks: (H, W) bool by prompted slice.
+        box: (low, high) voxels, half-open; None without one.
+        positive: (N, 3) voxels on the target.
+        negative: (N, 3) voxels beside it.
+    """
+
+    axis: int
+    masks: Mapping[int, Mask]
+    box: tuple[tuple[int, ...], tuple[int, ...]] | None = None
+    positive: NDArray[np.integer] | None = None
+    negative: NDArray[np.integer] | None = None
+
+
+class CoarseView:
+    """Answers in cubes around prompts.
+
+    Args:
+        network: Trained by weights/train_coarse.py.
+    """
+
+    def __init__(self, network: CoarseNetwork) -> None:
+        self.network = network.eval()
+
+    def answer(self, image: Field, spacing: Sequence[float], told: Told) -> CoarseAnswer:
+        """Look at a target, from farther away while it reaches the border of the view.
+
+        Args:
+            image: (I, J, K) grey values in [0, 1].
+            spacing: (3,) mm.
+            told: Masks of prompted slices and other prompts.
+
+        Raises:
+            PromptError: If no mask has a pixel.
+        """
+        cube = first_cube(told, spacing, image.shape)
+        for attempt in range(WIDENINGS + 1):
+            found = self._look(image, told, cube)
+            if attempt == WIDENINGS or not cut_off(found, image.shape):
+                break
+            cube = replace(cube, length=cube.length * WIDENED, centre=_middle(found))
+        return found
+
+    @torch.inference_mode()
+    def _look(self, image: Field, told: Told, cube: Cube) -> CoarseAnswer:
+        channels = coarse_channels(hints_in(image, told, cube))
+        logits, quality = self.network(channels[None])
+        return CoarseAnswer(cube, logits[0].float().numpy(), float(quality.sigmoid()))
+
+
+def first_cube(told: Told, spacing: Sequence[float], shape: Sequence[int]) -> Cube:
+    """The view around the masks of the prompted slices.
+
+    Raises:
+        PromptError: If no mask has a pixel.
+    """
+    cells = [
+        np.insert(np.argwhere(mask), told.axis, index, 1) for index, mask in told.masks.items()
+    ]
+    places = np.concatenate(cells) if cells else np.zeros((0, 3))
+    if not len(places):
+        raise PromptError("no prompted slice has a mask: the coarse view has nowhere to look")
+    low, high = places.min(0), places.max(0) + 1
+    step = np.array(spacing, float)
+    longest = float(((high - low) * step).max())
+    length = max(longest * AROUND, LEAST_VOXELS * float(step.min()))
+    i, j, k = ((low + high) / 2).tolist()
+    a, b, c = step.tolist()
+    return Cube((i, j, k), length, (a, b, c))
+
+
+def hints_in(image: Field, told: Told, cube: Cube) -> CoarseHints:
+    """What is known, in the elements of a view."""
+    shape = (cube.side,) * 3
+    view = cube.sample(image, 0.0)
+    inside = cube.sample(np.ones(image.shape, bool), 0.0) > 0.5
+    logits, trust = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+    for index, mask in told.masks.items():
+        planes = cube.planes(told.axis, index)
+        spot = np.zeros(image.shape, bool)
+        np.moveaxis(spot, told.axis, 0)[index] = mask
+        thick = _in_plane(spot, told.axis, index, cube)
+        np.moveaxis(logits, told.axis, 0)[planes] = thick
+        np.moveaxis(trust, told.axis, 0)[planes] = PROMPTED
+    box, boxed = _box_in(told, cube)
+    positive, negative = (_seeds_in(p, cube) for p in (told.positive, told.negative))
+    return CoarseHints(view, inside, logits, trust, box, boxed, positive, negative)
+
+
+def _in_plane(spot: Mask, axis: int, index: int, cube: Cube) -> Field:
+    """(side, side) signed distance in elements of a slice's mask, as logits."""
+    flat = np.moveaxis(spot, axis, 0)[index].astype(np.float32)
+    a, b = (n for n in range(3) if n != axis)
+    step, low = cube.scale[[a, b]], cube.low[[a, b]]
+    size = (cube.side, cube.side)
+    plane = ndimage.affine_transform(flat, step, low + step / 2 - 0.5, size, order=1,
+                                     mode="grid-constant", cval=0.0) > 0.5  # fmt: skip
+    if not plane.any():
+        return np.full(size, ABSENT, np.float32)
+    depth = ndimage.distance_transform_edt(plane) - ndimage.distance_transform_edt(~plane)
+    return np.clip(depth, ABSENT, -ABSENT).astype(np.float32)
+
+
+def _box_in(told: Told, cube: Cube) -> tuple[Mask | None, Mask | None]:
+    if told.box is None:
+        return None, None
+    corners = [(np.array(c) - cube.low) / cube.scale for c in told.box]
+    low, high = (np.clip(np.round(c), 0, cube.side).astype(int) for c in corners)
+    flat = told.box[1][told.axis] - told.box[0][told.axis] == 1
+    along = cube.planes(told.axis, told.box[0][told.axis])
+    sides = [slice(int(a), max(int(b), int(a) + 1)) for a, b in zip(low, high, strict=True)]
+    box, boxed = (np.zeros((cube.side,) * 3, bool) for _ in range(2))
+    if flat:
+        sides[told.axis] = along
+        np.moveaxis(boxed, told.axis, 0)[along] = True
+    else:
+        boxed[:] = True
+    box[tuple(sides)] = True
+    return box, boxed
+
+
+def _seeds_in(voxels: NDArray[np.integer] | None, cube: Cube) -> Mask | None:
+    if voxels is None or not len(voxels):
+        return None
+    at = np.floor((voxels + 0.5 - cube.low) / cube.scale).astype(int)
+    seeds = np.zeros((cube.side,) * 3, bool)
+    seeds[tuple(at[((at >= 0) & (at < cube.side)).all(1)].T)] = True
+    return seeds
+
+
+def cut_off(found: CoarseAnswer, shape: Sequence[int]) -> bool:
+    """True if the target reaches a side of the view behind which the volume goes on."""
+    mask, cube = found.logits > 0, found.cube
+    high = cube.low + cube.scale * cube.side
+    for axis in range(3):
+        for end, beyond in ((0, cube.low[axis] > 1), (-1, high[axis] < shape[axis] - 1)):
+            if beyond and np.take(mask, end, axis).mean() > BORDER_SHARE:
+                return True
+    return False
+
+
+def _middle(found: CoarseAnswer) -> tuple[float, float, float]:
+    """(3,) voxels, the middle of what was found."""
+    cells = np.argwhere(found.logits > 0)
+    middle = (cells.min(0) + cells.max(0) + 1) / 2
+    i, j, k = (found.cube.low + middle * found.cube.scale).tolist()
+    return i, j, k
+
+
+def save_coarse(network: CoarseNetwork, path: Path, about: Mapping[str, str]) -> None:
+    """Write one safetensors file in half precision that carries its own configuration."""
+    state = {name: value.half().contiguous() for name, value in network.state_dict().items()}
+    metadata = {"format": FORMAT, "version": str(VERSION), "config": json.dumps(network.config())}
+    with atomic_path(path) as temporary:
+        save_file(state, temporary, {**metadata, **about})
+
+
+def load_coarse(path: Path) -> CoarseView:
+    """Read a file of `save_coarse`.
+
+    Raises:
+        WeightsError: If the file is missing, corrupt or holds something else.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            about = file.metadata() or {}
+            state = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"{path} is no whole safetensors file: {error}") from error
+    if about.get("format") != FORMAT or about.get("version") != str(VERSION):
+        raise WeightsError(f"{path} holds {about.get('format')!r}: a {FORMAT} file is needed")
+    try:
+        network = CoarseNetwork(**json.loads(about["config"]))
+        network.load_state_dict(state)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise WeightsError(f"{path} does not hold the network it claims: {error}") from error
+    if network.inputs != CHANNELS:
+        raise WeightsError(f"{path} takes {network.inputs} channels: this version gives {CHANNELS}")
+    return CoarseView(network)
