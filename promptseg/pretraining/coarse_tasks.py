@@ -1,5 +1,4 @@
-"""Training tasks of the coarse 3D view: a target in a volume and what a user and a slice network
-would have told about it."""
+"""Training tasks of the coarse 3D view: what a user and a slice network tell of a target."""
 
 from __future__ import annotations
 
@@ -10,11 +9,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import ndimage
-from skimage.segmentation import slic
 from torch.nn import functional
 
+from promptseg.pretraining.coarse_views import (
+    LEAST,
+    View,
+    labelled_view,
+    lesion,
+    likely_slice,
+    supervoxel,
+    unlabelled_view,
+)
 from promptseg.pretraining.corrections import changed_grey
-from promptseg.pretraining.episodes import Case, choose_target, random_window
+from promptseg.pretraining.episodes import Case
 from promptseg.pretraining.faults import faulty_logits, smooth_field
 from promptseg.propagation.coarse_inputs import ANSWERED, PROMPTED, CoarseHints
 from promptseg.simulation.clicks import deepest, largest_component
@@ -23,8 +30,6 @@ Rng = np.random.Generator
 Mask = NDArray[np.bool_]
 Field = NDArray[np.float32]
 
-LEAST = 40
-ZOOM = (1.5, 3.6)
 SUPERVOXELS, LESIONS = 0.12, 0.08
 # Chances of what is told: the mask of one prompted slice with its box, without a box, of several
 # slices, a 3D box, and answers on all slices from a slice network.
@@ -55,26 +60,24 @@ def coarse_task(case: Case, side: int, rng: Rng) -> CoarseTask | None:
         rng: Draws target, view, grey values and what is told.
     """
     axis = int(rng.choice(case.axes))
-    draw = rng.random()
-    if draw < SUPERVOXELS + LESIONS:
-        view = _unlabelled_view(case, axis, side, rng)
-        if view is None:
-            return None
-        image, inside, _ = view
-        made = _supervoxel(image, rng) if draw < SUPERVOXELS else _lesion(image, rng)
-        if made is None:
-            return None
-        image, target = made
-    else:
-        labelled = _labelled_view(case, axis, side, rng)
-        if labelled is None:
-            return None
-        image, inside, target = labelled
+    view = _view(case, axis, side, rng)
+    if view is None:
+        return None
+    image, inside, target = view
     target = target & inside
-    if target.sum() < LEAST or not target.any():
+    if target.sum() < LEAST:
         return None
     image = np.clip(changed_grey(image, rng), 0, 1)
     return _mirrored(_told(image, inside, target, axis, _thickness(case, axis), rng), rng)
+
+
+def _view(case: Case, axis: int, side: int, rng: Rng) -> View | None:
+    draw = rng.random()
+    if draw >= SUPERVOXELS + LESIONS:
+        return labelled_view(case, axis, side, rng)
+    image, inside, _ = unlabelled_view(case, axis, side, rng)
+    made = supervoxel(image, rng) if draw < SUPERVOXELS else lesion(image, rng)
+    return None if made is None else (made[0], inside, made[1])
 
 
 def _thickness(case: Case, axis: int) -> float:
@@ -83,170 +86,12 @@ def _thickness(case: Case, axis: int) -> float:
     return case.spacing[axis] / max(others)
 
 
-def _labelled_view(case: Case, axis: int, side: int, rng: Rng) -> tuple[Field, Mask, Mask] | None:
-    chosen = choose_target(case, axis, rng)
-    if chosen is None:
-        return None
-    _, labels = chosen
-    corner, extent = case.bounds(labels)
-    mask = np.isin(case.labels[tuple(slice(a, a + n) for a, n in zip(corner, extent, strict=True))],
-                   labels)  # fmt: skip
-    if rng.random() < (0.9 if case.instances else 0.25):
-        parts, count = ndimage.label(mask, np.ones((3, 3, 3)))
-        if count > 1:
-            sizes = np.bincount(parts.ravel())[1:]
-            part = 1 + int(rng.choice(np.flatnonzero(sizes >= min(LEAST, sizes.max()))))
-            mask = parts == part
-    areas = mask.sum(tuple(a for a in range(3) if a != axis))
-    if not areas.any():
-        return None
-    # The slice a user prompts is mostly a large one.
-    weights = areas.astype(float) ** 2
-    index = (
-        int(areas.argmax())
-        if rng.random() < 0.5
-        else int(rng.choice(len(areas), p=weights / weights.sum()))
-    )
-    plane = np.argwhere(np.take(mask, index, axis))
-    low, high = plane.min(0), plane.max(0) + 1
-    in_plane = [a for a in range(3) if a != axis]
-    spacing = np.array(case.spacing)
-    centre = np.zeros(3)
-    centre[in_plane] = (low + high) / 2
-    centre[axis] = index + 0.5
-    longest = float(((high - low) * spacing[in_plane]).max())
-    zoom = float(np.exp(rng.uniform(np.log(ZOOM[0]), np.log(ZOOM[1]))))
-    length = max(longest * zoom, side * 0.35 * float(spacing.min()))
-    slack = (length - longest) / 2 * 0.7
-    shift = rng.uniform(-1, 1, 3) * min(slack, 0.15 * length) / spacing
-    shift[axis] *= 1.0 if rng.random() < 0.3 else 0.0
-    # Now and then the view follows the target away from the prompted slice, as zooming does.
-    target = np.zeros(case.labels.shape, bool)
-    target[tuple(slice(a, a + n) for a, n in zip(corner, extent, strict=True))] = mask
-    view = _sample(case, target, np.array(corner) + centre + shift, length, side, axis, rng)
-    return view
-
-
-def _unlabelled_view(case: Case, axis: int, side: int, rng: Rng) -> tuple[Field, Mask, Mask] | None:
-    spacing, shape = np.array(case.spacing), np.array(case.image.shape)
-    length = float((shape * spacing).max()) * float(np.exp(rng.uniform(np.log(0.15), np.log(0.7))))
-    centre = rng.uniform(0.15, 0.85, 3) * shape
-    return _sample(case, None, centre, length, side, axis, rng)
-
-
-def _sample(
-    case: Case,
-    target: Mask | None,
-    centre: NDArray[np.floating],
-    length: float,
-    side: int,
-    axis: int,
-    rng: Rng,
-) -> tuple[Field, Mask, Mask]:
-    """A cubic view of `length` mm around a place: grey values, inside the volume, target."""
-    spacing = np.array(case.spacing)
-    turn = np.deg2rad(rng.uniform(-20, 20)) if rng.random() < 0.4 else 0.0
-    a, b = (n for n in range(3) if n != axis)
-    rotation = np.eye(3)
-    rotation[a, a] = rotation[b, b] = np.cos(turn)
-    rotation[a, b], rotation[b, a] = -np.sin(turn), np.sin(turn)
-    stretch = np.exp(rng.uniform(-0.15, 0.15, 3))
-    # Voxel centres lie at whole numbers plus one half of `centre`'s units.
-    matrix = (rotation * stretch) * (length / side) / spacing[:, None]
-    offset = centre - 0.5 - matrix @ np.full(3, (side - 1) / 2)
-    reach = np.abs(matrix).sum(1) * side / 2 + 2
-    low = np.maximum(np.floor(centre - reach), 0).astype(int)
-    high = np.minimum(np.ceil(centre + reach) + 1, case.image.shape).astype(int)
-    low = np.minimum(low, np.array(case.image.shape) - 1)
-    high = np.maximum(high, low + 1)
-    part = tuple(slice(x, y) for x, y in zip(low, high, strict=True))
-    grey = case.image[part].astype(np.float32)
-    shrink = np.abs(np.diag(matrix))
-    if shrink.max() > 1.5:
-        grey = ndimage.gaussian_filter(grey, np.maximum(shrink - 1, 0) * 0.4)
-    shape = (side, side, side)
-
-    def resampled(data: NDArray[np.generic], outside: float) -> Field:
-        start = offset - low
-        return ndimage.affine_transform(
-            data, matrix, start, shape, np.float32, order=1, cval=outside, mode="grid-constant"
-        )
-
-    inside = resampled(np.ones(grey.shape, np.float32), 0.0) > 0.5
-    view = resampled(grey, case.ground)
-    found = np.zeros(shape, bool)
-    if target is not None:
-        found = resampled(target[part].astype(np.float32), 0.0) > 0.5
-    return _windowed(view, found, case, rng), inside, found
-
-
-def _windowed(view: Field, target: Mask, case: Case, rng: Rng) -> Field:
-    if case.modality == "CT":
-        low, high = random_window(view[target], rng)
-    else:
-        span = case.limits[1] - case.limits[0]
-        low = case.limits[0] + rng.uniform(-0.05, 0.05) * span
-        high = case.limits[1] + rng.uniform(-0.15, 0.1) * span
-    return np.clip((view - low) / max(high - low, 1e-3), 0, 1).astype(np.float32)
-
-
-def _supervoxel(image: Field, rng: Rng) -> tuple[Field, Mask] | None:
-    """One or a few touching supervoxels near the middle (SLIC, Achanta et al., PAMI 2012)."""
-    smooth = ndimage.gaussian_filter(image, rng.uniform(0.5, 1.5))
-    regions = slic(smooth, int(rng.integers(10, 60)), compactness=0.05, channel_axis=None,
-                   max_num_iter=5, enforce_connectivity=True)  # fmt: skip
-    side = image.shape[0]
-    middle = tuple(int(x) for x in rng.integers(side // 3, side - side // 3, 3))
-    chosen = regions == regions[middle]
-    for _ in range(int(rng.integers(0, 3))):
-        ring = ndimage.binary_dilation(chosen) & ~chosen
-        if not ring.any():
-            break
-        chosen = chosen | (regions == rng.choice(np.unique(regions[ring])))
-    if not LEAST <= chosen.sum() <= 0.2 * image.size or image[chosen].max() < 0.03:
-        return None
-    return image, chosen
-
-
-def _lesion(image: Field, rng: Rng) -> tuple[Field, Mask] | None:
-    """A generated lesion: a ragged ball of its own grey value, sharp or faint, rim and core."""
-    side = image.shape[0]
-    shown = np.argwhere(
-        image[side // 3 : -side // 3, side // 3 : -side // 3, side // 3 : -side // 3] > 0.06
-    )
-    if not len(shown):
-        return None
-    at = shown[rng.integers(len(shown))] + side // 3
-    radii = side * rng.uniform(0.08, 0.3) * np.exp(rng.uniform(-0.35, 0.35, 3))
-    grid = np.indices(image.shape, np.float32)
-    dome = 1 - sum(((grid[n] - at[n]) / radii[n]) ** 2 for n in range(3))
-    cell = side / float(rng.integers(4, 10))
-    height = dome + smooth_field(image.shape, cell, rng) * np.float32(rng.uniform(0.1, 0.7))
-    parts, _ = ndimage.label(height > 0)
-    if not parts[tuple(at)]:
-        return None
-    inside = parts == parts[tuple(at)]
-    contrast = rng.uniform(0.08, 0.45) * (1 if rng.random() < 0.5 else -1)
-    grey = np.full(image.shape, float(image[inside].mean()) + contrast, np.float32)
-    if rng.random() < 0.4:
-        grey[height > rng.uniform(0.3, 0.9)] += np.float32(rng.uniform(-0.4, 0.4))
-    grey += smooth_field(image.shape, 5, rng) * np.float32(rng.uniform(0, 0.1))
-    soft = ndimage.gaussian_filter(inside.astype(np.float32), rng.uniform(0.3, 1.2))
-    alpha = soft * np.float32(rng.uniform(0.6, 1.0))
-    return np.clip(image + alpha * (grey - image), 0, 1).astype(np.float32), inside
-
-
 def _told(
     image: Field, inside: Mask, target: Mask, axis: int, thickness: float, rng: Rng
 ) -> CoarseTask:
     kind = rng.choice(5, p=(ONE, BOXLESS, SEVERAL, BOX3D, ALL))
     filled = np.flatnonzero(target.any(tuple(a for a in range(3) if a != axis)))
-    areas = target.sum(tuple(a for a in range(3) if a != axis))[filled].astype(float)
-    index = (
-        int(filled[areas.argmax()])
-        if rng.random() < 0.5
-        else int(rng.choice(filled, p=areas**2 / (areas**2).sum()))
-    )
+    index = likely_slice(target, axis, rng)
     logits, trust = np.zeros(image.shape, np.float32), np.zeros(image.shape, np.float32)
     hints = CoarseHints(image, inside, logits, trust)
     # A slice that is thicker than an element of the view fills several of its planes.
