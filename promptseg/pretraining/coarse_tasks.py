@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -107,7 +108,7 @@ def _told(
     return CoarseTask(hints, target, axis)
 
 
-def _planes(field: NDArray[np.generic], axis: int) -> NDArray[np.generic]:
+def _planes(field: NDArray[Any], axis: int) -> NDArray[Any]:
     return np.moveaxis(field, axis, 0)
 
 
@@ -193,12 +194,11 @@ def _mirrored(task: CoarseTask, rng: Rng) -> CoarseTask:
     order = tuple(int(n) for n in rng.permutation(3))
     flips = tuple(a for a in range(3) if rng.random() < 0.5)
 
-    def turn(field: NDArray[np.generic] | None) -> NDArray[np.generic] | None:
-        if field is None:
-            return None
+    def turn(field: NDArray[Any]) -> NDArray[Any]:
         return np.ascontiguousarray(np.flip(field.transpose(order), flips))
 
-    hints = CoarseHints(**{name: turn(value) for name, value in vars(task.hints).items()})
+    known = {name: value for name, value in vars(task.hints).items() if value is not None}
+    hints = replace(task.hints, **{name: turn(value) for name, value in known.items()})
     return CoarseTask(hints, turn(task.target), order.index(task.axis))
 
 

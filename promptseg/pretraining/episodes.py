@@ -79,7 +79,7 @@ class Case:
         """Where some labels are on any slice along `axis`, kept: (rows, columns) bool."""
         key = (axis, *labels)
         if key not in self._kept:
-            self._kept[key] = np.isin(self.labels, labels).any(axis)
+            self._kept[key] = np.asarray(np.isin(self.labels, labels).any(axis))
         return self._kept[key]
 
     def bounds(self, labels: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -55,14 +55,23 @@ class Muon(torch.optim.Optimizer):
         for group in self.param_groups:
             for matrix in group["params"]:
                 if matrix.grad is not None:
-                    self._update(matrix, group["lr"], group["weight_decay"], group["momentum"])
+                    self._update(matrix, matrix.grad, **group)
 
-    def _update(self, matrix: nn.Parameter, rate: float, decay: float, momentum: float) -> None:
+    def _update(
+        self,
+        matrix: nn.Parameter,
+        gradient: Tensor,
+        *,
+        lr: float,
+        weight_decay: float,
+        momentum: float,
+        **_: object,
+    ) -> None:
         state = self.state[matrix]
         if "momentum_buffer" not in state:
             state["momentum_buffer"] = torch.zeros_like(matrix)
-        mean = state["momentum_buffer"].lerp_(matrix.grad, 1 - momentum)
-        direction = orthogonalised(matrix.grad.lerp(mean, momentum))
+        mean = state["momentum_buffer"].lerp_(gradient, 1 - momentum)
+        direction = orthogonalised(gradient.lerp(mean, momentum))
         rows, columns = matrix.shape
-        matrix.mul_(1 - rate * decay)
-        matrix.add_(direction, alpha=-rate * max(1.0, rows / columns) ** 0.5)
+        matrix.mul_(1 - lr * weight_decay)
+        matrix.add_(direction, alpha=-lr * max(1.0, rows / columns) ** 0.5)

@@ -143,18 +143,18 @@ def _matrix(
     rng: np.random.Generator,
 ) -> NDArray[np.float32]:
     """The whole slice, or a view around the structure as all slices show it."""
-    others = tuple(s for a, s in enumerate(case.spacing) if a != axis)
+    row_mm, col_mm = (s for a, s in enumerate(case.spacing) if a != axis)
     shape = tuple(n for a, n in enumerate(case.image.shape) if a != axis)
     whole = np.array([0, 0, shape[1], shape[0]], np.float32)
     if rng.random() < WHOLE:
-        return view_matrix(whole, rng.uniform(0.8, 1.1), others, size, rng, 0.2)
+        return view_matrix(whole, rng.uniform(0.8, 1.1), (row_mm, col_mm), size, rng, 0.2)
     plane = np.take(case.labels, index, axis)
     mask = np.isin(plane, labels)
     if rng.random() < 0.5 or not mask.any():
         mask = case.shadow(axis, labels)
     box = users.tight_box(mask)
-    return view_matrix(box, float(np.exp(rng.uniform(np.log(1.3), np.log(3.5)))), others, size, rng,
-                       0.35)  # fmt: skip
+    factor = float(np.exp(rng.uniform(np.log(1.3), np.log(3.5))))
+    return view_matrix(box, factor, (row_mm, col_mm), size, rng, 0.35)
 
 
 def _asked(

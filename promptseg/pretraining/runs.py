@@ -88,7 +88,7 @@ def _images(
 ) -> Tensor:
     """The slices in one window, all changed by the same augmentation."""
     window, change = (int(n) for n in rng.integers(0, 2**31, 2))
-    images = []
+    images: list[Tensor] = []
     for stack in stacks:
         crop = warp(stack, matrix, size, case.ground)
         if not images:
