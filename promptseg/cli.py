@@ -28,6 +28,8 @@ COMMANDS = {
     "select": "which cases are worth annotating",
     "pacs": "list, fetch and store series of a PACS, over DICOMweb or DIMSE",
     "audit": "check an audit log, or say what made a mask",
+    "federated": "adapters of several sites become one",
+    "loop": "a project that learns from corrections",
     "adapt": "an adapter for another site, from the cases annotated there",
     "adapters": "list, describe and merge adapters",
     "demo": "a web page to segment by clicking",
@@ -39,7 +41,13 @@ COMMANDS = {
 
 _DICOM = ("SimpleITK", "pydicom", "highdicom", "nrrd", "slicerio")
 _PACS = ("dicomweb_client", "pynetdicom", "requests")
-EXTRAS = {"gradio": "demo", **dict.fromkeys(_DICOM, "dicom"), **dict.fromkeys(_PACS, "pacs")}
+EXTRAS = {
+    "gradio": "demo",
+    "flwr": "federated",
+    "opacus": "federated",
+    **dict.fromkeys(_DICOM, "dicom"),
+    **dict.fromkeys(_PACS, "pacs"),
+}
 """Modules that come with another extra than `train`."""
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)

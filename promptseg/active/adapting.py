@@ -21,7 +21,7 @@ from promptseg.datasets.cohort import Pair, read_image
 from promptseg.errors import FormatError
 from promptseg.evaluate.metrics import dice
 from promptseg.finetune.card import write_card
-from promptseg.finetune.config import FinetuneConfig, checked
+from promptseg.finetune.config import FOLDERS, FinetuneConfig, checked
 from promptseg.finetune.running import train_adapter
 from promptseg.io.atomic import atomic_path
 from promptseg.segmenter import Segmenter
@@ -103,7 +103,8 @@ def config_from(source: Adapter | None, **options: Any) -> FinetuneConfig:
         }
         layers = [name for name in info.targets if name != "decoder"]
         given |= {"targets": "+".join(layers)} if layers else {"encoder": "frozen"}
-    for name in ("cases", "validation_cases", "images", "labels", "minutes", "steps"):
+    # Where files lie is never taken from an adapter, which may come from elsewhere.
+    for name in (*FOLDERS, "cases", "validation_cases", "unlabelled_cases", "minutes", "steps"):
         given.pop(name, None)
     length = {} if {"steps", "minutes"} & set(options) else {"steps": STEPS}
     given |= {"validation_share": 0.0, "final_slices": 0, "validation_slices": 0}

@@ -145,21 +145,33 @@ def read_info(path: Path) -> AdapterInfo:
     Raises:
         AdapterError: It is missing, too large, not JSON, of another version or lacks a value.
     """
-    content = read_json(path)
+    return info_of(read_json(path), str(path))
+
+
+def info_of(content: Mapping[str, Any], source: str) -> AdapterInfo:
+    """What promptseg.json says, from its values.
+
+    Args:
+        content: Of the file, or as another site sent it.
+        source: Named in errors.
+
+    Raises:
+        AdapterError: It is of another version or lacks a value.
+    """
     if content.get("format") != FORMAT:
-        raise AdapterError(f"{path} is not an adapter's: expected format {FORMAT!r}")
+        raise AdapterError(f"{source} is not an adapter's: expected format {FORMAT!r}")
     if content.get("version") != VERSION:
         raise AdapterError(
-            f"{path} has version {content.get('version')!r}, this promptseg reads {VERSION}: "
+            f"{source} has version {content.get('version')!r}, this promptseg reads {VERSION}: "
             "update promptseg or train the adapter again"
         )
     known = {item.name: content[item.name] for item in fields(AdapterInfo) if item.name in content}
     try:
         return AdapterInfo(**known)
     except AdapterError as error:
-        raise AdapterError(f"{path}: {error}") from error
+        raise AdapterError(f"{source}: {error}") from error
     except (TypeError, ValueError, AttributeError) as error:
-        raise AdapterError(f"{path} is incomplete or malformed: {error}") from error
+        raise AdapterError(f"{source} is incomplete or malformed: {error}") from error
 
 
 def read_json(path: Path) -> dict[str, Any]:

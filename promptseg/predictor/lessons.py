@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import PurePath
 
 import numpy as np
 
@@ -108,7 +109,7 @@ def _example(
         for backbone in backbones
     ]
     body = body_region(Engine(encoders[-1], along, volume.spacing))
-    name = volume.sha256[:12] if volume.source is None else volume.source.name
+    name = volume.sha256[:12] if volume.source is None else PurePath(str(volume.source)).name
     labels, spacing = seen.orientation.apply(known), [float(s) for s in volume.spacing]
     return make_example(name, encoders, along, spacing, labels, body)
 

@@ -1,0 +1,1 @@
+"""Averaging the adapters of several sites: images stay where they are, adapters travel."""

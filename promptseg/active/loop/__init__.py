@@ -1,0 +1,1 @@
+"""A project that learns from the corrections that are made anyway."""
