@@ -65,5 +65,7 @@ def one_round(
         backbone=backbone,
         start=adapter,
     )
-    update = site.privacy.protected(update_of(trained), known)
+    # Words that were learned here only are in the tokens too; nothing new may travel.
+    found = {name: value for name, value in update_of(trained).items() if name in known}
+    update = site.privacy.protected(found, known)
     return update, len(trained.info.training_cases)
