@@ -3,8 +3,9 @@
     OMP_NUM_THREADS=1 python benchmarks/learning_curve.py --minutes 20 --parallel 2 \\
         --data ../shared/data/left_atrium --out runs/curve
 
-For 1, 4, 8 and 16 cases and the same minutes each: a LoRA adapter, full fine-tuning and
-decoder-only training of the default model, and MONAI's BasicUNet from scratch. Measured on the
+For 1, 4, 8 and 16 cases and the same minutes each: a LoRA adapter, the same with cases 17-56 as
+unlabelled ones, full fine-tuning and decoder-only training of the default model, and MONAI's
+BasicUNet from scratch. Measured on the
 validation cases with a box on slices and with no prompt in 3D (the U-Net knows no prompt).
 Every cell is a file; a second call goes on with the cells that are missing, and in the middle of
 an adapter's training. `--cells adapter:8 unet:8` runs some of them, `--figure` only draws what is
@@ -52,17 +53,25 @@ from promptseg.slicing import Frame, Region
 RECIPE = Path(__file__).parents[1] / "adapters" / "left_atrium" / "recipe.toml"
 METHODS: dict[str, dict[str, Any]] = {
     "adapter": {},
+    "semi": {"objective": "semi", "unlabelled_cases": "17-56"},
     "full": {"encoder": "full", "decoder": "full", "rate": 3e-4},
     "decoder": {"encoder": "frozen", "decoder": "full", "rate": 6e-4},
     "unet": {},
 }
 NAMES = {
     "adapter": "LoRA adapter",
+    "semi": "adapter with unlabelled cases",
     "full": "full fine-tuning",
     "decoder": "decoder only",
     "unet": "BasicUNet from scratch",
 }
-COLOURS = {"adapter": "#c0392b", "full": "#2471a3", "decoder": "#7d6608", "unet": "#566573"}
+COLOURS = {
+    "adapter": "#c0392b",
+    "semi": "#1e8449",
+    "full": "#2471a3",
+    "decoder": "#7d6608",
+    "unet": "#566573",
+}
 COUNTS = (8, 16, 4, 1)
 FIRST, LAST = 57, 68
 UNET_SIZE = 192
@@ -76,9 +85,11 @@ def validation(chosen: argparse.Namespace) -> tuple[int, int]:
 
 def recipe(chosen: argparse.Namespace, method: str, cases: int) -> FinetuneConfig:
     """The shipped recipe with another number of cases and minutes."""
+    images = str((chosen.data / "images").resolve())
     return load_recipe(
         RECIPE,
-        images=str((chosen.data / "images").resolve()),
+        images=images,
+        unlabelled=images if method == "semi" else None,
         labels=str((chosen.data / "labels").resolve()),
         cases=f"1-{cases}",
         validation_cases=f"{FIRST}-{LAST}",
@@ -138,7 +149,12 @@ def trained(config: FinetuneConfig, folder: Path, processes: int) -> Adapter:
     resume = (folder / "training" / "last.pt").exists()
     if processes == 1:
         return train_adapter(
-            config, config.images or "", config.labels or "", folder, resume=resume
+            config,
+            config.images or "",
+            config.labels or "",
+            folder,
+            unlabelled=config.unlabelled,
+            resume=resume,
         )
     recipe = folder.with_name(f"{folder.name}.toml")
     config.save(recipe)
@@ -261,7 +277,7 @@ def figure(points: list[dict[str, Any]], path: Path) -> None:
             own = [p for p in points if p["method"] == method and key in p]
             if own:
                 panel.errorbar(
-                    [p["cases"] * BESIDE ** (place - 1.5) for p in own],
+                    [p["cases"] * BESIDE ** (place - 2) for p in own],
                     [p[key]["mean"] for p in own],
                     [p[key]["std"] for p in own],
                     marker="o",

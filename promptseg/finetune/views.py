@@ -15,6 +15,7 @@ from promptseg.backbones.base import BackboneSpec, PixelPrompts
 from promptseg.finetune.augment import augment
 from promptseg.finetune.config import FinetuneConfig
 from promptseg.finetune.organ_case import LEAST_PIXELS, UNKNOWN, Box, OrganCase, carried, grown
+from promptseg.finetune.stroke_prompts import stroke_prompts
 from promptseg.finetune.warping import warp
 from promptseg.inference.crop import LEAST_VOXELS, MARGIN
 from promptseg.propagation.carrying import CARRIED_MM, CARRIED_MOST, box_of, shown_as
@@ -118,7 +119,12 @@ class ViewMaker:
             rng = np.random.default_rng((self.config.seed, 2, number))
         shown = [n for n in range(self.count) if (masks[n] > 0.5).sum() >= LEAST_PIXELS]
         place = place if place in shown or not shown else shown[int(rng.integers(len(shown)))]
-        prompts, ambiguous = self._prompts(masks[place] > 0.5, beside[place], rng)
+        known = self._known(case, index, matrix) if self.strokes else None
+        if known is None:
+            prompts, ambiguous = self._prompts(masks[place] > 0.5, beside[place], rng)
+        else:
+            inside, outside = masks[place] > 0.5, known - masks[place] > 0.5
+            prompts, ambiguous = stroke_prompts(inside, outside, self.config.prompts, rng)
         small = functional.interpolate(
             torch.from_numpy(masks)[None], size=(self.spec.mask_size,) * 2, mode="area"
         )[0]
@@ -129,7 +135,7 @@ class ViewMaker:
             prompts,
             [place] * len(prompts),
             ambiguous,
-            known=self._known(case, index, matrix) if self.strokes else None,
+            known=None if known is None else self._small(known),
             levels=self._levels(case, index, matrix),
         )
 
@@ -148,10 +154,12 @@ class ViewMaker:
         levels = torch.zeros_like(masks) if like.levels is not None else None
         return View(number, image, masks, [], [], [], known, levels, labelled=False)
 
-    def _known(self, case: OrganCase, index: int, matrix: NDArray[np.float32]) -> Tensor:
-        """(m, m) share of each pixel that is annotated; none outside the image."""
+    def _known(
+        self, case: OrganCase, index: int, matrix: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """(S, S) share of each pixel that is annotated; none outside the image."""
         known = (case.labels[index] != UNKNOWN).astype(np.uint8)
-        return self._small(warp(known, matrix, self.spec.input_size))
+        return warp(known, matrix, self.spec.input_size)
 
     def _levels(self, case: OrganCase, index: int, matrix: NDArray[np.float32]) -> Tensor | None:
         """(L, m, m) signed distances; far outside beyond the image."""

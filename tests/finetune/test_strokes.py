@@ -209,6 +209,25 @@ class TestViews:
             assert not view.masks[:, view.known == 0].any()
             assert float(view.known.mean()) < 0.5
 
+    def test_prompts_lie_on_strokes(self):
+        """Beside a stroke may still be the target: no click or stroke outside may be there."""
+        _, views = self.views(prompts=4)
+        seen = {"click": 0, "stroke": 0}
+        for number in range(16):
+            view = views[number]
+            large = torch.nn.functional.interpolate(view.masks[None], size=(view.size,) * 2)[0, 0]
+            for prompt in view.prompts:
+                assert prompt.box is None
+                assert prompt.mask is None
+                if prompt.scribbles is not None:
+                    assert not (prompt.scribbles[0].bool() & (large == 0)).any()
+                    assert not (prompt.scribbles[1].bool() & (large > 0.75)).any()
+                    seen["stroke"] += 1
+                for (x, y), label in zip(prompt.points, prompt.labels, strict=True):
+                    assert (large[int(y), int(x)] > 0) == bool(label)
+                    seen["click"] += 1
+        assert min(seen.values()) > 3
+
     def test_nothing_is_known_outside_the_image(self):
         """Whole views of a turned slice have corners beyond it."""
         _, views = self.views(whole=1.0)
