@@ -38,7 +38,7 @@ def cases_of(objective, strokes=False):
 
 class TestNetworks:
     @pytest.mark.parametrize(("name", "shape"), [("unet", (2, 1, 32, 32)),
-                                                 ("vnet", (1, 1, 16, 16, 16))])  # fmt: skip
+                                                 ("vnet", (2, 1, 16, 16, 16))])  # fmt: skip
     def test_shapes_and_branches(self, name, shape):
         network = PlainNetwork(BODIES[name], 2)
         own = network.add_branch(AUXILIARY)
