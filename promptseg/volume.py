@@ -290,8 +290,7 @@ def read(
     if is_address(path):
         from promptseg.io.pacs.exchange import read as get
 
-        source = str(path)
-        image = get(source, max_bytes, series)
+        image, source = get(str(path), max_bytes, series)
     else:
         source = path = Path(path)
         image = read_image(path, max_bytes, series=series)

@@ -1,4 +1,5 @@
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,3 +15,22 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder}: set PROMPTSEG_DATA to the folder that holds it")
     return folder
+
+
+@pytest.fixture(scope="session")
+def orthanc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
+    """A real PACS on loopback."""
+    pytest.importorskip("pydicom", reason="pydicom is not installed")
+    from pacs_kit import running_orthanc
+
+    with running_orthanc(tmp_path_factory.mktemp("orthanc")) as one:
+        yield one
+
+
+@pytest.fixture
+def signed_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The credentials that `orthanc` wants."""
+    from pacs_kit import PASSWORD, USER
+
+    monkeypatch.setenv("PROMPTSEG_PACS_USER", USER)
+    monkeypatch.setenv("PROMPTSEG_PACS_PASSWORD", PASSWORD)

@@ -11,7 +11,14 @@ from promptseg.commands.parsing import UsageError
 from promptseg.errors import FormatError
 
 
-def check_outputs(paths: Mapping[str, Path], image: Path | None = None) -> None:
+def place(text: str) -> Path | str:
+    """A file, or as text what names a place in a PACS."""
+    from promptseg.io.pacs.address import is_address
+
+    return text if is_address(text) else Path(text)
+
+
+def check_outputs(paths: Mapping[str, Path], image: Path | str | None = None) -> None:
     """Refuse, before any work, files that cannot be written where they are wanted.
 
     Args:
@@ -21,7 +28,7 @@ def check_outputs(paths: Mapping[str, Path], image: Path | None = None) -> None:
     Raises:
         UsageError: Two outputs or the image share a path, or a folder cannot be written to.
     """
-    taken = {} if image is None else {image.resolve(): "the image"}
+    taken = {image.resolve(): "the image"} if isinstance(image, Path) else {}
     for role, path in paths.items():
         other = taken.setdefault(path.resolve(), role)
         if other != role:

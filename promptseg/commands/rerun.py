@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from promptseg.commands.job import Choices, Run, run_job
-from promptseg.commands.outputs import check_mask_format, check_outputs, staged
+from promptseg.commands.outputs import check_mask_format, check_outputs, place, staged
 from promptseg.commands.parsing import add_json, note, print_json
 from promptseg.errors import FormatError, PromptsegError, WeightsError
 
@@ -50,14 +50,19 @@ def _input(manifest: dict[str, Any], source: Path) -> Volume:
     recorded = manifest["input"].get("path")
     if recorded is None:
         raise FormatError(f"{source}: the image was made in memory and has no file to read again")
-    beside = source.parent / Path(recorded).name
-    found = beside if beside.exists() and not Path(recorded).exists() else recorded
-    volume = read(found, series=manifest["input"].get("series"))
+    volume = read(_place(recorded, source), series=manifest["input"].get("series"))
     if volume.sha256 != manifest["input"]["sha256"]:
         raise FormatError(
             f"{volume.source} is not the image of {source}: its voxels or its affine have changed"
         )
     return volume
+
+
+def _place(recorded: str, source: Path) -> Path | str:
+    """Where the image is: as recorded, else beside the manifest."""
+    found, beside = place(recorded), source.parent / Path(recorded).name
+    moved = isinstance(found, Path) and beside.exists() and not found.exists()
+    return beside if moved else found
 
 
 def _check_weights(manifest: dict[str, Any]) -> None:

@@ -17,7 +17,8 @@ from promptseg.commands.job import (
     choices_of,
     run_job,
 )
-from promptseg.commands.outputs import check_mask_format, check_outputs, describe, staged
+from promptseg.commands.outputs import check_mask_format, check_outputs, describe, place, staged
+from promptseg.commands.pacs_output import to_pacs
 from promptseg.commands.parsing import UsageError, add_json, note, print_json
 from promptseg.commands.prompt_options import add_prompts, build_prompts
 from promptseg.commands.reports import Reports, add_reports
@@ -32,10 +33,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "image",
         metavar="IMAGE",
         nargs="?",
-        type=Path,
-        help="3D CT or MRI: a file, or a folder or zip file of DICOM",
+        type=place,
+        help="3D CT or MRI: a file, a folder or zip file of DICOM, or a series in a PACS",
     )
-    parser.add_argument("-o", "--output", metavar="OUT", type=Path, help="mask file to write")
+    parser.add_argument(
+        "-o", "--output", metavar="OUT", type=place, help="mask to write: a file, or a PACS"
+    )
     parser.add_argument(
         "--sample",
         action="store_true",
@@ -70,6 +73,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.image is None or arguments.output is None:
         raise UsageError("give an IMAGE and -o OUT, or --sample (see promptseg segment --help)")
     _names(arguments.name)
+    if isinstance(arguments.output, str):
+        return to_pacs(arguments, run)
     reports = Reports.of(arguments)
     paths = {**_paths(arguments), **reports.paths}
     check_outputs(paths, arguments.image)

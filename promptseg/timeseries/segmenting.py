@@ -9,17 +9,18 @@ import numpy as np
 from scipy import ndimage
 
 from promptseg.errors import PromptError
-from promptseg.prompts.types import Box, Prompt, PromptSet, Scribble
+from promptseg.prompts.types import Prompt, PromptSet, Scribble
 from promptseg.segmenter import Segmenter
 from promptseg.slicing import in_plane
 from promptseg.timeseries.reading import Phase
 from promptseg.volume import Segmentation
 
-GROWTH = 0.1
-"""Share of a mask's sides by which its box is grown: a beating or breathing organ moves."""
-CORE = 0.6
+CORE = 0.8
 """Share of the largest distance to the outline from which pixels count as surely inside: a
-ventricle keeps its middle when it contracts."""
+ventricle keeps its middle when it contracts. On end-systolic left ventricles of ACDC patients 72,
+73 and 78, from the expert's mask at end-diastole, the middle alone gives a mean Dice of 0.86; with
+a box around the last mask 0.84. On 72 and 78 the box alone gives 0.04, a mask handed along time
+0.70, the last mask as it was 0.58."""
 
 
 def segment_phases(
@@ -85,8 +86,8 @@ def _following(
     )
 
 
-def prompts_of(mask: np.ndarray, target: int, axis: int) -> list[Prompt]:
-    """A box and a stroke through the middle for every slice of a mask.
+def prompts_of(mask: np.ndarray, target: int, axis: int) -> list[Scribble]:
+    """A stroke on the middle of every slice of a mask.
 
     Args:
         mask: (I, J, K) bool.
@@ -94,19 +95,12 @@ def prompts_of(mask: np.ndarray, target: int, axis: int) -> list[Prompt]:
         axis: Of the slices.
     """
     rows, cols = in_plane(axis)
-    made: list[Prompt] = []
+    made: list[Scribble] = []
     for index in np.flatnonzero(mask.any((rows, cols))):
         plane = np.moveaxis(mask, axis, 0)[index]
-        low, high = [0.0] * 3, [0.0] * 3
-        low[axis], high[axis] = int(index), int(index) + 1
-        for side, places in zip((rows, cols), np.nonzero(plane), strict=True):
-            first, last = int(places.min()), int(places.max()) + 1
-            more = max(1, round(GROWTH * (last - first)))
-            low[side], high[side] = max(0, first - more), min(mask.shape[side], last + more)
         depth = ndimage.distance_transform_edt(np.pad(plane, 1))[1:-1, 1:-1]
         core = np.argwhere(depth >= CORE * depth.max())
         stroke = np.empty((len(core), 3))
         stroke[:, axis], stroke[:, rows], stroke[:, cols] = index, core[:, 0], core[:, 1]
-        made.append(Box((low[0], low[1], low[2]), (high[0], high[1], high[2]), target))
         made.append(Scribble(stroke, True, target))
     return made

@@ -31,7 +31,7 @@ def connect(address: Address) -> Pacs:
     return made
 
 
-def read(text: str, max_bytes: int = DEFAULT_MAX_BYTES, series: int | str | None = None) -> Image:
+def read(text: str, max_bytes: int = DEFAULT_MAX_BYTES, series: int | str | None = None) -> tuple[Image, str]:
     """Read one volume of a PACS; nothing is left on this machine.
 
     Args:
@@ -39,6 +39,9 @@ def read(text: str, max_bytes: int = DEFAULT_MAX_BYTES, series: int | str | None
         max_bytes: Most memory for the image, and most that is fetched.
         series: SeriesNumber, SeriesInstanceUID, or as in `promptseg.io.dicom.read` for one series
             that holds several volumes.
+
+    Returns:
+        The volume, and the address of its series.
 
     Raises:
         FormatError: The PACS cannot be reached, or several series fit and none was chosen.
@@ -54,7 +57,7 @@ def read(text: str, max_bytes: int = DEFAULT_MAX_BYTES, series: int | str | None
     with tempfile.TemporaryDirectory(prefix="promptseg-pacs-") as folder:
         fetch_series(pacs, address, Path(folder), max_bytes)
         try:
-            return dicom.read(folder, max_bytes, series)
+            return dicom.read(folder, max_bytes, series), str(address)
         except FormatError as error:
             raise type(error)(str(error).replace(folder, str(address))) from error
 

@@ -6,9 +6,8 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
-from conftest import PASSWORD, Orthanc
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from pacs_kit import PASSWORD, SLICES, Orthanc, ct_series
+from pydicom.uid import generate_uid
 
 from promptseg.cli import main
 from promptseg.errors import FormatError
@@ -17,35 +16,6 @@ from promptseg.io.pacs.exchange import connect, fetch_series, store_files
 from promptseg.volume import read
 
 pytestmark = pytest.mark.usefixtures("signed_in")
-SLICES = 5
-
-
-def ct_series(folder: Path, patient: str, number: int = 1, study: str = "") -> tuple[str, str]:
-    """Write a small CT and return the UIDs of study and series."""
-    folder.mkdir(parents=True, exist_ok=True)
-    study, series, frame = study or generate_uid(), generate_uid(), generate_uid()
-    for k in range(SLICES):
-        one = Dataset()
-        one.file_meta = FileMetaDataset()
-        one.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        one.file_meta.MediaStorageSOPClassUID = one.SOPClassUID = CTImageStorage
-        one.file_meta.MediaStorageSOPInstanceUID = one.SOPInstanceUID = generate_uid()
-        one.PatientName, one.PatientID, one.PatientBirthDate = "Test^Case", patient, ""
-        one.PatientSex, one.StudyDate, one.StudyTime = "", "20260131", ""
-        one.StudyInstanceUID, one.SeriesInstanceUID, one.StudyID = study, series, ""
-        one.ReferringPhysicianName, one.AccessionNumber = "", ""
-        one.Modality, one.SeriesNumber, one.InstanceNumber = "CT", number, k + 1
-        one.SeriesDescription, one.FrameOfReferenceUID = f"thorax {number}", frame
-        one.ImagePositionPatient = [-20.0, -30.0, 10.0 + 2.5 * k]
-        one.ImageOrientationPatient, one.PixelSpacing = [1, 0, 0, 0, 1, 0], [0.8, 0.7]
-        one.SliceThickness, one.Rows, one.Columns = 2.5, 16, 12
-        one.SamplesPerPixel, one.PhotometricInterpretation = 1, "MONOCHROME2"
-        one.BitsAllocated, one.BitsStored, one.HighBit, one.PixelRepresentation = 16, 16, 15, 1
-        one.RescaleSlope, one.RescaleIntercept = 1, -1024
-        values = np.arange(16 * 12, dtype="<i2").reshape(16, 12) + 200 * k
-        one.PixelData = values.tobytes()
-        one.save_as(folder / f"{k}.dcm", enforce_file_format=True)
-    return study, series
 
 
 @pytest.fixture(params=["web", "dimse"])

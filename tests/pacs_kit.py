@@ -10,11 +10,16 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
+SLICES = 5
 PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 USER, PASSWORD = "alice", "correct horse"
 
@@ -34,12 +39,40 @@ def free_port() -> int:
         return int(one.getsockname()[1])
 
 
-@pytest.fixture(scope="session")
-def orthanc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
+def ct_series(folder: Path, patient: str, number: int = 1, study: str = "") -> tuple[str, str]:
+    """Write a small CT and return the UIDs of study and series."""
+    folder.mkdir(parents=True, exist_ok=True)
+    study, series, frame = study or generate_uid(), generate_uid(), generate_uid()
+    for k in range(SLICES):
+        one = Dataset()
+        one.file_meta = FileMetaDataset()
+        one.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        one.file_meta.MediaStorageSOPClassUID = one.SOPClassUID = CTImageStorage
+        one.file_meta.MediaStorageSOPInstanceUID = one.SOPInstanceUID = generate_uid()
+        one.PatientName, one.PatientID, one.PatientBirthDate = "Test^Case", patient, ""
+        one.PatientSex, one.StudyDate, one.StudyTime = "", "20260131", ""
+        one.StudyInstanceUID, one.SeriesInstanceUID, one.StudyID = study, series, ""
+        one.ReferringPhysicianName, one.AccessionNumber = "", ""
+        one.Modality, one.SeriesNumber, one.InstanceNumber = "CT", number, k + 1
+        one.SeriesDescription, one.FrameOfReferenceUID = f"thorax {number}", frame
+        one.ImagePositionPatient = [-20.0, -30.0, 10.0 + 2.5 * k]
+        one.ImageOrientationPatient, one.PixelSpacing = [1, 0, 0, 0, 1, 0], [0.8, 0.7]
+        one.SliceThickness, one.Rows, one.Columns = 2.5, 16, 12
+        one.SamplesPerPixel, one.PhotometricInterpretation = 1, "MONOCHROME2"
+        one.BitsAllocated, one.BitsStored, one.HighBit, one.PixelRepresentation = 16, 16, 15, 1
+        one.RescaleSlope, one.RescaleIntercept = 1, -1024
+        values = np.arange(16 * 12, dtype="<i2").reshape(16, 12) + 200 * k
+        one.PixelData = values.tobytes()
+        one.save_as(folder / f"{k}.dcm", enforce_file_format=True)
+    return study, series
+
+
+@contextmanager
+def running_orthanc(folder: Path) -> Iterator[Orthanc]:
+    """Start it in a folder and end it; skip the test where it is not installed."""
     program = shutil.which("Orthanc")
     if program is None or not PLUGIN.exists():
         pytest.skip("Orthanc is not installed: apt install orthanc orthanc-dicomweb")
-    folder = tmp_path_factory.mktemp("orthanc")
     http, dicom = free_port(), free_port()
     config = {
         "Name": "tests", "HttpPort": http, "DicomPort": dicom, "DicomAet": "ORTHANC",
@@ -77,9 +110,3 @@ def wait_for(port: int, process: subprocess.Popen, log: Path) -> None:
         except OSError:
             time.sleep(0.2)
     pytest.fail("Orthanc did not answer within a minute")
-
-
-@pytest.fixture
-def signed_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PROMPTSEG_PACS_USER", USER)
-    monkeypatch.setenv("PROMPTSEG_PACS_PASSWORD", PASSWORD)
