@@ -31,7 +31,9 @@ def connect(address: Address) -> Pacs:
     return made
 
 
-def read(text: str, max_bytes: int = DEFAULT_MAX_BYTES, series: int | str | None = None) -> tuple[Image, str]:
+def read(
+    text: str, max_bytes: int = DEFAULT_MAX_BYTES, series: int | str | None = None
+) -> tuple[Image, str]:
     """Read one volume of a PACS; nothing is left on this machine.
 
     Args:
