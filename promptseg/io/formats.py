@@ -60,6 +60,9 @@ FORMATS: dict[str, Format] = {
             "promptseg.io.pictures",
             magics=((0, b"\x89PNG"), (0, b"\xff\xd8\xff"), (0, b"II*\0"), (0, b"MM\0*")),
         ),
+        Format("seg.nrrd", (".seg.nrrd",), "promptseg.io.seg_nrrd", overlaps=True),
+        Format("nrrd", (".nrrd", ".nhdr"), "promptseg.io.nrrd", magics=((0, b"NRRD000"),)),
+        Format("metaimage", (".mha", ".mhd"), "promptseg.io.metaimage"),
         Format(
             "dicom",
             (".dcm", ".ima", ".dicom", ".zip"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from importlib import import_module
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from promptseg.errors import VolumeError
 from promptseg.io.formats import format_of
 from promptseg.io.image import DEFAULT_MAX_BYTES, Image
 
-_NEAR = 0.02
+_NEAR = 0.1
 """Part of a voxel by which the grids of an image and its labels may differ; files round."""
 
 
@@ -62,23 +63,41 @@ def _in_order(path: Path, image: Image, grid: Image) -> Image:
     axes = np.abs(steps).argmax(axis=1)
     signs = steps[np.arange(3), axes]
     shape = tuple(image.data.shape[axis] for axis in axes)
-    if shape != grid.data.shape:
+    if shape != grid.data.shape and image.provenance is None:
         raise VolumeError(f"{path}: the labels have shape {shape}, the image {grid.data.shape}")
-    ends = np.array(image.data.shape) - 1
-    corners = np.array(
-        [(i, j, k) for i in (0, ends[0]) for j in (0, ends[1]) for k in (0, ends[2])]
-    )
-    placed = corners @ to_grid[:3, :3].T + to_grid[:3, 3]
-    turned = corners[:, axes] * signs + np.where(signs < 0, np.array(shape) - 1, 0)
-    off = float(np.abs(placed - turned).max())
-    if off > _NEAR * 5:
-        raise VolumeError(
-            f"{path}: the labels lie up to {off:.2g} voxels beside the image: their affines differ"
-        )
+    start = _start(path, image, to_grid, steps)
     flips = tuple(slice(None, None, -1 if sign < 0 else 1) for sign in signs)
 
     def order(data: np.ndarray) -> np.ndarray:
-        return np.ascontiguousarray(data.transpose(axes)[flips])
+        return _placed(data.transpose(axes)[flips], start, grid.data.shape)
 
     layers = {target: order(mask) for target, mask in image.layers.items()}
     return replace(image, data=order(image.data), affine=grid.affine, layers=layers)
+
+
+def _start(path: Path, image: Image, to_grid: np.ndarray, steps: np.ndarray) -> np.ndarray:
+    """(3,) voxel of the grid at which the labels, once turned, begin."""
+    ends = np.array(image.data.shape) - 1
+    corners = np.array(list(product(*((0, end) for end in ends))))
+    placed = corners @ to_grid[:3, :3].T + to_grid[:3, 3]
+    turned = corners @ steps.T
+    start = np.rint((placed - turned).mean(axis=0))
+    off = float(np.abs(placed - turned - start).max())
+    if off > _NEAR:
+        raise VolumeError(
+            f"{path}: the labels lie up to {off:.2g} voxels beside the image: their affines differ"
+        )
+    return (start + turned.min(axis=0)).astype(int)
+
+
+def _placed(data: np.ndarray, start: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Labels cut out of, or reaching beyond, an image, on its grid."""
+    if np.all(start == 0) and data.shape == shape:
+        return np.ascontiguousarray(data)
+    found = np.zeros(shape, data.dtype)
+    low = np.clip(start, 0, shape)
+    high = np.clip(start + data.shape, low, shape)
+    here = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+    there = tuple(slice(a, b) for a, b in zip(low - start, high - start, strict=True))
+    found[here] = data[there]
+    return found
