@@ -109,7 +109,9 @@ class BrightRegion:
         return np.where(near, (grey - 0.5) * 16, -8.0)
 
 
-def tiny_network(seed: int = 0, image_size: int = SIZE) -> PromptsegModel:
+def tiny_network(
+    seed: int = 0, image_size: int = SIZE, names: Sequence[str] = ()
+) -> PromptsegModel:
     """The default network, narrow and with random weights."""
     torch.manual_seed(seed)
     config = PromptsegConfig(
@@ -119,13 +121,14 @@ def tiny_network(seed: int = 0, image_size: int = SIZE) -> PromptsegModel:
         depth=1,
         heads=2,
         decoder=(32, 16, 16, 8),
+        names=names,
     )
     return PromptsegModel(config).eval()
 
 
-def tiny_default(seed: int = 0) -> DefaultBackbone:
+def tiny_default(seed: int = 0, names: Sequence[str] = ()) -> DefaultBackbone:
     """`tiny_network` behind the backbone protocol."""
-    return DefaultBackbone(tiny_network(seed), name=f"tiny{seed}")
+    return DefaultBackbone(tiny_network(seed, names=names), name=f"tiny{seed}")
 
 
 def ragged_prompts(size: int = SIZE) -> list[PixelPrompts]:

@@ -27,6 +27,7 @@ class BackboneSpec:
             expects the whole slice.
         presence: True if `decode` predicts whether the target is in the slice.
         concept: Channels of a token that names a target, 0 if `decode` takes none.
+        names: Concepts that it has a token of its own for; it is then `KnowsNames`.
         pixels: How `encode` normalises grey values; a part of what decides an embedding.
         geodesic: True if trained with the exponentialised geodesic distance of margin points,
             which then stands among the positive strokes.
@@ -42,6 +43,7 @@ class BackboneSpec:
     crop: bool = False
     presence: bool = False
     concept: int = 0
+    names: tuple[str, ...] = ()
     geodesic: bool = False
     sha256: str | None = None
     licence: str = "unknown"
@@ -212,4 +214,13 @@ class Backbone(Protocol):
 
         `concept` (B, C) names the target, as adapters learn it: then no prompt is needed.
         """
+        ...
+
+
+@runtime_checkable
+class KnowsNames(Protocol):
+    """A backbone that has learnt structures by name, without an adapter."""
+
+    def named_tokens(self) -> Tensor:
+        """(N, C) token of each of `spec.names`."""
         ...

@@ -53,6 +53,7 @@ class DefaultBackbone:
             crop=True,
             presence=True,
             concept=module.config.decoder[0],
+            names=tuple(module.config.names),
             sha256=sha256,
             licence=LICENCE,
         )
@@ -60,6 +61,11 @@ class DefaultBackbone:
     def encode(self, images: Tensor) -> Embedding:
         """Encode (B, 3, input_size, input_size) grey values in [0, 1]."""
         return Embedding(self.module.encode(images))
+
+    def named_tokens(self) -> Tensor:
+        """(N, C) token of each of `spec.names`."""
+        known = self.module.mask_decoder.names
+        return torch.zeros(0, self.spec.concept) if known is None else known.weight.detach()
 
     def decode(
         self,

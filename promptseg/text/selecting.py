@@ -12,6 +12,7 @@ from torch import Tensor
 from promptseg.adapters import Adapter, AdapterInfo, list_adapters, read_adapter
 from promptseg.adapters.files import INFO
 from promptseg.adapters.info import read_info
+from promptseg.adapters.own_names import OWN, own_adapter, own_info
 from promptseg.errors import AdapterError, PromptError
 from promptseg.text.folding import fold
 from promptseg.text.resolving import Resolved, Resolver, listed_concept
@@ -70,6 +71,10 @@ class Selector:
         held = {name: self.stack.get(name).info for name in dict.fromkeys(names)}
         if self.stack.backbone.spec.concept:
             held |= {n: i for n, i in _installed().items() if n not in held and self._fits(i)}
+        # Last: an adapter knows its organ better than a network that knows many.
+        own = own_info(self.stack.backbone)
+        if own is not None and OWN not in held:
+            held[OWN] = own
         return {name: info for name, info in held.items() if self._speaks(name, info)}
 
     def known(self) -> tuple[str, ...]:
@@ -108,7 +113,8 @@ class Selector:
     def use(self, choice: Choice) -> Adapter:
         """The adapter of a choice, loaded if it was not."""
         if choice.adapter not in self.stack.names:
-            self.stack.add(read_adapter(choice.adapter))
+            own = own_adapter(self.stack.backbone) if choice.adapter == OWN else None
+            self.stack.add(read_adapter(choice.adapter) if own is None else own)
         return self.stack.get(choice.adapter)
 
     def tokens(self, choice: Choice) -> dict[int, Tensor]:

@@ -1,7 +1,10 @@
+import numpy as np
 import pytest
+import torch
 from support import tiny_default
 from text_kit import tiny_tower, worded_adapter
 
+import promptseg as ps
 from promptseg.adapters import AdapterInfo, AdapterStack, write_adapter
 from promptseg.errors import PromptError, WeightsError
 from promptseg.text import selecting
@@ -120,3 +123,34 @@ class TestInstalled:
         monkeypatch.setattr(selecting, "list_adapters", lambda: {"broken": tmp_path})
         with pytest.raises(PromptError, match="no adapter here"):
             Selector(AdapterStack(tiny_default()), tiny_tower()).choose("spleen")
+
+
+class TestOwnNames:
+    @pytest.fixture
+    def backbone(self):
+        return tiny_default(names=("liver", "left kidney"))
+
+    def test_a_network_that_knows_names_needs_no_adapter(self, backbone):
+        selector = Selector(AdapterStack(backbone), tiny_tower())
+        chosen = selector.choose("肝脏")
+        assert (chosen.name, chosen.labels) == ("liver", (1,))
+        token = selector.tokens(chosen)[1]
+        assert torch.equal(token, backbone.named_tokens()[0])
+        assert selector.known() == ("liver", "left kidney")
+
+    def test_an_adapter_for_the_same_organ_comes_first(self, backbone):
+        stack = AdapterStack(backbone)
+        stack.add(worded_adapter(backbone, {1: "liver"}, "mine"))
+        selector = Selector(stack, tiny_tower())
+        assert selector.choose("liver").adapter == "mine"
+        assert selector.choose("left kidney").name == "left kidney"
+
+    def test_a_network_without_names_offers_none(self):
+        assert Selector(AdapterStack(tiny_default()), tiny_tower()).known() == ()
+
+    def test_it_answers_in_a_session(self, backbone):
+        rng = np.random.default_rng(0)
+        volume = ps.Volume(rng.integers(0, 255, (32, 32, 8)).astype(np.uint8), np.eye(4))
+        result = ps.Segmenter(backbone).segment(volume, [ps.Text("liver")])
+        assert result.report["text"][0]["concept"] == "liver"
+        assert result.data.shape == volume.shape
