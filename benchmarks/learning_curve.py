@@ -188,7 +188,7 @@ def train_unet(
     torch.set_num_threads(threads)
     precision = choose_precision("auto", torch.device(device))
     network = BasicUNet(spatial_dims=2, in_channels=3, out_channels=1).to(device)
-    spec = BackboneSpec("unet", "promptseg", UNET_SIZE, UNET_SIZE, "2.5d", True)
+    spec = BackboneSpec("unet", "unet", UNET_SIZE, UNET_SIZE, "2.5d", True, propagates="mask")
     views = ViewMaker(cases, 1, spec, replace(config, encoder="lora", whole=1.0))
     loss = loss_by_name(config.loss)
     optimiser = torch.optim.AdamW(network.parameters(), 1e-3, weight_decay=config.weight_decay)

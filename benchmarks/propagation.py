@@ -33,20 +33,30 @@ from promptseg.evaluate.settings import Settings
 from promptseg.evaluate.tasks import Task, on_slice, volume_task
 from promptseg.io.atomic import atomic_path
 from promptseg.prompts.types import Box, Prompt
-from promptseg.propagation.stopping import StopRules
+from promptseg.propagation.stopping import StopCriteria
 from promptseg.segmenter import Segmenter
 from promptseg.simulation.users import jittered_box
 from promptseg.slicing import in_plane, take_slice
 
 TUNING = (3, 12, 22, 34, 45, 53)
 EVERY = 20
-STRICT = StopRules()
+STRICT = StopCriteria()
 RULES = {
     "no_taper": replace(STRICT, taper=False),
-    "no_likeness": replace(STRICT, likeness=-1.0),
+    "no_likeness": replace(STRICT, similarity=-1.0),
     "no_growth": replace(STRICT, growth=1e9, shrink=0.0, overlap=0.0),
     "no_presence": replace(STRICT, presence=-1.0, quality=-1.0),
-    "no_stop": StopRules(-1.0, -1.0, -1.0, 1e9, 0.0, 1 << 30, 1, -1.0, -1.0),
+    "no_stop": StopCriteria(
+        presence=-1.0,
+        quality=-1.0,
+        overlap=-1.0,
+        growth=1e9,
+        shrink=0.0,
+        patience=1 << 30,
+        least_area=1,
+        similarity=-1.0,
+        trusted_quality=-1.0,
+    ),
 }
 SWITCHES = ("auto", "none", "vote", "clean", "both")
 
@@ -140,8 +150,7 @@ def answered(
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """(I, J, K) bool mask of a mode, and the session's report."""
     switch = mode if mode in SWITCHES else "auto" if mode == "no_taper" else "none"
-    session = segmenter.session(task.volume, task.axis, task.window, switch)
-    session.rules = RULES.get(mode)
+    session = segmenter.session(task.volume, task.axis, task.window, switch, RULES.get(mode))
     session.add(*prompts)
     result = session.propagate()
     return result.data > 0, result.report

@@ -21,6 +21,7 @@ from promptseg.inference.encoder import EmbeddingCache, Progress
 from promptseg.predictor.examples import Lessons
 from promptseg.predictor.runtime import CorrectorLike, Runtime
 from promptseg.prompts.types import Prompt, PromptSet
+from promptseg.propagation.stopping import StopLike
 from promptseg.session import Session
 from promptseg.volume import Segmentation, Volume
 
@@ -198,6 +199,7 @@ class Segmenter:
         axis: int | str = "auto",
         window: str | None = "auto",
         consistency: str = "auto",
+        stop: StopLike = None,
     ) -> Session:
         """Start an interactive session on a volume; embeddings stay cached in it.
 
@@ -206,12 +208,13 @@ class Segmenter:
             axis: As in `segment`.
             window: As in `segment`.
             consistency: As in `segment`.
+            stop: As in `segment`.
 
         Raises:
             VolumeError: If the window is unknown, or `volume` is no Volume.
             PromptError: If the axis is unknown.
         """
-        return Session(self, volume, axis, window, consistency)
+        return Session(self, volume, axis, window, consistency, stop)
 
     def segment(
         self,
@@ -223,6 +226,7 @@ class Segmenter:
         uncertainty: bool = False,
         progress: Progress | None = None,
         consistency: str = "auto",
+        stop: StopLike = None,
     ) -> Segmentation:
         """Segment what the prompts point at.
 
@@ -242,6 +246,8 @@ class Segmenter:
                 cavities and smooths across thin slices; `both`; `auto` is what measures best:
                 `both` where slices are at most three times as thick as a pixel is wide, else
                 `clean`.
+            stop: When a propagation stops: `auto`, `never`, or limits of
+                `propagation.criteria.CRITERIA` by name, such as `{"growth": 3.0}` or `growth=3`.
 
         Returns:
             Labels on the volume's own grid; `score`, `uncertainty`, `report`.
@@ -253,8 +259,8 @@ class Segmenter:
         began = perf_counter()
         given = PromptSet(prompts)
         if not given and len(self.adapters) > 1:
-            return self._by_every_adapter(volume, axis, window, uncertainty, progress)
-        session = self.session(volume, axis, window, consistency)
+            return self._by_every_adapter(volume, axis, window, uncertainty, progress, stop)
+        session = self.session(volume, axis, window, consistency, stop)
         session.add(*given)
         result = session.answer(propagate, uncertainty, progress)
         timings = {**result.report["timings"], "total": perf_counter() - began}
@@ -267,6 +273,7 @@ class Segmenter:
         window: str | None,
         uncertainty: bool,
         progress: Progress | None,
+        stop: StopLike,
     ) -> Segmentation:
         """What every loaded adapter finds; a label that is taken gets the next free number."""
         kept = self.adapters.active, self.adapters.scale
@@ -278,7 +285,9 @@ class Segmenter:
         try:
             for name in self.adapters.names:
                 self.adapters.use(name)
-                one = self.session(volume, axis, window).answer(True, uncertainty, progress)
+                one = self.session(volume, axis, window, stop=stop).answer(
+                    True, uncertainty, progress
+                )
                 reports[name] = one.report
                 if one.uncertainty is not None:
                     doubts.append(one.uncertainty)

@@ -15,11 +15,11 @@ import numpy as np
 from promptseg.adapters import Adapter
 from promptseg.errors import PromptError, VolumeError
 from promptseg.inference.encoder import Progress
-from promptseg.inference.labels import Answered
+from promptseg.inference.labels import FrameMasks
 from promptseg.inference.slice_prompts import BOTH, CORRECTION, REFINE, sort_prompts
 from promptseg.intensity import choose_window
 from promptseg.predictor.answering import Answerer, ask, with_margin_maps
-from promptseg.predictor.candidates import Candidate
+from promptseg.predictor.candidates import MaskCandidate
 from promptseg.predictor.engine import Engine, Timings
 from promptseg.predictor.history import History
 from promptseg.predictor.learning import Effort
@@ -30,11 +30,11 @@ from promptseg.predictor.runtime import Runtime
 from promptseg.predictor.seen import Seen
 from promptseg.prompts.types import Prompt, PromptSet, Text
 from promptseg.propagation.postprocessing import Consistency
-from promptseg.propagation.stopping import StopRules
+from promptseg.propagation.stopping import StopLike, stop_criteria
 from promptseg.refine.warmup import prepare_refinement
 from promptseg.slicing import resolve_axis
 from promptseg.text.answering import Spoken
-from promptseg.uncertainty import Asked, Sources, Suggestion
+from promptseg.uncertainty import Interaction, Sources, Suggestion
 from promptseg.volume import Segmentation, Volume, bounding_slices
 
 RefineMode = Literal["graph_cut", "network", "both"]
@@ -61,10 +61,9 @@ class Session:
         axis: Slice axis or `auto`, decided by the first prompts.
         window: As in `Segmenter.segment`.
         consistency: As in `Segmenter.segment`.
+        stop: As in `Segmenter.segment`.
 
     Attributes:
-        rules: When a propagation stops, None for the rules that measured best; to be set before
-            the first answer.
         changed: (3,) slices around the voxels that the latest answer changed; None if none did.
 
     Raises:
@@ -87,6 +86,7 @@ class Session:
         axis: int | str = "auto",
         window: str | None = "auto",
         consistency: str = "auto",
+        stop: StopLike = None,
     ) -> None:
         if not isinstance(volume, Volume):
             raise VolumeError(
@@ -99,14 +99,14 @@ class Session:
         if active is not None:
             window = active.info.window if window in ("auto", None) else window
         self.window = choose_window(Seen.of(volume).volume, window)
-        self.rules: StopRules | None = None
+        self.stop = stop_criteria(stop)
         self.changed: tuple[slice, ...] | None = None
         self._axis = axis if axis == "auto" else resolve_axis(axis, volume.affine)
         self._history = History()
         self._answerer = Answerer(
-            segmenter.runtime, volume, self.window, Consistency.named(consistency)
+            segmenter.runtime, volume, self.window, Consistency.named(consistency), self.stop
         )
-        self._asked: Asked | None = None
+        self._asked: Interaction | None = None
         self._result: Segmentation | None = None
 
     @property
@@ -234,13 +234,13 @@ class Session:
             prompts: As the network sees them, see `seen`.
             wanted: Axis of the file, a name, or `auto`.
         """
-        return self._answerer.prepared(prompts, wanted, self.rules)
+        return self._answerer.prepared(prompts, wanted)
 
     def answered(
         self,
         engine: Engine,
         question: Question,
-        answers: list[Answered],
+        answers: list[FrameMasks],
         timings: Timings,
         labels: Mapping[int, str] | None = None,
     ) -> Segmentation:
@@ -248,7 +248,7 @@ class Session:
         answerer = self._answerer
         reply = answerer.answered(engine, question, answers, timings, labels or {})
         masks, seen = (reply.network, reply.labels), answerer.seen
-        asked = Asked(engine, answerer.adapter, question, answers, *masks, seen)
+        asked = Interaction(engine, answerer.adapter, question, answers, *masks, seen)
         return self._keep(reply.result, asked.following(self._asked))
 
     def uncertainty(
@@ -303,7 +303,7 @@ class Session:
         with self._looking_back() as (_, asked):
             return asked.suggest(target, checked)
 
-    def candidates(self, target: int = 1) -> list[Candidate]:
+    def candidates(self, target: int = 1) -> list[MaskCandidate]:
         """Every mask that the prompts on a target's first slice could mean, most trusted first.
 
         Raises:
@@ -378,6 +378,7 @@ class Session:
             self.wanted_axis,
             self.wanted_window,
             self.wanted_consistency,
+            self.stop,
         )
 
     def _worded(
@@ -389,7 +390,7 @@ class Session:
         self._history.answered()
         return self._keep(result, None)
 
-    def _keep(self, result: Segmentation, asked: Asked | None) -> Segmentation:
+    def _keep(self, result: Segmentation, asked: Interaction | None) -> Segmentation:
         notes = notes_on(self.volume, self.prompts, result, self._unsaid_orientation())
         result = replace(result, report={**result.report, "notes": notes})
         before = np.zeros_like(result.data) if self._result is None else self._result.data
@@ -408,7 +409,7 @@ class Session:
         return self._result
 
     @contextmanager
-    def _looking_back(self) -> Iterator[tuple[Session, Asked]]:
+    def _looking_back(self) -> Iterator[tuple[Session, Interaction]]:
         """The latest question and the session that answered it: after words one of an adapter."""
         self._latest()
         if self._asked is not None:

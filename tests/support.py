@@ -52,7 +52,11 @@ class BrightRegion:
         name: str = "bright",
     ) -> None:
         self.module: torch.nn.Module = torch.nn.Identity()
-        self.spec = BackboneSpec(name, family, size, size, "grey", crop, True, sha256=name)
+        ours = family == "promptseg"
+        self.spec = BackboneSpec(
+            name, family, size, size, "grey", crop, True, sha256=name,
+            propagates="mask" if ours else "box", multiplanar=ours,
+        )  # fmt: skip
         self.fits = fits
         self.batches: list[int] = []
         self.images: list[Tensor] = []

@@ -1,9 +1,9 @@
-from promptseg.caching import Kept
+from promptseg.caching import LRUCache
 
 
-class TestKept:
+class TestLRUCache:
     def test_the_least_recently_used_go_first(self):
-        kept = Kept(6, len)
+        kept = LRUCache(6, len)
         kept.put("a", "xx")
         kept.put("b", "xx")
         kept.put("c", "xx")
@@ -14,7 +14,7 @@ class TestKept:
         assert kept.total == 6
 
     def test_what_is_spared_stays(self):
-        kept = Kept(4, len)
+        kept = LRUCache(4, len)
         kept.put("a", "xx")
         kept.put("b", "xxxx", spared=["a"])
         assert len(kept) == 2
@@ -23,7 +23,7 @@ class TestKept:
         assert kept.get("b") is None
 
     def test_putting_again_does_not_count_twice(self):
-        kept = Kept(10, len)
+        kept = LRUCache(10, len)
         kept.put("a", "xx")
         kept.put("a", "xxx")
         assert (kept.total, len(kept)) == (3, 1)

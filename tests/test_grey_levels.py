@@ -9,7 +9,7 @@ from scipy import ndimage
 
 import promptseg as ps
 from promptseg.grey_levels import assess
-from promptseg.hounsfield import find_scale
+from promptseg.grey_levels.hounsfield import find_scale
 from promptseg.intensity import choose_window, normalise
 from promptseg.volume import Volume, read
 

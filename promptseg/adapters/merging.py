@@ -33,12 +33,12 @@ def save_merged(stack: AdapterStack, out: str | os.PathLike[str]) -> Path:
     """
     if stack.active is None:
         raise AdapterError("no adapter is active: nothing to merge")
-    target, family = Path(out), stack.backbone.spec.family
-    single = family in ("promptseg", "segment-anything")
+    target, spec = Path(out), stack.backbone.spec
+    single = spec.stored_as != "folder"
     if single and target.suffix != ".safetensors":
         raise AdapterError(f"cannot write {target}: the name must end in .safetensors")
     if not single and target.exists():
-        raise AdapterError(f"cannot write {target}: a {family} model is a new folder")
+        raise AdapterError(f"cannot write {target}: a {spec.family} model is a new folder")
     state = stack.merged_state()
     try:
         if single:
@@ -53,7 +53,7 @@ def save_merged(stack: AdapterStack, out: str | os.PathLike[str]) -> Path:
 def _write_file(stack: AdapterStack, state: dict[str, Tensor], target: Path) -> None:
     adapter = stack.active
     about = {"adapter": "" if adapter is None else f"{adapter.name} {adapter.digest}"}
-    if stack.backbone.spec.family == "promptseg":
+    if stack.backbone.spec.stored_as == "promptseg":
         from promptseg.backbones.default import save_default
         from promptseg.backbones.network import PromptsegModel
 

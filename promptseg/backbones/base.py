@@ -10,15 +10,17 @@ import torch
 from torch import Tensor
 
 Context = Literal["grey", "2.5d"]
+Propagates = Literal["mask", "box", "memory"]
 
 
 @dataclass(frozen=True)
 class BackboneSpec:
-    """What the engine must know of a backbone before it calls it.
+    """What a backbone declares of itself; nothing else is known of it before it is called.
 
     Args:
         name: Registry name or path the weights came from.
-        family: `promptseg`, `segment-anything`, `sam`, `sam_hq`, `sam2` or `edgetam`.
+        family: `promptseg`, `segment-anything`, `sam`, `sam_hq`, `sam2` or `edgetam`; only says
+            whose weights fit, never what the network can do.
         input_size: Side of the square input in pixels.
         mask_size: Side of the square mask prompt and of the low-resolution logits.
         context: `grey` repeats the slice in three channels, `2.5d` gives the slice
@@ -29,6 +31,14 @@ class BackboneSpec:
         concept: Channels of a token that names a target, 0 if `decode` takes none.
         names: Concepts that it has a token of its own for; it is then `KnowsNames`.
         pixels: How `encode` normalises grey values; a part of what decides an embedding.
+        propagates: What travels from one slice to the next: `mask` if the network was trained with
+            its neighbour's mask as a prompt, `box` if it understands the box around it, `memory`
+            if it also has `remember` and `recall` (`backbones.memory.MemoryBackbone`).
+        multiplanar: True if trained on slices along every axis, so that the other two axes may be
+            asked as well.
+        own_token: Parameter of `module` that means "whatever is prompted"; None without one.
+        stored_as: How weights are written: `promptseg` (architecture and tensors in one file),
+            `state_dict` (tensors in one file) or `folder` (as transformers saves them).
         geodesic: True if trained with the exponentialised geodesic distance of margin points,
             which then stands among the positive strokes.
         sha256: Digest of the weights, None for weights made in memory.
@@ -48,6 +58,10 @@ class BackboneSpec:
     sha256: str | None = None
     licence: str = "unknown"
     pixels: Literal["imagenet", "unit"] = "unit"
+    propagates: Propagates = "box"
+    multiplanar: bool = False
+    own_token: str | None = None
+    stored_as: Literal["promptseg", "state_dict", "folder"] = "folder"
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,10 @@ class DefaultBackbone:
             names=tuple(module.config.names),
             sha256=sha256,
             licence=LICENCE,
+            propagates="mask",
+            multiplanar=True,
+            own_token="mask_decoder.concept.weight",
+            stored_as="promptseg",
         )
 
     def encode(self, images: Tensor) -> Embedding:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from promptseg.backbones.base import Backbone, Embedding
+from promptseg.errors import PromptsegError
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class Recollection:
 
 
 @runtime_checkable
-class Remembering(Backbone, Protocol):
+class MemoryBackbone(Backbone, Protocol):
     """A backbone with a memory."""
 
     span: MemorySpan
@@ -117,3 +118,17 @@ class Remembering(Backbone, Protocol):
             recollections: One each, all of one shape.
         """
         ...
+
+
+def memory_backbone(backbone: Backbone) -> MemoryBackbone:
+    """A backbone that has a memory, as it declares.
+
+    Raises:
+        PromptsegError: It has none.
+    """
+    if backbone.spec.propagates != "memory" or not isinstance(backbone, MemoryBackbone):
+        raise PromptsegError(
+            f"{backbone.spec.name} has no memory: ask it with prompts, or load a model "
+            "that has one, such as a sam2_video folder"
+        )
+    return backbone

@@ -31,6 +31,7 @@ class TransformersSam2Video(TransformersSam2):
     """
 
     predicts_presence = True
+    propagates = "memory"
 
     def __init__(self, module: Any, **options: Any) -> None:
         super().__init__(module, **options)
@@ -85,7 +86,7 @@ class TransformersSam2Video(TransformersSam2):
         pointers: Tensor | None = None,
         by_user: bool = False,
     ) -> Memory:
-        """What is to be remembered of B answers; see `Remembering`."""
+        """What is to be remembered of B answers; see `MemoryBackbone`."""
         network, size = self._network, (self.spec.input_size,) * 2
         coarse = self._without_still(embedding)
         there = (presence > 0.5).to(coarse)[:, None]
@@ -115,7 +116,7 @@ class TransformersSam2Video(TransformersSam2):
         return pointers[torch.arange(len(best), device=best.device), best]
 
     def recall(self, embedding: Embedding, recollections: Sequence[Recollection]) -> Embedding:
-        """B embeddings that know the target; see `Remembering`."""
+        """B embeddings that know the target; see `MemoryBackbone`."""
         network = self._network
         coarse = self._without_still(embedding)
         sine = network.vision_encoder.neck.position_encoding

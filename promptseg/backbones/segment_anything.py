@@ -69,6 +69,7 @@ class SegmentAnything:
             sha256=sha256,
             licence=licence,
             pixels=pixels,
+            stored_as="state_dict",
         )
 
     @property

@@ -16,7 +16,7 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from promptseg.backbones.base import BackboneSpec, Decoded, Embedding, PromptBatch
+from promptseg.backbones.base import BackboneSpec, Decoded, Embedding, PromptBatch, Propagates
 from promptseg.backbones.groups import Group, decode_in_groups
 from promptseg.backbones.inputs import Pixels, normalised
 from promptseg.backbones.loading import check_input_size, load_whole, resize_positions
@@ -39,6 +39,7 @@ class TransformersBackbone(ABC):
     """
 
     predicts_presence: ClassVar[bool] = False
+    propagates: ClassVar[Propagates] = "box"
 
     def __init__(
         self,
@@ -67,6 +68,7 @@ class TransformersBackbone(ABC):
             sha256=sha256,
             licence=licence,
             pixels=pixels,
+            propagates=self.propagates,
         )
 
     @property

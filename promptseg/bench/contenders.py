@@ -15,7 +15,6 @@ from promptseg.bench.timed import Timed, timed
 from promptseg.inference.crop import frame_of, whole_slice
 from promptseg.intensity import choose_window, normalise
 from promptseg.predictor.engine import Engine
-from promptseg.propagation.stopping import NEVER
 from promptseg.segmenter import Segmenter
 from promptseg.volume import Volume
 
@@ -83,8 +82,9 @@ class Ours:
         began, encoded, found = perf_counter(), 0, []
         for target in scene.targets:
             prompts = largest_box(target) if self.one_box else slice_boxes(target, everywhere=True)
-            session = watched.session(scene.volume, AXIS, consistency=self._consistency)
-            session.rules = NEVER if self.tracked else None
+            session = watched.session(
+                scene.volume, AXIS, consistency=self._consistency, stop=self._stop
+            )
             session.add(*prompts)
             if self.every:
                 encode_all(session.prepared(session.prompts.to_voxel(scene.volume), AXIS))
@@ -96,6 +96,10 @@ class Ours:
     @property
     def _consistency(self) -> str:
         return "none" if self.tracked else "clean"
+
+    @property
+    def _stop(self) -> str:
+        return "never" if self.tracked else "auto"
 
     def _watched(self) -> tuple[Segmenter, Timed]:
         """The same segmenter, whose parts are timed."""

@@ -12,7 +12,7 @@ from typing import TypeVar
 import torch
 
 from promptseg.backbones.base import Backbone, BackboneSpec, Decoded, Embedding, PromptBatch
-from promptseg.backbones.memory import Memory, Recollection, Remembering
+from promptseg.backbones.memory import Memory, MemoryBackbone, Recollection
 
 T = TypeVar("T")
 
@@ -72,7 +72,7 @@ class TimedMemory(Timed):
     """The same of a backbone with a memory."""
 
     def __init__(
-        self, backbone: Remembering, device: torch.device, spec: BackboneSpec | None = None
+        self, backbone: MemoryBackbone, device: torch.device, spec: BackboneSpec | None = None
     ) -> None:
         super().__init__(backbone, device, spec)
         self.span, self._memory = backbone.span, backbone
@@ -99,7 +99,7 @@ class TimedMemory(Timed):
 
 def timed(backbone: Backbone, device: torch.device, spec: BackboneSpec | None = None) -> Timed:
     """A backbone that counts the seconds of its parts, with a memory if it has one."""
-    if isinstance(backbone, Remembering):
+    if isinstance(backbone, MemoryBackbone):
         return TimedMemory(backbone, device, spec)
     return Timed(backbone, device, spec)
 

@@ -40,6 +40,7 @@ class Choices:
         text_model: Folder or hub name of an image-text model for words that no adapter knows.
         consistency: One of `CONSISTENCY`.
         corrector: `auto`, a file or None: what takes up corrective clicks before the graph cut.
+        stop: As `--stop` gives it, or limits by name.
         corrector_sha256: Digest that its file must have, None for any.
         postprocess: Steps of `promptseg.postprocess`, in order.
     """
@@ -56,6 +57,7 @@ class Choices:
     text_model: str | None = None
     consistency: str = "auto"
     corrector: str | None = None
+    stop: Any = "auto"
     corrector_sha256: str | None = None
     postprocess: tuple[str, ...] = ()
 
@@ -83,6 +85,7 @@ class Run:
     def manifest(self, outputs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         """The run manifest, with the files written by role."""
         from promptseg.adapters import adapter_digest
+        from promptseg.propagation.stopping import stop_criteria
         from promptseg.report import run_manifest
 
         report = self.result.report
@@ -96,6 +99,7 @@ class Run:
                 "window": report["window"]["name"],
                 "propagate": self.choices.propagate,
                 "consistency": self.choices.consistency,
+                **({"stop": stop} if (stop := stop_criteria(self.choices.stop).to_dict()) else {}),
                 **({"text_model": self.choices.text_model} if self.choices.text_model else {}),
                 **({"corrector": self.choices.corrector} if self.choices.corrector else {}),
                 "postprocess": list(self.choices.postprocess),
@@ -170,6 +174,13 @@ def add_image_options(parser: argparse.ArgumentParser) -> None:
         "small holes, smooth across thin slices; both; none; auto, what measures best (default)",
     )  # fmt: skip
     group.add_argument(
+        "--stop",
+        default="auto",
+        metavar="auto|never|NAME=LIMIT,...",
+        help="when a propagation stops, such as growth=3,presence=0.4; "
+        "names in docs/cli.md (default: what measures best)",
+    )
+    group.add_argument(
         "--window",
         default="auto",
         metavar="NAME|WIDTH,LEVEL",
@@ -203,6 +214,7 @@ def choices_of(arguments: argparse.Namespace) -> Choices:
         uncertainty=arguments.uncertainty is not None,
         text_model=arguments.text_model,
         consistency=arguments.consistency,
+        stop=arguments.stop,
         corrector=arguments.corrector,
     )
 
@@ -221,8 +233,10 @@ def run_job(volume: Volume, prompts: PromptSet, choices: Choices) -> Run:
     from promptseg.intensity import choose_window
     from promptseg.postprocess import check_steps, postprocess
     from promptseg.prompts.types import Text
+    from promptseg.propagation.stopping import stop_criteria
 
     steps = check_steps(choices.postprocess)
+    stop_criteria(choices.stop)
     if choices.window != "auto":
         choose_window(volume, choices.window)
     started = time.perf_counter()
@@ -242,6 +256,7 @@ def run_job(volume: Volume, prompts: PromptSet, choices: Choices) -> Run:
             uncertainty=choices.uncertainty,
             progress=bars,
             consistency=choices.consistency,
+            stop=choices.stop,
         )
     for line in result.report["notes"]:
         note(line)

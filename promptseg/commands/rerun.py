@@ -88,6 +88,7 @@ def _choices(manifest: dict[str, Any]) -> Choices:
             window=settings["window"],
             propagate=settings["propagate"],
             consistency=settings.get("consistency", "none"),
+            stop=settings.get("stop", "auto"),
             device=manifest["device"],
             precision=manifest["precision"],
             sha256=manifest["model"].get("sha256"),

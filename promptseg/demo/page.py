@@ -73,7 +73,7 @@ def brand(language: Language) -> str:
 
 
 def _offer(page: Page) -> None:
-    """Kept work, to be taken up again; over the picture, only while there is some."""
+    """LRUCache work, to be taken up again; over the picture, only while there is some."""
     with gr.Row(visible=False, elem_id="ps-offer", elem_classes="ps-over") as row:
         page.add("offer", row)
         page.add("offer_text", gr.HTML("", elem_id="ps-offer-text"))

@@ -282,8 +282,9 @@ def _first_tokens(backbone: Backbone, labels: int, spread: float) -> nn.Paramete
     module, channels = backbone.module, backbone.spec.concept
     device = next(module.parameters()).device
     noise = torch.randn(labels, channels) * spread
-    if backbone.spec.family == "promptseg":
-        noise = noise + module.get_parameter("mask_decoder.concept.weight").detach().cpu()
+    own = backbone.spec.own_token
+    if own is not None:
+        noise = noise + module.get_parameter(own).detach().cpu()
     return nn.Parameter(noise.to(device))
 
 

@@ -13,7 +13,7 @@ from promptseg.inference.encoder import SliceEncoder
 from promptseg.inference.slice_prompts import SlicePrompts
 from promptseg.slicing import Frame, Region, in_plane
 
-MARGIN, ADAPTED_MARGIN = 1.7, 2.4
+CROP_FACTOR, ADAPTED_MARGIN = 1.7, 2.4
 LEAST_VOXELS = 24
 ZOOMS = (1.0, 0.5, 0.25)
 
@@ -31,7 +31,7 @@ def margin_of(encoder: SliceEncoder) -> float:
     A network that was taught its organ knows what lies around it, and does better where it sees
     more of that.
     """
-    return ADAPTED_MARGIN if encoder.adapter else MARGIN
+    return ADAPTED_MARGIN if encoder.adapter else CROP_FACTOR
 
 
 def frame_of(encoder: SliceEncoder, axis: int, region: Region, spacing: Sequence[float]) -> Frame:

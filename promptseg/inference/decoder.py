@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from promptseg.backbones.base import Backbone, Decoded, Embedding, PixelPrompts, PromptBatch
-from promptseg.backbones.memory import Memory, Recollection, Remembering
+from promptseg.backbones.memory import Memory, Recollection, memory_backbone
 from promptseg.errors import PromptsegError
 from promptseg.inference.device import autocast, out_of_memory
 from promptseg.inference.encoder import Progress, SliceEncoder
@@ -31,7 +31,7 @@ class SliceMask:
         quality: Predicted overlap with the truth in [0, 1].
         presence: Probability that the target is there; 1 if the network does not predict it.
         given: (H, W) bool mask of the whole slice that the user gave, to be kept as it is.
-        likeness: Likeness in [0, 1] of the grey levels inside to those of the anchor's mask.
+        similarity: Likeness in [0, 1] of the grey levels inside to those of the anchor's mask.
         pointer: (P,) float32 on the CPU, what a network with a memory keeps of the target.
     """
 
@@ -39,7 +39,7 @@ class SliceMask:
     quality: float
     presence: float = 1.0
     given: np.ndarray | None = None
-    likeness: float = 1.0
+    similarity: float = 1.0
     pointer: Tensor | None = None
 
     @property
@@ -168,7 +168,7 @@ class SliceDecoder:
         recollections = [r.memory for r in requests if r.memory is not None]
         if not recollections:
             return embedding
-        return self._remembering().recall(embedding, recollections)
+        return memory_backbone(self.backbone).recall(embedding, recollections)
 
     def remember(
         self, embedding: Embedding, masks: Sequence[SliceMask], by_user: bool = False
@@ -197,7 +197,7 @@ class SliceDecoder:
         self, embedding: Embedding, masks: Sequence[SliceMask], by_user: bool
     ) -> Memory:
         """The same of answers that all have a pointer, or all none."""
-        backbone, device = self._remembering(), self.encoder.device
+        backbone, device = memory_backbone(self.backbone), self.encoder.device
         pointers = [mask.pointer for mask in masks if mask.pointer is not None]
         there = [float(m.area > 0) if by_user else m.presence for m in masks]
         with autocast(device, self.encoder.precision):
@@ -209,14 +209,6 @@ class SliceDecoder:
                 by_user,
             )
         return memory.to("cpu")
-
-    def _remembering(self) -> Remembering:
-        if not isinstance(self.backbone, Remembering):
-            raise PromptsegError(
-                f"{self.backbone.spec.name} has no memory: ask it with prompts, or load a model "
-                "that has one, such as a sam2_video folder"
-            )
-        return self.backbone
 
 
 def best_candidates(decoded: Decoded) -> list[SliceMask]:

@@ -15,7 +15,7 @@ Answers = dict[int, dict[int, SliceMask]]
 
 
 @dataclass
-class Answered:
+class FrameMasks:
     """Answers of some targets seen through one frame."""
 
     frame: Frame
@@ -23,7 +23,7 @@ class Answered:
 
 
 @dataclass
-class Painted:
+class FusedLabels:
     """Answers on the volume's grid.
 
     Args:
@@ -37,9 +37,9 @@ class Painted:
     scores: dict[int, float]
 
 
-def paint(
-    answered: list[Answered], shape: tuple[int, int, int], uncertainty: bool = False
-) -> Painted:
+def fuse_labels(
+    answered: list[FrameMasks], shape: tuple[int, int, int], uncertainty: bool = False
+) -> FusedLabels:
     """Labels of the greatest logit above 0, never two targets on one voxel.
 
     Args:
@@ -66,10 +66,12 @@ def paint(
         for group in answered
         for target, slices in group.answers.items()
     }
-    return Painted(labels, doubt, dict(sorted(scores.items())))
+    return FusedLabels(labels, doubt, dict(sorted(scores.items())))
 
 
-def probabilities(answered: list[Answered], shape: tuple[int, int, int], target: int) -> np.ndarray:
+def probabilities(
+    answered: list[FrameMasks], shape: tuple[int, int, int], target: int
+) -> np.ndarray:
     """(I, J, K) float32 foreground probability of one target, 0 where it was not looked for."""
     volume = np.zeros(shape, np.float32)
     axis = answered[0].frame.axis
@@ -81,7 +83,7 @@ def probabilities(answered: list[Answered], shape: tuple[int, int, int], target:
 
 
 def slice_logits(
-    answered: list[Answered], index: int
+    answered: list[FrameMasks], index: int
 ) -> list[tuple[int, tuple[slice, slice], np.ndarray]]:
     """(target, place in the slice, logits there) of every target that has an answer.
 

@@ -30,23 +30,24 @@ EMPTY = -1.0
 
 
 @dataclass(frozen=True, eq=False)
-class Meaning:
-    """One mask that a click could mean.
+class MaskCandidate:
+    """One mask that a prompt could mean.
 
     Args:
-        mask: (H, W) bool on the whole slice.
+        mask: (H, W) bool on the whole slice; (I, J, K), empty but for that slice, as
+            `Session.candidates` gives it.
         quality: Predicted IoU in [0, 1].
-        trust: Decides among meanings; higher is better.
+        trust: Decides among several; higher is better.
     """
 
     mask: np.ndarray
     quality: float
-    trust: float
+    trust: float = 0.0
 
 
-def meanings(
+def mask_candidates(
     decoder: SliceDecoder, axis: int, spacing: Sequence[float], index: int, prompts: SlicePrompts
-) -> list[Meaning]:
+) -> list[MaskCandidate]:
     """`OFFERED` masks that differ, the most trusted first; none if the network sees nothing.
 
     Args:
@@ -87,7 +88,7 @@ def views(
     return list(dict.fromkeys(sized))
 
 
-def judged(frame: Frame, logits: Tensor, quality: Tensor) -> list[Meaning]:
+def judged(frame: Frame, logits: Tensor, quality: Tensor) -> list[MaskCandidate]:
     """The (M, m, m) candidates of one view.
 
     Trusted least are an empty one, and all of a view where the best is empty.
@@ -101,7 +102,7 @@ def judged(frame: Frame, logits: Tensor, quality: Tensor) -> list[Meaning]:
         mask, trust = SliceMask(one, own), EMPTY
         if seen and mask.area:
             trust = best + STABILITY * stability(one) - EDGE * touches_edge(mask, frame)
-        found.append(Meaning(plane_mask(frame, one), own, trust))
+        found.append(MaskCandidate(plane_mask(frame, one), own, trust))
     return found
 
 
@@ -120,9 +121,9 @@ def plane_mask(frame: Frame, logits: Tensor) -> np.ndarray:
     return plane
 
 
-def distinct(ranked: Sequence[Meaning], count: int) -> list[Meaning]:
+def distinct(ranked: Sequence[MaskCandidate], count: int) -> list[MaskCandidate]:
     """The first `count` that differ from those before them, filled up with what is left."""
-    kept: list[Meaning] = []
+    kept: list[MaskCandidate] = []
     for meaning in ranked:
         if all(overlap(meaning.mask, other.mask) < ALIKE for other in kept):
             kept.append(meaning)

@@ -1,4 +1,4 @@
-"""From a question to labels: prepare the engine, ask it, paint its masks, cut around clicks."""
+"""From a question to labels: prepare the engine, ask it, fuse its masks, cut around clicks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 import numpy as np
 
 from promptseg.inference.encoder import Progress, SliceEncoder
-from promptseg.inference.labels import Answered, Painted, paint, probabilities
+from promptseg.inference.labels import FrameMasks, FusedLabels, fuse_labels, probabilities
 from promptseg.inference.slice_prompts import BOTH, REFINE, margin_bounds
 from promptseg.intensity import Window, normalise
 from promptseg.orientation import CANONICAL, axis_codes
@@ -20,7 +20,7 @@ from promptseg.predictor.runtime import Runtime
 from promptseg.predictor.seen import Seen
 from promptseg.prompts.types import Point, Prompt, PromptSet
 from promptseg.propagation.postprocessing import Consistency
-from promptseg.propagation.stopping import StopRules
+from promptseg.propagation.stopping import StopCriteria
 from promptseg.volume import Segmentation, Volume
 
 if TYPE_CHECKING:
@@ -36,13 +36,19 @@ class Answerer:
         volume: 3D image.
         window: Grey values shown to the network.
         consistency: What is done so that neighbouring slices agree.
+        criteria: When a propagation stops; what measured best if None.
     """
 
     def __init__(
-        self, runtime: Runtime, volume: Volume, window: Window, consistency: Consistency
+        self,
+        runtime: Runtime,
+        volume: Volume,
+        window: Window,
+        consistency: Consistency,
+        criteria: StopCriteria | None = None,
     ) -> None:
         self.runtime, self.volume, self.window = runtime, volume, window
-        self.consistency = consistency
+        self.consistency, self.criteria = consistency, criteria
         self.engine: Engine | None = None
         self.adapter = ""
         self._seen = Seen.of(volume)
@@ -56,15 +62,12 @@ class Answerer:
             self._seen = Seen.of(self.volume, codes)
         return self._seen
 
-    def prepared(
-        self, prompts: PromptSet, wanted: int | str, rules: StopRules | None = None
-    ) -> Engine:
+    def prepared(self, prompts: PromptSet, wanted: int | str) -> Engine:
         """The engine for some prompts along an axis, made anew for another axis or adapter.
 
         Args:
             prompts: As the network sees them.
             wanted: Axis of the file, a name, or `auto`.
-            rules: When a propagation stops.
         """
         axis = self.seen.axis(prompts, wanted)
         adapter = self.runtime.adapters.signature
@@ -72,7 +75,7 @@ class Answerer:
         if held is not None and held.axis == axis:
             return held
         encoder = self._encoder(adapter) if held is None else held.encoder
-        engine = Engine(encoder, axis, self.seen.volume.spacing, rules, self.consistency)
+        engine = Engine(encoder, axis, self.seen.volume.spacing, self.criteria, self.consistency)
         self.engine, self.adapter = engine, adapter
         return engine
 
@@ -80,11 +83,11 @@ class Answerer:
         self,
         engine: Engine,
         question: Question,
-        answers: list[Answered],
+        answers: list[FrameMasks],
         timings: Timings,
         labels: Mapping[int, str],
     ) -> Reply:
-        """The engine's answers painted and cut around clicks.
+        """The engine's answers fused and cut around clicks.
 
         Args:
             engine: Of `prepared`.
@@ -94,27 +97,27 @@ class Answerer:
             labels: Names of the targets.
         """
         began = perf_counter()
-        plain = paint(answers, engine.shape)
+        plain = fuse_labels(answers, engine.shape)
         timings.add("paint", began)
         began = perf_counter()
-        painted = self._refined(plain, answers, question, engine)
+        fused = self._refined(plain, answers, question, engine)
         timings.add("refine", began)
         result = Segmentation.from_volume(
             self.volume,
-            self.seen.in_file(painted.labels),
-            score=painted.scores,
+            self.seen.in_file(fused.labels),
+            score=fused.scores,
             report=self._report(engine, timings, question)
             | {"slice_quality": by_slice(answers, self.seen)},
             labels=labels,
         )
-        return Reply(result, plain.labels, painted.labels)
+        return Reply(result, plain.labels, fused.labels)
 
     def _refined(
-        self, painted: Painted, answers: list[Answered], question: Question, engine: Engine
-    ) -> Painted:
+        self, fused: FusedLabels, answers: list[FrameMasks], question: Question, engine: Engine
+    ) -> FusedLabels:
         """After the clicks that ask for it, by the corrector and graph cut."""
         corrector, precision = self._corrector(question), self.runtime.precision
-        return cut_anew(painted, answers, question, engine, corrector, precision)
+        return cut_anew(fused, answers, question, engine, corrector, precision)
 
     def _corrector(self, question: Question) -> Corrector | None:
         """What corrects in 3D, None where no click asks for it."""
@@ -152,7 +155,7 @@ class Answerer:
         }
 
 
-def by_slice(answers: list[Answered], seen: Seen) -> dict[int, dict[int, float]]:
+def by_slice(answers: list[FrameMasks], seen: Seen) -> dict[int, dict[int, float]]:
     """Predicted quality by target and slice of the file."""
     return {
         target: dict(
@@ -190,7 +193,7 @@ def with_margin_maps(question: Question, engine: Engine) -> Question:
     return replace(question, dense=maps)
 
 
-def ask(engine: Engine, question: Question, progress: Progress | None = None) -> list[Answered]:
+def ask(engine: Engine, question: Question, progress: Progress | None = None) -> list[FrameMasks]:
     """Answer prompts, or the tokens of a question without any.
 
     Raises:
@@ -226,13 +229,13 @@ def clicks_and_known(places: PromptSet) -> tuple[list[Click], tuple[np.ndarray, 
 
 
 def cut_anew(
-    painted: Painted,
-    answered: list[Answered],
+    fused: FusedLabels,
+    answered: list[FrameMasks],
     question: Question,
     engine: Engine,
     corrector: Corrector | None = None,
     precision: Precision = "fp32",
-) -> Painted:
+) -> FusedLabels:
     """Labels after graph cut on the clicks that ask for it, and on margin points in 3D.
 
     A corrector changes the probability of a target that clicks ask for before it is cut.
@@ -241,10 +244,10 @@ def cut_anew(
     asking = asks_refinement(prompts)
     bounds = margin_bounds(prompts, engine.shape) if question.propagate else {}
     if not asking and not bounds:
-        return painted
+        return fused
     from promptseg.refine.volume import certain_places, refined_labels
 
-    clicks = certain_places(prompts, painted.labels, engine.axis)
+    clicks = certain_places(prompts, fused.labels, engine.axis)
     image, spacing = engine.encoder.data, engine.spacing
     shares = {}
     for t in sorted({*asking, *bounds}):
@@ -255,5 +258,5 @@ def cut_anew(
         if corrector is not None:
             told = clicks_and_known(clicks.for_target(t))
             shares[t] = corrector.corrected(shares[t], image, told[0], spacing, told[1], precision)
-    labels = refined_labels(painted.labels, shares, image, clicks, spacing, bounds=bounds)
-    return replace(painted, labels=labels)
+    labels = refined_labels(fused.labels, shares, image, clicks, spacing, bounds=bounds)
+    return replace(fused, labels=labels)

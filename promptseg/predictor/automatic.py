@@ -17,7 +17,7 @@ from torch import Tensor
 
 from promptseg.backbones.base import PixelPrompts
 from promptseg.inference.crop import (
-    MARGIN,
+    CROP_FACTOR,
     frame_of,
     group_regions,
     mask_extent,
@@ -27,9 +27,9 @@ from promptseg.inference.crop import (
 )
 from promptseg.inference.decoder import ABSENT_LOGIT, Request, SliceDecoder, SliceMask
 from promptseg.inference.encoder import Progress
-from promptseg.inference.labels import Answered
+from promptseg.inference.labels import FrameMasks
 from promptseg.predictor.engine import Engine
-from promptseg.propagation.tracker import Propagator
+from promptseg.propagation.tracker import Tracker
 from promptseg.slicing import Frame, Region
 
 COARSE_SLICES = 24
@@ -58,7 +58,7 @@ class Found:
 
 def segment_unprompted(
     engine: Engine, tokens: Tokens, progress: Progress | None = None
-) -> list[Answered]:
+) -> list[FrameMasks]:
     """Answer every token on one volume.
 
     Args:
@@ -71,7 +71,7 @@ def segment_unprompted(
     """
     found = find_targets(engine, tokens, progress)
     view = frame_of(engine.encoder, engine.axis, body_region(engine), engine.spacing)
-    answered = [Answered(view, {label: {} for label in tokens if label not in found})]
+    answered = [FrameMasks(view, {label: {} for label in tokens if label not in found})]
     for region, labels in group_regions({label: f.region for label, f in found.items()}):
         group = {label: tokens[label] for label in labels}
         low = min(found[label].low for label in labels)
@@ -178,11 +178,11 @@ def connected(masks: Masks, indices: list[int], share: float = STRAY_SHARE) -> M
 
 def _answer_group(
     engine: Engine, tokens: Tokens, found: Found, progress: Progress | None
-) -> Answered:
+) -> FrameMasks:
     """Answer in a view around the group, widened while a target reaches its edge."""
     whole = whole_slice(engine.encoder, engine.axis)
     crop = engine.encoder.backbone.spec.crop
-    view = squared(found.region, engine.axis, engine.spacing, MARGIN) if crop else whole
+    view = squared(found.region, engine.axis, engine.spacing, CROP_FACTOR) if crop else whole
     for attempt in range(GROWTHS + 1):
         frame = frame_of(engine.encoder, engine.axis, view, engine.spacing)
         direct = _every_slice(engine, frame, tokens, found, progress)
@@ -191,7 +191,7 @@ def _answer_group(
         if not cut or attempt == GROWTHS or view.contains(whole):
             break
         view = view.grow(factor=GROWTH)
-    return Answered(frame, {t: consistent(engine, frame, m) for t, m in direct.items()})
+    return FrameMasks(frame, {t: consistent(engine, frame, m) for t, m in direct.items()})
 
 
 def _every_slice(
@@ -228,7 +228,7 @@ def consistent(engine: Engine, frame: Frame, direct: Masks) -> Masks:
     largest = max(mask.area for mask in sure.values())
     full = {i: mask for i, mask in sure.items() if 2 * mask.area >= largest}
     best = max(full, key=lambda index: full[index].quality * full[index].presence)
-    walker = Propagator(engine.decoder, frame, engine.rules)
+    walker = Tracker(engine.decoder, frame, engine.criteria)
     limits = {1: (min(direct), max(direct) + 1)}
     walked = walker.propagate({1: {best: full[best]}}, limits)[1]
     merged = {i: averaged(direct[i], walked[i]) for i in walked}

@@ -3,37 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from torch import Tensor
 
 from promptseg.errors import PromptError
 from promptseg.inference.decoder import Request, SliceMask
-from promptseg.inference.labels import Answered, probabilities
-from promptseg.inference.multimask import Meaning
+from promptseg.inference.labels import FrameMasks, probabilities
+from promptseg.inference.multimask import MaskCandidate
 from promptseg.inference.slice_prompts import sort_prompts
 from promptseg.predictor.engine import Engine
 from promptseg.prompts.types import PromptSet
 from promptseg.slicing import take_slice
 
 
-@dataclass(frozen=True, eq=False)
-class Candidate:
-    """One mask that the prompts of a slice could mean.
-
-    Args:
-        mask: (I, J, K) bool, empty but for the prompted slice.
-        quality: Predicted IoU in [0, 1].
-    """
-
-    mask: np.ndarray
-    quality: float
-
-
 def candidates(
-    engine: Engine, prompts: PromptSet, answered: Sequence[Answered], target: int
-) -> list[Candidate]:
+    engine: Engine, prompts: PromptSet, answered: Sequence[FrameMasks], target: int
+) -> list[MaskCandidate]:
     """Candidates of a target on its first prompted slice, the most trusted first.
 
     Args:
@@ -51,16 +37,16 @@ def candidates(
     if not places or group is None:
         raise PromptError(f"target {target} has no prompt that says where it is")
     index, place = places[0]
-    meant = engine.meanings(index, place)
+    meant = engine.mask_candidates(index, place)
     if meant:
         first = group.answers[target][index]
-        answer = Candidate(_painted(group, index, first.logits, engine.shape), first.quality)
+        answer = MaskCandidate(_painted(group, index, first.logits, engine.shape), first.quality)
         return [answer, *_others(meant[1:], answer, engine, index)]
     pixels = place.to_pixels(group.frame, index, engine.encoder.backbone.spec.mask_size)
     found = engine.decoder.candidates(group.frame, [Request(index, pixels, True, place.concept)])
     ordered = found.quality[0].argsort(descending=True).tolist()
     return [
-        Candidate(
+        MaskCandidate(
             _painted(group, index, found.logits[0, n], engine.shape), float(found.quality[0, n])
         )
         for n in ordered
@@ -68,19 +54,19 @@ def candidates(
 
 
 def _others(
-    meant: Sequence[Meaning], answer: Candidate, engine: Engine, index: int
-) -> Iterator[Candidate]:
+    meant: Sequence[MaskCandidate], answer: MaskCandidate, engine: Engine, index: int
+) -> Iterator[MaskCandidate]:
     """What else a click could mean; no quality is above that of a more trusted candidate."""
     quality = answer.quality
     for meaning in meant:
         mask = np.zeros(engine.shape, bool)
         take_slice(mask, engine.axis, index)[:] = meaning.mask
         quality = min(quality, meaning.quality)
-        yield Candidate(mask, quality)
+        yield MaskCandidate(mask, quality)
 
 
 def _painted(
-    group: Answered, index: int, logits: Tensor, shape: tuple[int, int, int]
+    group: FrameMasks, index: int, logits: Tensor, shape: tuple[int, int, int]
 ) -> np.ndarray:
-    alone = Answered(group.frame, {1: {index: SliceMask(logits, 1.0, 1.0)}})
+    alone = FrameMasks(group.frame, {1: {index: SliceMask(logits, 1.0, 1.0)}})
     return probabilities([alone], shape, 1) > 0.5

@@ -13,7 +13,7 @@ from time import perf_counter
 import numpy as np
 from torch import Tensor
 
-from promptseg.caching import Kept
+from promptseg.caching import LRUCache
 from promptseg.errors import PromptError
 from promptseg.inference.crop import (
     choose_region,
@@ -24,17 +24,17 @@ from promptseg.inference.crop import (
 )
 from promptseg.inference.decoder import SliceDecoder
 from promptseg.inference.encoder import Progress, SliceEncoder
-from promptseg.inference.labels import Answered, Answers
-from promptseg.inference.multimask import Meaning, meanings
+from promptseg.inference.labels import Answers, FrameMasks
+from promptseg.inference.multimask import MaskCandidate, mask_candidates
 from promptseg.inference.slice_prompts import SlicePrompts, sort_prompts, target_limits
 from promptseg.prompts.types import PromptSet
 from promptseg.propagation.extremes import Span, span_of, spanned
 from promptseg.propagation.guide import Guide
 from promptseg.propagation.intensities import without_odd_greys
-from promptseg.propagation.plane_votes import TargetWalk, Witnesses
+from promptseg.propagation.plane_votes import TargetTrack, Witnesses
 from promptseg.propagation.postprocessing import Consistency, cleaned
-from promptseg.propagation.stopping import StopRules
-from promptseg.propagation.tracker import Propagator
+from promptseg.propagation.stopping import StopCriteria
+from promptseg.propagation.tracker import Tracker
 from promptseg.slicing import Frame, Region, take_slice
 
 GROWTH = 1.5
@@ -63,7 +63,7 @@ class Engine:
         encoder: Embeddings of the volume's slices.
         axis: 0, 1 or 2.
         spacing: (3,) mm; see `reckoned_spacing`.
-        rules: When a propagation stops.
+        criteria: When a propagation stops.
         consistency: What is done so that neighbouring slices agree; nothing by default.
     """
 
@@ -72,20 +72,20 @@ class Engine:
         encoder: SliceEncoder,
         axis: int,
         spacing: np.ndarray,
-        rules: StopRules | None = None,
+        criteria: StopCriteria | None = None,
         consistency: Consistency | None = None,
     ) -> None:
         self.encoder, self.axis = encoder, axis
         self.decoder = SliceDecoder(encoder)
         self.spacing = reckoned_spacing(spacing, axis)
-        self.rules = StopRules() if rules is None else rules
+        self.criteria = StopCriteria() if criteria is None else criteria
         self.consistency = Consistency() if consistency is None else consistency
-        self._propagators: dict[Frame, Propagator] = {}
-        self._witnesses = Witnesses(self.decoder, axis, self.spacing, self.rules)
+        self._trackers: dict[Frame, Tracker] = {}
+        self._witnesses = Witnesses(self.decoder, axis, self.spacing, self.criteria)
         self._spans: dict[int, tuple[Span, np.ndarray]] = {}
         self.cut: list[int] = []
         self._regions: dict[tuple[str, ...], Region] = {}
-        self._meanings: Kept[str, list[Meaning]] = Kept(CLICKS, lambda _: 1)
+        self._meanings: LRUCache[str, list[MaskCandidate]] = LRUCache(CLICKS, lambda _: 1)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -101,7 +101,7 @@ class Engine:
         concepts: Mapping[int, Tensor] | None = None,
         dense: Mapping[int, np.ndarray] | None = None,
         views: Sequence[tuple[Region, list[int]]] | None = None,
-    ) -> list[Answered]:
+    ) -> list[FrameMasks]:
         """Answer resolved prompts.
 
         Args:
@@ -157,7 +157,7 @@ class Engine:
         volume[bound] = known[1]
         return volume
 
-    def meanings(self, index: int, click: SlicePrompts) -> list[Meaning]:
+    def mask_candidates(self, index: int, click: SlicePrompts) -> list[MaskCandidate]:
         """What a click could mean, the likeliest first; nothing is computed twice.
 
         Empty for other prompts, and for a network that always sees the whole slice.
@@ -168,7 +168,7 @@ class Engine:
         key = f"{index}:{plain.signature()}"
         found = self._meanings.get(key)
         if found is None:
-            found = meanings(self.decoder, self.axis, self.spacing, index, plain)
+            found = mask_candidates(self.decoder, self.axis, self.spacing, index, plain)
             self._meanings.put(key, found)
         return found
 
@@ -177,7 +177,7 @@ class Engine:
         firsts = {i: p.without_corrections() or p for i, p in prompted.items() if p.starts}
         if all(first.lone for first in firsts.values()):
             for index, first in firsts.items():
-                found = self.meanings(index, first)
+                found = self.mask_candidates(index, first)
                 prompted[index].guess = found[0].mask if found else None
 
     def _region(self, prompted: dict[int, SlicePrompts]) -> Region:
@@ -202,7 +202,7 @@ class Engine:
         limits: dict[int, tuple[int, int]],
         propagate: bool,
         progress: Progress | None,
-    ) -> Answered:
+    ) -> FrameMasks:
         """Answer in a view that is widened while a target reaches its edge.
 
         The prompted slices are fitted first, and then the walk. Corrections widen nothing but by
@@ -211,18 +211,18 @@ class Engine:
         its edge is named in `cut`.
         """
         told = limits if propagate else None
-        propagator, grown = self._propagator(region, progress), 0
+        propagator, grown = self._tracker(region, progress), 0
         while (answers := self._fitting(propagator, by_target, told, grown == GROWTHS)) is None:
             region, grown = region.grow(factor=GROWTH), grown + 1
-            propagator = self._propagator(region, progress)
+            propagator = self._tracker(region, progress)
         self.cut = sorted({*self.cut, *self._cut(propagator.frame, answers)})
         if propagate and self.consistency.clean:
             answers = self._cleaned(propagator, by_target, answers)
-        return Answered(propagator.frame, answers)
+        return FrameMasks(propagator.frame, answers)
 
     def _fitting(
         self,
-        propagator: Propagator,
+        propagator: Tracker,
         by_target: ByTarget,
         limits: dict[int, tuple[int, int]] | None,
         last: bool,
@@ -244,7 +244,7 @@ class Engine:
             walked = propagator.propagate(anchors, limits)
         return None if narrow(walked) else take_up(propagator, by_target, anchors, walked, limits)
 
-    def _cleaned(self, propagator: Propagator, by_target: ByTarget, answers: Answers) -> Answers:
+    def _cleaned(self, propagator: Tracker, by_target: ByTarget, answers: Answers) -> Answers:
         """Answers without rims that look unlike the target, stray parts and cavities."""
         first, apart = answer_starts(propagator, by_target), self.spacing[self.axis]
         found = {}
@@ -269,7 +269,7 @@ class Engine:
 
     def _guides(
         self,
-        propagator: Propagator,
+        propagator: Tracker,
         by_target: ByTarget,
         limits: dict[int, tuple[int, int]],
     ) -> dict[int, Guide]:
@@ -284,17 +284,17 @@ class Engine:
             if limits[target] != (0, self.shape[self.axis]):
                 continue
             first = answer_starts(propagator, {target: slices})[target]
-            guide = self._witnesses.guide(TargetWalk(propagator, target, first, limits[target]))
+            guide = self._witnesses.guide(TargetTrack(propagator, target, first, limits[target]))
             if guide is not None:
                 guides[target] = guide
         return guides
 
-    def _propagator(self, region: Region, progress: Progress | None) -> Propagator:
+    def _tracker(self, region: Region, progress: Progress | None) -> Tracker:
         frame = frame_of(self.encoder, self.axis, region, self.spacing)
-        if frame not in self._propagators:
-            self._propagators[frame] = Propagator(self.decoder, frame, self.rules)
-        self._propagators[frame].progress = progress
-        return self._propagators[frame]
+        if frame not in self._trackers:
+            self._trackers[frame] = Tracker(self.decoder, frame, self.criteria)
+        self._trackers[frame].progress = progress
+        return self._trackers[frame]
 
 
 def reckoned_spacing(spacing: Sequence[float] | np.ndarray, axis: int) -> tuple[float, ...]:
@@ -323,7 +323,7 @@ def check_starts(prompts: PromptSet, by_target: ByTarget) -> None:
             )
 
 
-def answer_starts(propagator: Propagator, by_target: ByTarget) -> Answers:
+def answer_starts(propagator: Tracker, by_target: ByTarget) -> Answers:
     """Answers of the slices that say where a target is."""
     return {
         target: {
@@ -336,7 +336,7 @@ def answer_starts(propagator: Propagator, by_target: ByTarget) -> Answers:
 
 
 def take_up(
-    propagator: Propagator,
+    propagator: Tracker,
     by_target: ByTarget,
     starts: Answers,
     walked: Answers,

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from promptseg.inference.decoder import SliceMask
 from promptseg.propagation.intensities import FEWEST, beside
-from promptseg.propagation.track import WalkState
+from promptseg.propagation.track import TrackState
 from promptseg.slicing import Frame, take_slice
 
 GREY_BINS = 16
@@ -35,7 +35,7 @@ class Greys:
             self._held[index] = self.frame.project(plane, self.side)
         return self._held[index]
 
-    def likeness(self, state: WalkState, answer: SliceMask) -> float:
+    def similarity(self, state: TrackState, answer: SliceMask) -> float:
         """Bhattacharyya coefficient of the grey levels inside this mask and the anchor's.
 
         Raised for a mask that has shrunk: partial volume changes its grey levels, and it is
@@ -47,7 +47,7 @@ class Greys:
         of an organ into fat is sure of itself, and fat inside a kidney's mask is enough to make
         it look a little like the kidney. On the synthetic CT this takes the right kidney from
         0.785 to 0.970 and the stomach from 0.342 to 0.859, three sarcomas from 0.677 to 0.760.
-        Asked only of slices 2 to 4.5 mm apart: thinner ones are held to more likeness anyway,
+        Asked only of slices 2 to 4.5 mm apart: thinner ones are held to more similarity anyway,
         and thicker ones differ so much in brightness that the left ventricle of ACDC 71-80 fell
         from 0.923 to 0.843.
         """
@@ -71,7 +71,7 @@ class Greys:
         shrunk = answer.area / max(int((origin > 0).sum()), 1)
         return min(1.0, alike / max(min(shrunk, 1.0), 0.01) ** 0.25)
 
-    def _around(self, state: WalkState, logits: Tensor, levels: Tensor) -> float:
+    def _around(self, state: TrackState, logits: Tensor, levels: Tensor) -> float:
         """Likeness of grey levels to those beside the anchor's mask; 0 if nothing lies there."""
         ring = beside((logits > 0)[None])[0]
         if int(ring.sum()) < FEWEST:

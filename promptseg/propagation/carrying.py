@@ -7,24 +7,22 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from promptseg.backbones.base import Backbone, BackboneSpec
-from promptseg.backbones.memory import Remembering
+from promptseg.backbones.base import Backbone, BackboneSpec, Propagates
 from promptseg.slicing import Frame
 
 Shown = Literal["mask", "box"]
-Carried = Literal["mask", "box", "memory"]
 CARRIED_MM = 3.0
 CARRIED_MOST = 5
 
 
-def carried_by(backbone: Backbone) -> Carried:
+def carried_by(backbone: Backbone) -> Propagates:
     """What the engine carries from slice to slice: a memory where the network has one."""
-    return "memory" if isinstance(backbone, Remembering) else shown_as(backbone.spec)
+    return backbone.spec.propagates
 
 
 def shown_as(spec: BackboneSpec) -> Shown:
     """What a network understands of its neighbour's mask: ours the mask, others its box."""
-    return "mask" if spec.family == "promptseg" else "box"
+    return "mask" if spec.propagates == "mask" else "box"
 
 
 def lag_of(frame: Frame) -> int:

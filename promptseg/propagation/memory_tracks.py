@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from promptseg.backbones.base import Embedding, PixelPrompts
-from promptseg.backbones.memory import Memory, Remembering
-from promptseg.caching import Kept
+from promptseg.backbones.memory import Memory, MemoryBackbone
+from promptseg.caching import LRUCache
 from promptseg.inference.decoder import Request, SliceDecoder, SliceMask
 from promptseg.propagation.memory_bank import Bank
-from promptseg.propagation.track import Walk, WalkState, tensor_key
+from promptseg.propagation.track import Track, TrackState, tensor_key
 from promptseg.slicing import Frame
 
 ANCHOR_BYTES = 64 << 20
@@ -29,11 +29,13 @@ class Rememberer:
         frame: The view of the volume.
     """
 
-    def __init__(self, decoder: SliceDecoder, backbone: Remembering, frame: Frame) -> None:
+    def __init__(self, decoder: SliceDecoder, backbone: MemoryBackbone, frame: Frame) -> None:
         self.decoder, self.span, self.frame = decoder, backbone.span, frame
-        self._kept: Kept[tuple[int, int], Memory] = Kept(ANCHOR_BYTES, lambda one: one.nbytes)
+        self._kept: LRUCache[tuple[int, int], Memory] = LRUCache(
+            ANCHOR_BYTES, lambda one: one.nbytes
+        )
 
-    def conditioning(self, walk: Walk, anchors: Mapping[int, SliceMask]) -> list[int]:
+    def conditioning(self, walk: Track, anchors: Mapping[int, SliceMask]) -> list[int]:
         """Prompted slices that a walk recalls: where it starts and ends, then the nearest.
 
         Those on which there is nothing of the target are not recalled.
@@ -42,12 +44,12 @@ class Rememberer:
         seen.sort(key=lambda i: (i not in (walk.start, walk.stop), abs(i - walk.start), i))
         return sorted(seen[: self.span.anchors])
 
-    def key(self, walk: Walk, anchors: Mapping[int, SliceMask]) -> tuple[int, ...]:
+    def key(self, walk: Track, anchors: Mapping[int, SliceMask]) -> tuple[int, ...]:
         """Differs where what a walk recalls of prompted slices differs."""
         chosen = self.conditioning(walk, anchors)
         return tuple(n for index in chosen for n in (index, tensor_key(anchors[index])))
 
-    def equip(self, states: Sequence[WalkState], anchors: Anchors) -> None:
+    def equip(self, states: Sequence[TrackState], anchors: Anchors) -> None:
         """Give a bank to every walk that goes on and has none."""
         bare = [state for state in states if state.active and state.bank is None]
         chosen = [self.conditioning(s.walk, anchors[s.walk.target]) for s in bare]
@@ -62,12 +64,12 @@ class Rememberer:
             held = tuple((index, next(memories)) for index in indices)
             state.bank = Bank(self.span, state.walk.step, count, held)
 
-    def request(self, state: WalkState) -> Request:
+    def request(self, state: TrackState) -> Request:
         """What the network is asked on the next slice of a walk."""
         memory = None if state.bank is None else state.bank.recalled(state.index)
         return Request(state.index, PixelPrompts(), self.span.ambiguous, memory=memory)
 
-    def note(self, embedding: Embedding, states: Sequence[WalkState]) -> None:
+    def note(self, embedding: Embedding, states: Sequence[TrackState]) -> None:
         """Remember the last slice of every walk that trusts its answer there.
 
         Args:

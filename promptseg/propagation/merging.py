@@ -8,14 +8,14 @@ from itertools import pairwise
 import torch
 
 from promptseg.inference.decoder import ABSENT_LOGIT, SliceMask
-from promptseg.propagation.track import WalkState
+from promptseg.propagation.track import TrackState
 
 AGREED_DICE = 0.97
 STRAY_MOVES, STRAY_SHARE = 2, 0.5
 
 
-def merge_walks(
-    states: Sequence[WalkState], anchors: dict[int, dict[int, SliceMask]]
+def merge_tracks(
+    states: Sequence[TrackState], anchors: dict[int, dict[int, SliceMask]]
 ) -> dict[int, dict[int, SliceMask]]:
     """One answer a slice: anchors as they are, between two anchors the weighted mean."""
     merged: dict[int, dict[int, SliceMask]] = {t: {} for t in anchors}
@@ -28,7 +28,7 @@ def merge_walks(
     return merged
 
 
-def meet(index: int, states: Sequence[WalkState]) -> SliceMask:
+def meet(index: int, states: Sequence[TrackState]) -> SliceMask:
     """Mean of the walks that have found the target on `index`, weighted by nearness to their start.
 
     Between two prompted slices that see the target a walk that has lost it has no vote: it is

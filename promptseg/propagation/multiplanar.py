@@ -23,7 +23,7 @@ Known = Mapping[int, np.ndarray]
 STEP_MM = 5.0
 FEWEST, MOST = 6, 24
 LEAST_LINE = 3
-MARGIN = 1.3
+CROP_FACTOR = 1.3
 RIM = 0.15
 GROWTH, GROWTHS = 1.6, 2
 AGREEMENT = 0.6
@@ -208,7 +208,7 @@ def frame_across(
     count = decoder.encoder.data.shape[axis]
     along = max(0, round(min(filled) - half)), min(count, round(max(filled) + 1 + half))
     rows, cols = (along, across) if axis < rest else (across, along)
-    region = squared(Region(rows, cols), other, spacing, MARGIN)
+    region = squared(Region(rows, cols), other, spacing, CROP_FACTOR)
     return frame_of(decoder.encoder, other, region, spacing)
 
 

@@ -13,13 +13,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from promptseg.caching import Kept
+from promptseg.caching import LRUCache
 from promptseg.inference.decoder import ABSENT_LOGIT, SliceDecoder, SliceMask
 from promptseg.inference.multimask import plane_mask
 from promptseg.propagation.guide import Guide
 from promptseg.propagation.multiplanar import Crossing, cross
-from promptseg.propagation.stopping import StopRules
-from promptseg.propagation.tracker import Propagator
+from promptseg.propagation.stopping import StopCriteria
+from promptseg.propagation.tracker import Tracker
 from promptseg.slicing import Frame, take_slice
 
 CROSSINGS = 8
@@ -27,7 +27,7 @@ SURE, MISSED_SHARE = 0.97, 0.25
 
 
 @dataclass(frozen=True)
-class TargetWalk:
+class TargetTrack:
     """The walk of one target in one view.
 
     Args:
@@ -37,20 +37,20 @@ class TargetWalk:
         limits: Half-open range of the slices it may reach.
     """
 
-    propagator: Propagator
+    propagator: Tracker
     target: int
     first: dict[int, SliceMask]
     limits: tuple[int, int]
 
-    def answers(self, propagator: Propagator) -> dict[int, SliceMask]:
+    def answers(self, propagator: Tracker) -> dict[int, SliceMask]:
         """Answers by slice."""
         limits = {self.target: self.limits}
         return propagator.propagate({self.target: self.first}, limits)[self.target]
 
-    def sure(self, rules: StopRules) -> set[int]:
+    def sure(self, criteria: StopCriteria) -> set[int]:
         """Slices beyond the first ones that it finds alone and without doubt."""
-        alone = Propagator(self.propagator.decoder, self.propagator.frame, rules)
-        alone.rules = replace(alone.rules, likeness=SURE, trusted=1.01, patience=0)
+        alone = Tracker(self.propagator.decoder, self.propagator.frame, criteria)
+        alone.criteria = replace(alone.criteria, similarity=SURE, trusted_quality=1.01, patience=0)
         return self.answers(alone).keys() - self.first.keys()
 
     def led(self, guide: Guide, sure: set[int]) -> dict[int, SliceMask] | None:
@@ -67,16 +67,16 @@ class Witnesses:
         decoder: Answers them.
         axis: The axis of the walk.
         spacing: (3,) mm.
-        rules: When a walk stops.
+        criteria: When a walk stops.
     """
 
     def __init__(
-        self, decoder: SliceDecoder, axis: int, spacing: Sequence[float], rules: StopRules
+        self, decoder: SliceDecoder, axis: int, spacing: Sequence[float], criteria: StopCriteria
     ) -> None:
-        self.decoder, self.axis, self.spacing, self.rules = decoder, axis, spacing, rules
-        self._said: Kept[str, tuple[Crossing | None]] = Kept(CROSSINGS, lambda _: 1)
+        self.decoder, self.axis, self.spacing, self.criteria = decoder, axis, spacing, criteria
+        self._said: LRUCache[str, tuple[Crossing | None]] = LRUCache(CROSSINGS, lambda _: 1)
 
-    def guide(self, walk: TargetWalk) -> Guide | None:
+    def guide(self, walk: TargetTrack) -> Guide | None:
         """What they say of one target; None where they are not heard."""
         frame = walk.propagator.frame
         known = {i: whole_mask(frame, mask) for i, mask in walk.first.items()}
@@ -88,11 +88,11 @@ class Witnesses:
         (crossing,) = said
         return None if crossing is None else self._guide(walk, crossing)
 
-    def _ask(self, walk: TargetWalk, known: dict[int, np.ndarray], name: str) -> Crossing | None:
+    def _ask(self, walk: TargetTrack, known: dict[int, np.ndarray], name: str) -> Crossing | None:
         made = cross(self.decoder, self.axis, self.spacing, known, name)
         if made is None:
             return None
-        guide, sure = self._guide(walk, made), walk.sure(self.rules)
+        guide, sure = self._guide(walk, made), walk.sure(self.criteria)
         if self._blind(guide, sure):
             return None
         found = walk.led(guide, sure)
@@ -108,11 +108,11 @@ class Witnesses:
     def _blind(self, guide: Guide, sure: set[int]) -> bool:
         """True if they find nothing on too many of the sure slices that they look at."""
         seen = [index for index in sure if guide.at(index) is not None]
-        missed = [index for index in seen if guide.sees_nothing(index, self.rules.least_area)]
+        missed = [index for index in seen if guide.sees_nothing(index, self.criteria.least_area)]
         return len(missed) > MISSED_SHARE * len(seen)
 
     @staticmethod
-    def _guide(walk: TargetWalk, crossing: Crossing) -> Guide:
+    def _guide(walk: TargetTrack, crossing: Crossing) -> Guide:
         propagator = walk.propagator
         return Guide(crossing, propagator.frame, propagator.spec.mask_size)
 

@@ -62,7 +62,7 @@ class Consistency:
         if self.vote is not None:
             return self.vote
         within = min(spacing[side] for side in in_plane(axis))
-        return spec.family == "promptseg" and spacing[axis] <= THICKEST * within
+        return spec.multiplanar and spacing[axis] <= THICKEST * within
 
 
 def cleaned(

@@ -9,25 +9,25 @@ from torch import Tensor
 
 from promptseg.inference.decoder import SliceMask
 from promptseg.propagation.memory_bank import Bank
-from promptseg.propagation.stopping import StopRules
+from promptseg.propagation.stopping import StopCriteria
 
 
 @dataclass(frozen=True)
-class Walk:
+class Track:
     """One way from an anchor: slices `start + step`, `start + 2 step`, ... before `stop`.
 
-    `told` is true if the user said that the target reaches as far as `stop`.
+    `extent_given` is true if the user said that the target reaches as far as `stop`.
     """
 
     target: int
     start: int
     step: int
     stop: int
-    told: bool = False
+    extent_given: bool = False
 
 
 @dataclass
-class WalkState:
+class TrackState:
     """Where a walk stands.
 
     Args:
@@ -49,7 +49,7 @@ class WalkState:
         bank: What it remembers, of a network with a memory.
     """
 
-    walk: Walk
+    walk: Track
     index: int
     carried: Tensor
     misses: int = 0
@@ -92,12 +92,12 @@ class WalkState:
         """Slices from the anchor to the next one."""
         return abs(self.index - self.walk.start)
 
-    def take(self, answer: SliceMask, rules: StopRules) -> None:
+    def take(self, answer: SliceMask, criteria: StopCriteria) -> None:
         """Digest the answer on the next slice."""
-        if rules.poor(answer, self.carried):
+        if criteria.poor(answer, self.carried):
             self.pending[self.index] = answer
             self.misses += 1
-            self.lost = self.misses > rules.patience
+            self.lost = self.misses > criteria.patience
         else:
             self._bridge(answer)
             self.answers[self.index], self.known_at[self.index] = answer, self.index
@@ -111,11 +111,11 @@ class WalkState:
         self.pending, self.misses = {}, 0
 
 
-def plan_walks(
+def plan_tracks(
     anchors: dict[int, dict[int, SliceMask]],
     limits: dict[int, tuple[int, int]],
     count: int | None = None,
-) -> list[Walk]:
+) -> list[Track]:
     """Both ways from every anchor, up to the next anchor or the limit.
 
     Limits other than all `count` slices are what the user said of the target's extent.
@@ -123,13 +123,13 @@ def plan_walks(
     walks = []
     for target, slices in anchors.items():
         low, high = limits[target]
-        told = count is not None and (low, high) != (0, count)
+        extent_given = count is not None and (low, high) != (0, count)
         indices = sorted(slices)
         for n, index in enumerate(indices):
             after = indices[n + 1] if n + 1 < len(indices) else max(high, index + 1)
             before = indices[n - 1] if n else min(low - 1, index - 1)
             if slices[index].area:
-                walks += [Walk(target, index, step, stop, told)
+                walks += [Track(target, index, step, stop, extent_given)
                           for step, stop in ((1, after), (-1, before))]  # fmt: skip
     return walks
 
@@ -145,7 +145,7 @@ def masks_bytes(masks: dict[int, SliceMask]) -> int:
     return sum(mask_bytes(mask) for mask in masks.values())
 
 
-def walk_bytes(state: WalkState) -> int:
+def track_bytes(state: TrackState) -> int:
     """Memory that a walk holds."""
     bank = 0 if state.bank is None else state.bank.nbytes
     return masks_bytes(state.answers) + masks_bytes(state.pending) + bank

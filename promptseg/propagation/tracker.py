@@ -14,8 +14,8 @@ from dataclasses import replace
 from torch import Tensor
 
 from promptseg.backbones.base import PixelPrompts
-from promptseg.backbones.memory import Remembering
-from promptseg.caching import Kept
+from promptseg.backbones.memory import memory_backbone
+from promptseg.caching import LRUCache
 from promptseg.inference.decoder import ABSENT_LOGIT, Request, SliceDecoder, SliceMask
 from promptseg.inference.encoder import Progress
 from promptseg.inference.slice_prompts import GIVEN_MASK_LOGIT, SlicePrompts
@@ -28,20 +28,20 @@ from promptseg.propagation.merging import (
     between,
     bridged,
     changed,
-    merge_walks,
+    merge_tracks,
     strays,
     without_ends,
 )
-from promptseg.propagation.stopping import StopRules, rules_for, rules_where_told
+from promptseg.propagation.stopping import StopCriteria, criteria_for, criteria_where_extent_given
 from promptseg.propagation.tapering import tapered
 from promptseg.propagation.track import (
-    Walk,
-    WalkState,
+    Track,
+    TrackState,
     mask_bytes,
     masks_bytes,
-    plan_walks,
+    plan_tracks,
     tensor_key,
-    walk_bytes,
+    track_bytes,
 )
 from promptseg.slicing import Frame
 
@@ -49,13 +49,13 @@ AGREEING = 2
 WALK_BYTES, ANSWER_BYTES = 256 << 20, 64 << 20
 
 
-class Propagator:
+class Tracker:
     """Propagates the targets of one frame.
 
     Args:
         decoder: Answers requests.
         frame: The view of the volume.
-        rules: When to stop.
+        criteria: When to stop.
         progress: Called with "propagate", slices answered, slices that may have to be.
     """
 
@@ -63,7 +63,7 @@ class Propagator:
         self,
         decoder: SliceDecoder,
         frame: Frame,
-        rules: StopRules | None = None,
+        criteria: StopCriteria | None = None,
         progress: Progress | None = None,
     ) -> None:
         self.decoder, self.frame = decoder, frame
@@ -71,16 +71,22 @@ class Propagator:
         self.spec = decoder.backbone.spec
         self.carries, self.shows = carried_by(decoder.backbone), shown_as(self.spec)
         self.memories: Rememberer | None = None
-        if isinstance(decoder.backbone, Remembering):
-            self.memories = Rememberer(decoder, decoder.backbone, frame)
+        if self.carries == "memory":
+            self.memories = Rememberer(decoder, memory_backbone(decoder.backbone), frame)
         self.lag = lag_of(frame) if self.carries == "mask" else 1
-        self.rules = rules_for(StopRules() if rules is None else rules, self.lag)
-        self.told = rules_where_told(self.rules)
+        self.criteria = criteria_for(StopCriteria() if criteria is None else criteria, self.lag)
+        self.patient = criteria_where_extent_given(self.criteria)
         self.guides: dict[int, Guide] = {}
         self._greys = Greys(decoder.encoder.data, frame, self.spec.mask_size)
-        self._walked: Kept[tuple[int | str, ...], WalkState] = Kept(WALK_BYTES, walk_bytes)
-        self._corrected: Kept[Hashable, dict[int, SliceMask]] = Kept(WALK_BYTES, masks_bytes)
-        self._answered: Kept[tuple[int, str, int], SliceMask] = Kept(ANSWER_BYTES, mask_bytes)
+        self._walked: LRUCache[tuple[int | str, ...], TrackState] = LRUCache(
+            WALK_BYTES, track_bytes
+        )
+        self._corrected: LRUCache[Hashable, dict[int, SliceMask]] = LRUCache(
+            WALK_BYTES, masks_bytes
+        )
+        self._answered: LRUCache[tuple[int, str, int], SliceMask] = LRUCache(
+            ANSWER_BYTES, mask_bytes
+        )
 
     def answer(
         self, index: int, prompts: SlicePrompts, prior: SliceMask | None = None
@@ -118,7 +124,7 @@ class Propagator:
         return self.decoder.decode(self.frame, [request])[0]
 
     def _handed(self, logits: Tensor) -> PixelPrompts:
-        """What the network is told of a mask that it gave before or next door."""
+        """What the network is extent_given of a mask that it gave before or next door."""
         if not bool((logits > 0).any()):
             return PixelPrompts()
         if self.shows == "mask":
@@ -138,7 +144,7 @@ class Propagator:
             limits: Half-open slice range by target.
         """
         count = self.frame.shape[self.frame.axis]
-        walks = plan_walks(anchors, limits, count)
+        walks = plan_tracks(anchors, limits, count)
         keys = [self._key(walk, anchors[walk.target]) for walk in walks]
         states = [self._resume(walk, key, anchors) for walk, key in zip(walks, keys, strict=True)]
         self._advance(states, anchors)
@@ -146,15 +152,15 @@ class Propagator:
             known = self._walked.get(key)
             if known is None or known.reach <= state.reach:
                 self._walked.put(key, state, keys)
-        merged = self._voted(merge_walks(states, anchors), anchors)
-        untold = {t for t in merged if self.rules.taper and limits[t] == (0, count)}
+        merged = self._voted(merge_tracks(states, anchors), anchors)
+        untold = {t for t in merged if self.criteria.taper and limits[t] == (0, count)}
         return {t: tapered(m, anchors[t]) if t in untold else m for t, m in merged.items()}
 
-    def _key(self, walk: Walk, anchors: dict[int, SliceMask]) -> tuple[int | str, ...]:
+    def _key(self, walk: Track, anchors: dict[int, SliceMask]) -> tuple[int | str, ...]:
         """Differs between walks whose answers differ, but for how far they go."""
         recalled = () if self.memories is None else self.memories.key(walk, anchors)
         guided, left = self._guided_by(walk.target), tensor_key(anchors[walk.start])
-        return walk.target, walk.start, walk.step, walk.told, guided, left, *recalled
+        return walk.target, walk.start, walk.step, walk.extent_given, guided, left, *recalled
 
     def _guided_by(self, target: int) -> str:
         return self.guides[target].name if target in self.guides else ""
@@ -210,11 +216,11 @@ class Propagator:
         limits: dict[int, tuple[int, int]],
     ) -> dict[int, SliceMask]:
         count = self.frame.shape[self.frame.axis]
-        planned = plan_walks({target: anchors}, {target: limits[target]}, count)
+        planned = plan_tracks({target: anchors}, {target: limits[target]}, count)
         walks = [walk for walk in planned if walk.start == index]
         moved = changed(anchors[index], answers.get(index))
         states = [
-            WalkState(w, index + w.step, anchors[index].logits, before=answers, moved=moved)
+            TrackState(w, index + w.step, anchors[index].logits, before=answers, moved=moved)
             for w in walks
         ]
         self._advance(states, {target: anchors})
@@ -224,20 +230,20 @@ class Propagator:
         for state in states:
             self._take_over(found, state, anchors)
             if self._led(state.walk, anchors) and self._glimpsed(state):
-                found |= bridged(found, index, state.walk.stop, self.rules.least_area)
+                found |= bridged(found, index, state.walk.stop, self.criteria.least_area)
         return found
 
-    def _glimpsed(self, state: WalkState) -> bool:
+    def _glimpsed(self, state: TrackState) -> bool:
         """True if the network saw the target where its walk was lost: it was overruled."""
-        return any(mask.presence >= self.rules.presence for mask in state.pending.values())
+        return any(mask.presence >= self.criteria.presence for mask in state.pending.values())
 
     @staticmethod
-    def _led(walk: Walk, anchors: dict[int, SliceMask]) -> bool:
+    def _led(walk: Track, anchors: dict[int, SliceMask]) -> bool:
         """True if a walk goes to a prompted slice that sees the target."""
         return walk.stop in anchors and anchors[walk.stop].area > 0
 
     def _take_over(
-        self, found: dict[int, SliceMask], state: WalkState, anchors: dict[int, SliceMask]
+        self, found: dict[int, SliceMask], state: TrackState, anchors: dict[int, SliceMask]
     ) -> None:
         """Put the answers of a walk from a corrected slice into `found`, as far as it differs.
 
@@ -265,14 +271,14 @@ class Propagator:
                 found[index] = own
 
     def _resume(
-        self, walk: Walk, key: tuple[int | str, ...], anchors: dict[int, dict[int, SliceMask]]
-    ) -> WalkState:
+        self, walk: Track, key: tuple[int | str, ...], anchors: dict[int, dict[int, SliceMask]]
+    ) -> TrackState:
         """The same walk made before, cut or continued; else a new one."""
         known = self._walked.get(key)
         if known is None:
             anchor = anchors[walk.target][walk.start]
             given = anchor.given is not None
-            return WalkState(walk, walk.start + walk.step, anchor.logits, given=given)
+            return TrackState(walk, walk.start + walk.step, anchor.logits, given=given)
         wanted = abs(walk.stop - walk.start)
         if known.reach <= wanted:
             return replace(
@@ -284,10 +290,10 @@ class Propagator:
             )
         settled = {i for i, at in known.known_at.items() if abs(at - walk.start) < wanted}
         answers = {i: a for i, a in known.answers.items() if i in settled}
-        return WalkState(walk, walk.stop, known.carried, answers=answers)
+        return TrackState(walk, walk.stop, known.carried, answers=answers)
 
     def _advance(
-        self, states: Sequence[WalkState], anchors: dict[int, dict[int, SliceMask]]
+        self, states: Sequence[TrackState], anchors: dict[int, dict[int, SliceMask]]
     ) -> None:
         """Move all walks slice by slice until each has arrived or lost its target."""
         if self.memories is not None:
@@ -300,8 +306,8 @@ class Propagator:
             requests = [self._request(s) for s in active]
             answers = self.decoder.decode_embedded(embedding, requests)
             for state, answer in zip(active, answers, strict=True):
-                rules = self.told if state.walk.told else self.rules
-                state.take(self._judged(state, answer, rules), rules)
+                criteria = self.patient if state.walk.extent_given else self.criteria
+                state.take(self._judged(state, answer, criteria), criteria)
                 self._settle(state)
             if self.memories is not None:
                 self.memories.note(embedding, active)
@@ -309,13 +315,13 @@ class Propagator:
             if self.progress is not None:
                 self.progress("propagate", done, total)
 
-    def _request(self, state: WalkState) -> Request:
+    def _request(self, state: TrackState) -> Request:
         """What the network is asked on the next slice of a walk."""
         if self.memories is not None:
             return self.memories.request(state)
         return Request(state.index, self._handed(self._lead(state)))
 
-    def _settle(self, state: WalkState) -> None:
+    def _settle(self, state: TrackState) -> None:
         """End a walk of a correction that has come to what was known before, or has strayed."""
         if state.before is None:
             return
@@ -329,13 +335,13 @@ class Propagator:
         if own is not None and strays(own, before, state.moved):
             state.settled, state.end = True, index
 
-    def _lead(self, state: WalkState) -> Tensor:
+    def _lead(self, state: TrackState) -> Tensor:
         """The mask to be handed to the next slice."""
         carried = state.handed_on(self.lag)
         guide = self.guides.get(state.walk.target)
         return carried if guide is None else guide.lead(state.index, state.reach, carried)
 
-    def _judged(self, state: WalkState, answer: SliceMask, rules: StopRules) -> SliceMask:
+    def _judged(self, state: TrackState, answer: SliceMask, criteria: StopCriteria) -> SliceMask:
         """An answer as the walk takes it: likened to the anchor, or checked by the other axes.
 
         Where those see the target they stand in for a poor answer, and where they see that it
@@ -344,20 +350,20 @@ class Propagator:
         guide = self.guides.get(state.walk.target)
         seen = None if guide is None else guide.at(state.index)
         if guide is None or seen is None:
-            return replace(answer, likeness=self._greys.likeness(state, answer))
-        if guide.sees_nothing(state.index, rules.least_area):
-            return answer if state.walk.told else absent(answer, ABSENT_LOGIT)
-        likeness = self._greys.likeness(state, answer)
-        if likeness < rules.likeness and answer.quality < rules.trusted:
-            return replace(answer, likeness=likeness)
-        stand_in = guide.bridge(state.index, answer, rules.least_area)
-        return stand_in if stand_in is not None and rules.poor(answer, seen) else answer
+            return replace(answer, similarity=self._greys.similarity(state, answer))
+        if guide.sees_nothing(state.index, criteria.least_area):
+            return answer if state.walk.extent_given else absent(answer, ABSENT_LOGIT)
+        similarity = self._greys.similarity(state, answer)
+        if similarity < criteria.similarity and answer.quality < criteria.trusted_quality:
+            return replace(answer, similarity=similarity)
+        stand_in = guide.bridge(state.index, answer, criteria.least_area)
+        return stand_in if stand_in is not None and criteria.poor(answer, seen) else answer
 
     def greys(self, indices: Iterable[int]) -> dict[int, Tensor]:
         """(m, m) grey values in [0, 1] of slices in the frame."""
         return {index: self._greys.of(index) for index in indices}
 
-    def _prefetch(self, active: Sequence[WalkState]) -> None:
+    def _prefetch(self, active: Sequence[TrackState]) -> None:
         """Encode the next slices of every walk in one batch, once one of them is missing."""
         encoder = self.decoder.encoder
         if not encoder.missing(self.frame, [s.index for s in active]):

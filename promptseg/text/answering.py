@@ -14,7 +14,7 @@ from torch import Tensor
 
 from promptseg.errors import PromptError, WeightsError
 from promptseg.inference.encoder import Progress
-from promptseg.inference.labels import Answered, paint
+from promptseg.inference.labels import FrameMasks, fuse_labels
 from promptseg.inference.slice_prompts import BOTH, CORRECTION, REFINE
 from promptseg.predictor.automatic import segment_unprompted
 from promptseg.predictor.engine import Engine, Timings
@@ -47,7 +47,7 @@ class Asks(Protocol):
     def prepared(self, prompts: PromptSet, wanted: int | str) -> Engine: ...
 
     def answered(
-        self, engine: Engine, question: Question, answers: list[Answered], timings: Timings
+        self, engine: Engine, question: Question, answers: list[FrameMasks], timings: Timings
     ) -> Segmentation: ...
 
     def uncertainty(self, *, progress: Progress | None = None) -> np.ndarray: ...
@@ -276,7 +276,7 @@ class Spoken(Generic[S]):
             with self.owner.runtime.adapters.using(choice.adapter):
                 session = self.session(choice.adapter)
                 engine = session.prepared(PromptSet(), self._axis(session))
-                found = paint(segment_unprompted(engine, dict(tokens)), engine.shape)
+                found = fuse_labels(segment_unprompted(engine, dict(tokens)), engine.shape)
                 self._wholes[key] = session.seen.in_file(found.labels > 0)
         mask = self._wholes[key]
         if mask.any():
@@ -297,7 +297,7 @@ class Spoken(Generic[S]):
         engine = session.prepared(pixels, wanted)
         timings.add("prepare", began)
         began = perf_counter()
-        answered: list[Answered] = []
+        answered: list[FrameMasks] = []
         if group.pixels:
             answered += engine.run(pixels, propagate, progress, group.concepts)
         if group.alone:

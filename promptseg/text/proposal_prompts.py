@@ -7,7 +7,7 @@ from typing import Any
 
 from promptseg.inference.crop import frame_of
 from promptseg.inference.encoder import Progress
-from promptseg.inference.labels import Answered
+from promptseg.inference.labels import FrameMasks
 from promptseg.predictor.automatic import body_region
 from promptseg.predictor.engine import Engine
 from promptseg.predictor.seen import Seen
@@ -85,7 +85,7 @@ def in_file(meant: Meant, seen: Seen) -> Meant:
     return replace(meant, found=replace(slices, mask=mask.data))
 
 
-def nowhere(engine: Engine, targets: list[int]) -> Answered:
+def nowhere(engine: Engine, targets: list[int]) -> FrameMasks:
     """The answer of targets that were not found."""
     frame = frame_of(engine.encoder, engine.axis, body_region(engine), engine.spacing)
-    return Answered(frame, {target: {} for target in targets})
+    return FrameMasks(frame, {target: {} for target in targets})

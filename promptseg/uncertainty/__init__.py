@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from promptseg.uncertainty.calibration import Calibration, calibration_of
 from promptseg.uncertainty.maps import Ensemble, Sources, overruled, uncertainty_map
-from promptseg.uncertainty.review import Asked
+from promptseg.uncertainty.review import Interaction
 from promptseg.uncertainty.suggestion import Suggestion, suggest
 from promptseg.uncertainty.views import VIEWS, View
 
 __all__ = [
     "VIEWS",
-    "Asked",
     "Calibration",
     "Ensemble",
+    "Interaction",
     "Sources",
     "Suggestion",
     "View",

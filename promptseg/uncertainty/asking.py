@@ -10,7 +10,7 @@ from torch import Tensor
 
 from promptseg.backbones.base import PixelPrompts
 from promptseg.inference.decoder import Request, SliceDecoder, SliceMask
-from promptseg.inference.labels import Answered, Answers, probabilities
+from promptseg.inference.labels import Answers, FrameMasks, probabilities
 from promptseg.predictor.automatic import consistent, decode_tokens
 from promptseg.predictor.engine import Engine
 from promptseg.predictor.question import Question
@@ -22,8 +22,8 @@ LEAST_SHARE = 1e-6
 
 
 def ask_again(
-    engine: Engine, question: Question, before: Sequence[Answered], view: View
-) -> list[Answered]:
+    engine: Engine, question: Question, before: Sequence[FrameMasks], view: View
+) -> list[FrameMasks]:
     """Answers of a view to the same question, each in the region of interest it had before.
 
     Args:
@@ -47,12 +47,12 @@ def ask_again(
     for frame, group in zip(frames, before, strict=True):
         alone = group.answers.keys() - given
         tokens = {t: question.tokens[t] for t in alone if t in question.tokens and group.answers[t]}
-        answered.append(Answered(frame, answer_tokens(engine, frame, tokens, group)))
+        answered.append(FrameMasks(frame, answer_tokens(engine, frame, tokens, group)))
     return answered
 
 
 def answer_tokens(
-    engine: Engine, frame: Frame, tokens: Mapping[int, Tensor], before: Answered
+    engine: Engine, frame: Frame, tokens: Mapping[int, Tensor], before: FrameMasks
 ) -> Answers:
     """Answers to tokens on the slices that were answered before, and one beyond each end."""
     if not tokens:
@@ -63,7 +63,7 @@ def answer_tokens(
     return {target: consistent(engine, frame, masks) for target, masks in direct.items()}
 
 
-def other_candidates(decoder: SliceDecoder, before: Sequence[Answered]) -> list[Answered]:
+def other_candidates(decoder: SliceDecoder, before: Sequence[FrameMasks]) -> list[FrameMasks]:
     """Answers averaged over the network's candidates for an ambiguous prompt.
 
     Each slice is asked again with its own mask as the prompt. Candidates count by their predicted
@@ -82,7 +82,7 @@ def other_candidates(decoder: SliceDecoder, before: Sequence[Answered]) -> list[
         for (target, index), mask in zip(places, blended(decoder, group.frame, places, masks),
                                          strict=True):  # fmt: skip
             kept[target][index] = mask
-        answered.append(Answered(group.frame, kept))
+        answered.append(FrameMasks(group.frame, kept))
     return answered
 
 
@@ -110,7 +110,7 @@ def blended(
 
 
 def shares(
-    answered: Sequence[Answered], shape: tuple[int, int, int], target: int, view: View
+    answered: Sequence[FrameMasks], shape: tuple[int, int, int], target: int, view: View
 ) -> np.ndarray:
     """(I, J, K) float32 foreground probability of one target on the session's voxels."""
     groups = [group for group in answered if target in group.answers]

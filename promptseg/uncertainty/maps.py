@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from promptseg.inference.encoder import EmbeddingCache, Progress, SliceEncoder
-from promptseg.inference.labels import Answered
+from promptseg.inference.labels import FrameMasks
 from promptseg.predictor.engine import Engine
 from promptseg.predictor.question import Question
 from promptseg.uncertainty.asking import ask_again, other_candidates, shares
@@ -61,8 +61,8 @@ class Ensemble:
         self._cache = EmbeddingCache()
 
     def members(
-        self, question: Question, answered: Sequence[Answered], progress: Progress | None = None
-    ) -> Iterator[tuple[str, list[Answered], View]]:
+        self, question: Question, answered: Sequence[FrameMasks], progress: Progress | None = None
+    ) -> Iterator[tuple[str, list[FrameMasks], View]]:
         """Kind, answers and view of every member, the given answers first.
 
         Args:
@@ -91,7 +91,9 @@ class Ensemble:
         if progress is not None:
             progress("uncertainty", done, total)
 
-    def _drawn(self, question: Question, answered: Sequence[Answered], draw: int) -> list[Answered]:
+    def _drawn(
+        self, question: Question, answered: Sequence[FrameMasks], draw: int
+    ) -> list[FrameMasks]:
         module = self.engine.encoder.backbone.module
         seed = self.sources.seed * 1000 + draw
         fresh = self._seen(View(), EmbeddingCache(), f"draw {seed}")
@@ -112,11 +114,11 @@ class Ensemble:
         )
         engine = self.engine
         return Engine(
-            encoder, engine.axis, np.array(engine.spacing), engine.rules, engine.consistency
+            encoder, engine.axis, np.array(engine.spacing), engine.criteria, engine.consistency
         )
 
     def shares(
-        self, question: Question, answered: Sequence[Answered], progress: Progress | None = None
+        self, question: Question, answered: Sequence[FrameMasks], progress: Progress | None = None
     ) -> Shares:
         """(I, J, K) float32 probability by target: the mean over the members."""
         targets = sorted({t for group in answered for t in group.answers})

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from promptseg.inference.encoder import Progress
-from promptseg.inference.labels import Answered, probabilities
-from promptseg.predictor.candidates import Candidate, candidates
+from promptseg.inference.labels import FrameMasks, probabilities
+from promptseg.predictor.candidates import MaskCandidate, candidates
 from promptseg.predictor.engine import Engine
 from promptseg.predictor.question import Question
 from promptseg.predictor.seen import Seen
@@ -19,7 +19,7 @@ from promptseg.uncertainty.suggestion import Place, Suggestion, suggest
 
 
 @dataclass(frozen=True, eq=False)
-class Asked:
+class Interaction:
     """A question and its answer.
 
     Args:
@@ -37,19 +37,19 @@ class Asked:
     engine: Engine
     adapter: str
     question: Question
-    answered: list[Answered]
+    answered: list[FrameMasks]
     before: np.ndarray
     after: np.ndarray
     seen: Seen
     ensemble: Ensemble | None = None
 
-    def following(self, earlier: Asked | None) -> Asked:
+    def following(self, earlier: Interaction | None) -> Interaction:
         """The same, with what an earlier answer of the same engine has encoded."""
         if earlier is None or earlier.engine is not self.engine or earlier.adapter != self.adapter:
             return self
         return replace(self, ensemble=earlier.ensemble)
 
-    def ready(self, sources: Sources | None) -> Asked:
+    def ready(self, sources: Sources | None) -> Interaction:
         """The same with an ensemble of these sources."""
         wanted = Sources() if sources is None else sources
         if self.ensemble is not None and self.ensemble.sources == wanted:
@@ -73,7 +73,7 @@ class Asked:
         found = suggest(self.answered, self.question.prompts, targets, places)
         return None if found is None else self.seen.slices_in_file(found)
 
-    def candidates(self, target: int) -> list[Candidate]:
+    def candidates(self, target: int) -> list[MaskCandidate]:
         """Every mask that the prompts on a target's first slice could mean, see `candidates`."""
         found = candidates(self.engine, self.question.prompts, self.answered, target)
         return [replace(one, mask=self.seen.in_file(one.mask)) for one in found]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from promptseg.inference.decoder import SliceMask
-from promptseg.inference.labels import Answered
+from promptseg.inference.labels import FrameMasks
 from promptseg.inference.slice_prompts import sort_prompts
 from promptseg.prompts.types import Point, PromptSet
 
@@ -74,7 +74,7 @@ States = dict[int, SliceState]
 
 
 def suggest(
-    answered: Sequence[Answered],
+    answered: Sequence[FrameMasks],
     prompts: PromptSet,
     targets: Collection[int] | None = None,
     checked: Collection[Place] = (),

@@ -9,7 +9,7 @@ from tiny_video import VIDEO_SIDE, remembering_video
 
 from promptseg.backbones import load_backbone
 from promptseg.backbones.folders import model_class, wrap
-from promptseg.backbones.memory import MemorySpan, Recollection, Remembering
+from promptseg.backbones.memory import MemoryBackbone, MemorySpan, Recollection
 from promptseg.backbones.sam2_video import TransformersSam2Video
 from promptseg.bench.video import image_part
 from promptseg.errors import WeightsError
@@ -192,15 +192,15 @@ class TestRemembering:
 class TestLoading:
     def test_a_folder_loads_with_its_memory(self, folder, backbone, embedding):
         again = load_backbone(folder)
-        assert isinstance(again, Remembering)
+        assert isinstance(again, MemoryBackbone)
         assert again.spec == replace(backbone.spec, name=str(folder), sha256=again.spec.sha256)
         assert again.spec.family == "sam2"
         one, two = remembered(again, embedding), remembered(backbone, embedding)
         assert torch.equal(one.maps, two.maps)
 
     def test_others_have_none(self, backbone):
-        assert not isinstance(tiny_default(), Remembering)
-        assert not isinstance(image_part(backbone.module), Remembering)
+        assert not isinstance(tiny_default(), MemoryBackbone)
+        assert not isinstance(image_part(backbone.module), MemoryBackbone)
         assert model_class("edgetam_video").__name__ == "EdgeTamModel"
 
     def test_missing_weights_of_the_memory_are_named(self, folder, tmp_path):

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from promptseg.inference.decoder import SliceMask
-from promptseg.inference.labels import Answered, paint, probabilities
+from promptseg.inference.labels import FrameMasks, fuse_labels, probabilities
 from promptseg.slicing import Frame, Region
 
 
@@ -16,13 +16,13 @@ class TestPainting:
             int(target[1:]): {1: SliceMask(torch.full((16, 16), float(level)), 0.5)}
             for target, level in levels.items()
         }
-        return Answered(frame, answers)
+        return FrameMasks(frame, answers)
 
     @pytest.mark.parametrize(
         ("one", "two", "label"), [(3, 5, 2), (5, 3, 1), (-1, 2, 2), (-3, -1, 0)]
     )
     def test_the_greatest_logit_above_zero_wins(self, one, two, label):
-        painted = paint([self.answered(t1=one, t2=two)], self.SHAPE)
+        painted = fuse_labels([self.answered(t1=one, t2=two)], self.SHAPE)
         assert np.all(painted.labels[:, :, 1] == label)
         assert not painted.labels[:, :, [0, 2, 3]].any()
 
@@ -30,18 +30,18 @@ class TestPainting:
     def test_also_between_views(self, turned):
         small = self.answered(Region((4, 12), (4, 12)), t2=9)
         both = [self.answered(t1=5), small]
-        labels = paint(both[::-1] if turned else both, self.SHAPE).labels[:, :, 1]
+        labels = fuse_labels(both[::-1] if turned else both, self.SHAPE).labels[:, :, 1]
         assert np.all(labels[4:12, 4:12] == 2)
         assert (labels == 1).sum() == 256 - 64
 
     def test_a_view_beyond_the_image_is_cut(self):
-        labels = paint([self.answered(Region((-8, 8), (8, 24)), t1=5)], self.SHAPE).labels
+        labels = fuse_labels([self.answered(Region((-8, 8), (8, 24)), t1=5)], self.SHAPE).labels
         assert labels[:, :, 1].sum() == 64
         assert labels[:8, 8:, 1].all()
 
     def test_uncertainty_is_greatest_at_one_half(self):
         doubt = {
-            level: paint([self.answered(t1=level)], self.SHAPE, uncertainty=True).uncertainty
+            level: fuse_labels([self.answered(t1=level)], self.SHAPE, uncertainty=True).uncertainty
             for level in (0, 2, -2, 9)
         }
         assert np.allclose(doubt[0][:, :, 1], 1)
@@ -50,7 +50,7 @@ class TestPainting:
         assert doubt[2][0, 0, 1] == pytest.approx(1 - abs(2 * probability - 1), abs=1e-6)
         assert doubt[9].max() < 0.01
         assert not doubt[0][:, :, 0].any()
-        assert paint([self.answered(t1=1)], self.SHAPE).uncertainty is None
+        assert fuse_labels([self.answered(t1=1)], self.SHAPE).uncertainty is None
 
     def test_probabilities_of_one_target(self):
         found = probabilities([self.answered(t1=2, t2=-2)], self.SHAPE, 2)

@@ -15,10 +15,10 @@ from promptseg.inference.multimask import (
     EMPTY,
     OFFERED,
     VIEWS,
-    Meaning,
+    MaskCandidate,
     distinct,
     judged,
-    meanings,
+    mask_candidates,
     overlap,
     stability,
     views,
@@ -40,7 +40,7 @@ def click(row, col, index=2):
 
 def found_for(image, row, col, backbone=None):
     decoder = SliceDecoder(bright_encoder(image, backbone))
-    return meanings(decoder, 2, EVEN, 2, click(row, col))
+    return mask_candidates(decoder, 2, EVEN, 2, click(row, col))
 
 
 def cone(radius, slope):
@@ -156,7 +156,7 @@ class TestDistinct:
     def meaning(self, stop, trust):
         mask = np.zeros((10, 10), bool)
         mask[:stop] = True
-        return Meaning(mask, 0.5, trust)
+        return MaskCandidate(mask, 0.5, trust)
 
     def test_near_doubles_are_left_out(self):
         ranked = [self.meaning(10, 0.9), self.meaning(9, 0.8), self.meaning(5, 0.7),

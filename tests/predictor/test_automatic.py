@@ -5,7 +5,7 @@ from support import BrightRegion, bright_encoder, dice, discs
 
 from promptseg.backbones.base import Decoded, Embedding, PromptBatch
 from promptseg.inference.decoder import SliceMask
-from promptseg.inference.labels import paint
+from promptseg.inference.labels import fuse_labels
 from promptseg.predictor.automatic import body_region, connected, find_targets, segment_unprompted
 from promptseg.predictor.engine import Engine
 
@@ -78,14 +78,14 @@ class TestSegmenting:
     def test_one_label(self, crop, family):
         mask = moving(40, 9, 31)
         whole = engine(mask, crop=crop, family=family)
-        painted = paint(segment_unprompted(whole, ONE), whole.shape)
+        painted = fuse_labels(segment_unprompted(whole, ONE), whole.shape)
         assert dice(painted.labels == 1, mask) > (0.9 if crop else 0.85)
         assert painted.scores[1] == pytest.approx(0.9)
 
     def test_ends_are_followed_beyond_the_coarse_stretch(self):
         mask = moving(90, 10, 80)
         whole = engine(mask)
-        painted = paint(segment_unprompted(whole, ONE), whole.shape)
+        painted = fuse_labels(segment_unprompted(whole, ONE), whole.shape)
         filled = np.flatnonzero((painted.labels > 0).any((0, 1)))
         assert (filled[0], filled[-1]) == (10, 79)
 
@@ -94,23 +94,23 @@ class TestSegmenting:
         grey = discs((100, 110, 30), 2, dict.fromkeys(range(8, 20), (20, 20, 8)))
         whole = engine(np.where(bright, 1.0, np.where(grey, 0.6, 0.0)))
         tokens = {2: torch.zeros(1), 5: torch.ones(1)}
-        painted = paint(segment_unprompted(whole, tokens), whole.shape)
+        painted = fuse_labels(segment_unprompted(whole, tokens), whole.shape)
         assert dice(painted.labels == 2, bright) > 0.9
         assert dice(painted.labels == 5, grey) > 0.85
         lonely = engine(bright.astype(float))
-        painted = paint(segment_unprompted(lonely, tokens), lonely.shape)
+        painted = fuse_labels(segment_unprompted(lonely, tokens), lonely.shape)
         assert dice(painted.labels == 2, bright) > 0.9
         assert not (painted.labels == 5).any()
         assert painted.scores[5] == 0
 
     def test_nothing_there(self):
         whole = engine(np.zeros((64, 64, 12)))
-        assert not paint(segment_unprompted(whole, ONE), whole.shape).labels.any()
+        assert not fuse_labels(segment_unprompted(whole, ONE), whole.shape).labels.any()
 
     def test_same_answer_twice(self):
         mask = moving(30, 5, 25)
         first, second = (
-            paint(segment_unprompted(whole, ONE), whole.shape).labels
+            fuse_labels(segment_unprompted(whole, ONE), whole.shape).labels
             for whole in (engine(mask), engine(mask))
         )
         assert np.array_equal(first, second)

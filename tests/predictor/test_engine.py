@@ -13,11 +13,11 @@ from support import (
 )
 
 from promptseg.errors import PromptError
-from promptseg.inference.labels import paint
+from promptseg.inference.labels import fuse_labels
 from promptseg.inference.slice_prompts import REFINE
 from promptseg.predictor.engine import Engine
 from promptseg.prompts.types import Box, Mask, Point, PromptSet, Scribble, Text
-from promptseg.propagation.stopping import StopRules
+from promptseg.propagation.stopping import StopCriteria
 from promptseg.slicing import Frame, Region
 from promptseg.volume import Volume
 
@@ -122,9 +122,9 @@ class TestStopping:
     def test_a_wider_gap_needs_more_patience(self, patience, end):
         image = tube(range(6, 15))
         image[:, :, 11:13] = False
-        engine = Engine(bright_encoder(image), 2, EVEN, StopRules(patience=patience))
+        engine = Engine(bright_encoder(image), 2, EVEN, StopCriteria(patience=patience))
         prompts = PromptSet([Point((20, 20, 9))]).to_voxel(bright_volume(image))
-        found = paint(engine.run(prompts), SHAPE).labels > 0
+        found = fuse_labels(engine.run(prompts), SHAPE).labels > 0
         assert filled(found, 2) == list(range(6, end + 1))
 
     def test_without_propagation_only_prompted_slices_are_answered(self):

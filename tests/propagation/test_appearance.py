@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 from support import BrightRegion, bright_encoder
-from walks_kit import ALONG, EMPTY, FRAME, SHAPE, TUBE, box, disc, propagator, reached
+from tracks_kit import ALONG, EMPTY, FRAME, SHAPE, TUBE, box, disc, propagator, reached
 
 from promptseg.inference.decoder import SliceDecoder
 from promptseg.inference.slice_prompts import SlicePrompts
 from promptseg.propagation.appearance import Greys, grey_levels
-from promptseg.propagation.track import Walk, WalkState
-from promptseg.propagation.tracker import Propagator
+from promptseg.propagation.track import Track, TrackState
+from promptseg.propagation.tracker import Tracker
 
 
 class TestLikeness:
@@ -19,9 +19,9 @@ class TestLikeness:
         encoder = bright_encoder(np.zeros(SHAPE, bool))
         encoder.data[:, :, 5], encoder.data[:, :, 6] = 0.8, grey
         greys = Greys(encoder.data, FRAME, 64)
-        state = WalkState(Walk(1, 5, 1, 16), 6, disc(radius=14, size=64).logits)
+        state = TrackState(Track(1, 5, 1, 16), 6, disc(radius=14, size=64).logits)
         answer = disc(radius=2 * radius, size=64)
-        return greys.likeness(state, answer)
+        return greys.similarity(state, answer)
 
     def test_the_same_levels_are_alike_and_others_are_not(self):
         assert self.compared(0.8) == pytest.approx(1.0)
@@ -38,10 +38,10 @@ class TestLikeness:
         frame = replace(FRAME, spacing=(1.0, 1.0, apart))
         greys = Greys(encoder.data, frame, 64)
         mask = disc(radius=14, size=64)
-        state = WalkState(Walk(1, 5, 1, 16), 6, mask.logits, given=given)
+        state = TrackState(Track(1, 5, 1, 16), 6, mask.logits, given=given)
         if given:
             state.answers[6] = mask
-        return greys.likeness(state, mask)
+        return greys.similarity(state, mask)
 
     def test_what_looks_like_the_surroundings_is_not_the_target(self):
         assert self.beyond(0.2) == 0.0
@@ -60,7 +60,7 @@ class TestLikeness:
         rows, columns, _ = np.indices(SHAPE)
         away = np.hypot(rows - 15, columns - 15)
         encoder.data = np.where(TUBE, 0.55 + 0.06 * away, 0.0).astype(np.float32)
-        walker = Propagator(SliceDecoder(encoder), FRAME)
+        walker = Tracker(SliceDecoder(encoder), FRAME)
         plane = np.zeros((32, 32), bool)
         plane[away[:, :, 6] <= 4.6] = True
         found = reached(walker, {6: SlicePrompts(mask=plane)})
@@ -77,4 +77,4 @@ class TestLikeness:
 
     def test_every_answer_of_a_walk_carries_it(self):
         found = reached(propagator(), {6: box(6)})
-        assert all(0.9 <= answer.likeness <= 1 for answer in found.values())
+        assert all(0.9 <= answer.similarity <= 1 for answer in found.values())

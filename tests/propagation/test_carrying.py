@@ -1,12 +1,14 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from support import BrightRegion, bright_encoder
-from walks_kit import FRAME, SHAPE, TUBE
+from tracks_kit import FRAME, SHAPE, TUBE
 
 from promptseg.backbones.memory import MemorySpan
 from promptseg.inference.decoder import SliceDecoder
 from promptseg.propagation.carrying import box_of, carried_by, lag_of, shown_as
-from promptseg.propagation.tracker import Propagator
+from promptseg.propagation.tracker import Tracker
 from promptseg.slicing import Frame
 
 
@@ -19,7 +21,7 @@ class TestLag:
         thin = Frame(2, FRAME.region, SHAPE, (1.0, 1.0, 0.5), 64)
         for family, lag in (("promptseg", 5), ("sam", 1)):
             decoder = SliceDecoder(bright_encoder(TUBE, BrightRegion(family=family)))
-            assert Propagator(decoder, thin).lag == lag
+            assert Tracker(decoder, thin).lag == lag
 
 
 class TestCarried:
@@ -29,7 +31,7 @@ class TestCarried:
             assert carried_by(backbone) == shown_as(backbone.spec) == expected
 
     def test_networks_with_a_memory_use_it_and_are_still_shown_boxes(self):
-        class Remembering(BrightRegion):
+        class MemoryBackbone(BrightRegion):
             span = MemorySpan(6, 16, 4)
 
             def remember(self, embedding, logits, presence, pointers=None, by_user=False):
@@ -38,7 +40,8 @@ class TestCarried:
             def recall(self, embedding, recollections):
                 raise NotImplementedError
 
-        backbone = Remembering(family="sam2")
+        backbone = MemoryBackbone(family="sam2")
+        backbone.spec = replace(backbone.spec, propagates="memory")
         assert carried_by(backbone) == "memory"
         assert shown_as(backbone.spec) == "box"
 

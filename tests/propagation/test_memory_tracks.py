@@ -16,8 +16,8 @@ from promptseg.inference.encoder import SliceEncoder
 from promptseg.inference.slice_prompts import SlicePrompts
 from promptseg.prompts.types import Box, Point
 from promptseg.propagation.stopping import NEVER
-from promptseg.propagation.track import Walk, WalkState, walk_bytes
-from promptseg.propagation.tracker import Propagator
+from promptseg.propagation.track import Track, TrackState, track_bytes
+from promptseg.propagation.tracker import Tracker
 from promptseg.segmenter import Segmenter
 from promptseg.slicing import Frame, Region
 
@@ -43,11 +43,11 @@ def grey():
     return data.astype(np.float32)
 
 
-def propagator(faint=False, rules=NEVER):
+def propagator(faint=False, criteria=NEVER):
     backbone = wrap(video(faint), name="tiny-video", sha256=f"{faint}")
     encoder = SliceEncoder(backbone, grey(), "image", torch.device("cpu"), "fp32", batch_size=4)
-    walker = Propagator(SliceDecoder(encoder), FRAME, rules)
-    walker.told = rules
+    walker = Tracker(SliceDecoder(encoder), FRAME, criteria)
+    walker.told = criteria
     return walker
 
 
@@ -172,8 +172,8 @@ class TestCarrying:
         assert shapes[-1] == (7, 9)
 
     def test_slices_that_are_not_trusted_are_not_remembered(self):
-        rules = replace(NEVER, presence=0.5, patience=COUNT)
-        walker, held = propagator(True, rules), []
+        criteria = replace(NEVER, presence=0.5, patience=COUNT)
+        walker, held = propagator(True, criteria), []
         note = walker.memories.note
 
         def watching(embedding, states):
@@ -193,17 +193,17 @@ class TestCarrying:
         anchor = walker.answer(START, box(START))
         anchors = dict.fromkeys((2, 3, 4, 6, 8, 20), anchor)
         choose = walker.memories.conditioning
-        assert choose(Walk(1, 6, 1, 8), anchors) == [3, 4, 6, 8]
-        assert choose(Walk(1, 8, 1, 20), anchors) == [4, 6, 8, 20]
-        assert choose(Walk(1, 2, -1, -1), anchors) == [2, 3, 4, 6]
+        assert choose(Track(1, 6, 1, 8), anchors) == [3, 4, 6, 8]
+        assert choose(Track(1, 8, 1, 20), anchors) == [4, 6, 8, 20]
+        assert choose(Track(1, 2, -1, -1), anchors) == [2, 3, 4, 6]
 
     def test_the_bytes_of_a_walk_count_its_bank(self):
         walker = propagator()
         anchor = walker.answer(START, box(START))
-        state = WalkState(Walk(1, START, 1, COUNT), START + 1, anchor.logits)
-        bare = walk_bytes(state)
+        state = TrackState(Track(1, START, 1, COUNT), START + 1, anchor.logits)
+        bare = track_bytes(state)
         walker.memories.equip([state], {1: {START: anchor}})
-        assert walk_bytes(state) - bare == state.bank.nbytes > 0
+        assert track_bytes(state) - bare == state.bank.nbytes > 0
 
 
 class TestWalkingOnce:
@@ -249,7 +249,7 @@ class TestCorrecting:
         inside[8:24, 8:24, 2:9] = True
         owner = Segmenter(backbone, "cpu", "fp32", 4)
         running = owner.session(bright_volume(inside), 2, consistency="none")
-        running.rules = NEVER
+        running.criteria = NEVER
         running.add(Box((8, 8, 4), (24, 24, 5)))
         return running
 

@@ -1,15 +1,15 @@
 import pytest
 import torch
-from walks_kit import disc, flat
+from tracks_kit import disc, flat
 
 from promptseg.propagation.merging import bridged, changed, meet, strays
-from promptseg.propagation.track import Walk, WalkState
+from promptseg.propagation.track import Track, TrackState
 
 
 class TestMeeting:
     def states(self, left, right):
-        forward = WalkState(Walk(1, 0, 1, 8), 8, flat(0).logits, answers=left)
-        backward = WalkState(Walk(1, 8, -1, 0), 0, flat(0).logits, answers=right)
+        forward = TrackState(Track(1, 0, 1, 8), 8, flat(0).logits, answers=left)
+        backward = TrackState(Track(1, 8, -1, 0), 0, flat(0).logits, answers=right)
         return [forward, backward]
 
     @pytest.mark.parametrize(("index", "expected"), [(2, 4.0), (4, 0.0), (6, -4.0), (1, 6.0)])
@@ -31,7 +31,7 @@ class TestMeeting:
             assert met.quality == pytest.approx(0.8)
 
     def test_beyond_the_last_anchor_one_walk_decides(self):
-        outer = WalkState(Walk(1, 8, 1, 16), 10, flat(0).logits, answers={9: flat(3)})
+        outer = TrackState(Track(1, 8, 1, 16), 10, flat(0).logits, answers={9: flat(3)})
         assert float(meet(9, [outer]).logits[0, 0]) == 3
 
 

@@ -1,14 +1,14 @@
 import numpy as np
 import pytest
-from walks_kit import ALONG, FRAME, TUBE, box, propagator
+from tracks_kit import ALONG, FRAME, TUBE, box, propagator
 
 from promptseg.propagation import plane_votes as witnesses
 from promptseg.propagation.multiplanar import LIMIT
-from promptseg.propagation.plane_votes import TargetWalk, Witnesses, logit_volume, whole_mask
-from promptseg.propagation.stopping import StopRules
+from promptseg.propagation.plane_votes import TargetTrack, Witnesses, logit_volume, whole_mask
+from promptseg.propagation.stopping import StopCriteria
 from promptseg.slicing import take_slice
 
-RULES = StopRules()
+RULES = StopCriteria()
 
 
 class Said:
@@ -34,9 +34,9 @@ def asked(monkeypatch):
             return Said(seen, name)
 
         monkeypatch.setattr(witnesses, "cross", cross)
-        walking = propagator(rules=RULES)
+        walking = propagator(criteria=RULES)
         known = Witnesses(walking.decoder, 2, (1.0, 1.0, 1.0), RULES)
-        walk = TargetWalk(walking, 1, {7: walking.answer(7, box(7))}, (0, 16))
+        walk = TargetTrack(walking, 1, {7: walking.answer(7, box(7))}, (0, 16))
         guides = [known.guide(walk) for _ in range(times)]
         return guides, names
 
@@ -66,8 +66,8 @@ class TestHearing:
 
 class TestTargetWalk:
     def walk(self):
-        walking = propagator(rules=RULES)
-        return TargetWalk(walking, 1, {7: walking.answer(7, box(7))}, (4, 16))
+        walking = propagator(criteria=RULES)
+        return TargetTrack(walking, 1, {7: walking.answer(7, box(7))}, (4, 16))
 
     def test_sure_of_the_tube_within_its_limits(self):
         assert self.walk().sure(RULES) == {i for i in ALONG if i >= 4} - {7}
@@ -94,7 +94,7 @@ class TestOtherAxesCutShort:
         return Walks()
 
     def led(self, found, sure):
-        return TargetWalk(self.walks(found), 1, {}, (0, 60)).led(None, set(sure))
+        return TargetTrack(self.walks(found), 1, {}, (0, 60)).led(None, set(sure))
 
     def test_not_heard_where_they_miss_what_the_walk_is_sure_of(self):
         assert self.led(range(38, 46), range(20, 52)) is None

@@ -5,9 +5,9 @@ from support import bright_encoder, discs
 
 from promptseg.inference.decoder import SliceDecoder, SliceMask
 from promptseg.inference.slice_prompts import SlicePrompts
-from promptseg.propagation.stopping import StopRules
+from promptseg.propagation.stopping import StopCriteria
 from promptseg.propagation.tapering import LEAST_AREA, cut, likely_area, tapered
-from promptseg.propagation.tracker import Propagator
+from promptseg.propagation.tracker import Tracker
 from promptseg.slicing import Frame, Region
 
 SIDE = 64
@@ -119,7 +119,7 @@ class TestThroughTheVolume:
         radii |= dict.fromkeys(range(8), radii[8]) | dict.fromkeys(range(41, 48), radii[40])
         image = discs(self.SHAPE, 2, {i: (19, 19, r) for i, r in radii.items()})
         frame = Frame(2, Region((0, 40), (0, 40)), self.SHAPE, (1.0, 1.0, 1.0), SIDE)
-        walker = Propagator(SliceDecoder(bright_encoder(image)), frame, StopRules(taper=taper))
+        walker = Tracker(SliceDecoder(bright_encoder(image)), frame, StopCriteria(taper=taper))
         anchors = {i: walker.answer(i, SlicePrompts(mask=image[:, :, i])) for i in (12, 24, 36)}
         return walker.propagate({1: anchors}, {1: limits or (0, 48)})[1]
 

@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 import torch
 from support import BrightRegion, bright_encoder, discs
-from walks_kit import ALONG, FRAME, TUBE, box, click, disc, propagator, reached, shown
+from tracks_kit import ALONG, FRAME, TUBE, box, click, disc, propagator, reached, shown
 
 from promptseg.inference.decoder import SliceDecoder
 from promptseg.inference.slice_prompts import GIVEN_MASK_LOGIT, SlicePrompts
-from promptseg.propagation.stopping import StopRules
-from promptseg.propagation.tracker import Propagator
+from promptseg.propagation.stopping import StopCriteria
+from promptseg.propagation.tracker import Tracker
 from promptseg.slicing import Frame
 
 
@@ -103,13 +103,15 @@ class TestPropagating:
         assert sorted(reached(propagator(), {6: box(6)}, (4, 9))) == [4, 5, 6, 7, 8]
 
     def test_progress_counts_answered_slices(self):
-        told = []
+        extent_given = []
         walker = propagator()
-        walker.progress = lambda *step: told.append(step)
+        walker.progress = lambda *step: extent_given.append(step)
         reached(walker, {6: box(6)})
-        assert {stage for stage, _, _ in told} == {"propagate"}
-        assert [done for _, done, _ in told] == sorted({done for _, done, _ in told})
-        assert all(done <= total for _, done, total in told)
+        assert {stage for stage, _, _ in extent_given} == {"propagate"}
+        assert [done for _, done, _ in extent_given] == sorted(
+            {done for _, done, _ in extent_given}
+        )
+        assert all(done <= total for _, done, total in extent_given)
 
 
 class TestLaziness:
@@ -119,7 +121,7 @@ class TestLaziness:
         backbone = BrightRegion()
         encoder = bright_encoder(image, backbone, batch_size=4)
         frame = Frame(2, FRAME.region, shape, FRAME.spacing, 64)
-        walker = Propagator(SliceDecoder(encoder), frame)
+        walker = Tracker(SliceDecoder(encoder), frame)
         walker.propagate({1: {42: walker.answer(42, box(42))}}, {1: (0, 80)})
         assert backbone.encoded <= 6 + 2 * (1 + 1) + 2 * 4
 
@@ -186,7 +188,7 @@ class TestWalkingOnce:
 
 class TestStraying:
     def corrected(self, anchor):
-        walker = propagator(rules=StopRules(likeness=0.0))
+        walker = propagator(criteria=StopCriteria(similarity=0.0))
         before = {index: disc(9, 31, 31, size=64) for index in ALONG}
         return before, walker.correct(before, {7: anchor}, 1, 7, {1: (0, 16)})
 
@@ -224,7 +226,7 @@ class Blind:
 
 class TestBridging:
     def corrected(self, image, blind):
-        walker = propagator(image, rules=StopRules(likeness=0.0))
+        walker = propagator(image, criteria=StopCriteria(similarity=0.0))
         walker.guides = {1: Blind(blind)}
         first = reached(walker, {4: box(4)})
         anchors = {4: walker.answer(4, box(4)), 11: walker.answer(11, click(11))}

@@ -15,8 +15,8 @@ from promptseg.inference.encoder import SliceEncoder
 from promptseg.inference.slice_prompts import margin_bounds, sort_prompts
 from promptseg.predictor.engine import Engine
 from promptseg.prompts.types import Box, MarginPoints, Point, PromptSet, Scribble
-from promptseg.propagation.stopping import StopRules, rules_where_told
-from promptseg.propagation.track import plan_walks
+from promptseg.propagation.stopping import StopCriteria, criteria_where_extent_given
+from promptseg.propagation.track import plan_tracks
 from promptseg.refine.volume import certain_places, click_voxels, margin_maps
 from promptseg.segmenter import Segmenter
 
@@ -151,17 +151,17 @@ class TestExtent:
 
     @pytest.mark.parametrize(("limits", "told"), [((0, 20), False), ((2, 9), True)])
     def test_walks_know_whether_the_user_gave_it(self, limits, told):
-        walks = plan_walks(self.anchors(), {1: limits}, 20)
+        walks = plan_tracks(self.anchors(), {1: limits}, 20)
         assert [(w.stop, w.told) for w in walks] == [(limits[1], told), (limits[0] - 1, told)]
 
     def test_only_a_target_that_is_plainly_absent_ends_a_walk_within_it(self):
         carried = torch.ones(8, 8)
         doubtful = SliceMask(torch.ones(8, 8), 0.2, 0.3, likeness=0.1)
         absent = SliceMask(torch.ones(8, 8), 0.9, 0.1)
-        rules = StopRules()
-        assert rules.poor(doubtful, carried)
-        assert not rules_where_told(rules).poor(doubtful, carried)
-        assert rules_where_told(rules).poor(absent, carried)
+        criteria = StopCriteria()
+        assert criteria.poor(doubtful, carried)
+        assert not criteria_where_extent_given(criteria).poor(doubtful, carried)
+        assert criteria_where_extent_given(criteria).poor(absent, carried)
 
 
 class TestCertainPlaces:

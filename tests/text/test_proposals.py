@@ -9,7 +9,7 @@ from support import BrightRegion, bright_encoder, dice, discs, tiny_sam
 
 from promptseg.errors import PromptError
 from promptseg.inference.crop import frame_of, whole_slice
-from promptseg.inference.labels import paint
+from promptseg.inference.labels import fuse_labels
 from promptseg.predictor.engine import Engine
 from promptseg.prompts.types import PromptSet
 from promptseg.text.proposal_masks import MaskRules, automatic_masks, distinct, grid_points
@@ -253,7 +253,7 @@ class TestProposeInVolume:
         assert isinstance(found, Proposal)
         assert found.index == 7
         answered = engine.run(PromptSet([found.prompt(3)]))
-        labels = paint(answered, engine.shape).labels
+        labels = fuse_labels(answered, engine.shape).labels
         assert dice(labels == 3, DISC) > 0.9
 
     def test_every_second_slice(self):

@@ -7,7 +7,7 @@ from support import bright_volume, discs, segmenter
 from tiny_cohort import load_benchmark, write_tiny_cohort
 
 from promptseg.inference.decoder import SliceMask
-from promptseg.inference.labels import Answered
+from promptseg.inference.labels import FrameMasks
 from promptseg.inference.slice_prompts import REFINE
 from promptseg.prompts.types import Box, Point, PromptSet, Scribble
 from promptseg.slicing import Frame, Region
@@ -34,7 +34,7 @@ def masks(first=4, last=20, **odd):
 
 def asked(*prompts, frame=FRAME, **answers):
     """A suggestion for targets t1=masks(...)."""
-    group = Answered(frame, {int(name[1:]): held for name, held in answers.items()})
+    group = FrameMasks(frame, {int(name[1:]): held for name, held in answers.items()})
     return suggest([group], PromptSet(prompts or (START,)))
 
 
@@ -64,7 +64,7 @@ class TestPlantedBadSlice:
         assert (found.target, found.index) == (3, 8)
 
     def test_of_the_target_that_is_asked_for(self):
-        group = Answered(FRAME, {1: masks(), 3: masks(s8=SliceMask(disc(8), 0.1))})
+        group = FrameMasks(FRAME, {1: masks(), 3: masks(s8=SliceMask(disc(8), 0.1))})
         assert suggest([group], PromptSet([START]), (1,)).target == 1
 
     def test_a_bad_stretch_is_corrected_in_its_middle(self):

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from promptseg.hounsfield import Scale, find_scale
+from promptseg.grey_levels.hounsfield import Scale, find_scale
 
 Modality = Literal["CT", "MR", "other"]
 Belief = Literal["told", "sure", "likely", "unsure"]

@@ -8,7 +8,7 @@ from support import bright_encoder, discs
 
 from promptseg.inference.decoder import SliceDecoder, SliceMask
 from promptseg.inference.slice_prompts import SlicePrompts
-from promptseg.propagation.tracker import Propagator
+from promptseg.propagation.tracker import Tracker
 from promptseg.slicing import Frame, Region
 
 SHAPE = (32, 32, 16)
@@ -38,9 +38,9 @@ def box(index, low=8, high=23):
     return SlicePrompts(box=((low, low, index), (high, high, index + 1)))
 
 
-def propagator(image=TUBE, backbone=None, rules=None, batch_size=4):
+def propagator(image=TUBE, backbone=None, criteria=None, batch_size=4):
     encoder = bright_encoder(image, backbone, batch_size=batch_size)
-    return Propagator(SliceDecoder(encoder), FRAME, rules)
+    return Tracker(SliceDecoder(encoder), FRAME, criteria)
 
 
 def reached(walker, anchors, limits=(0, 16)):
