@@ -17,9 +17,14 @@ if TYPE_CHECKING:
         WeightsError,
     )
     from promptseg.evaluate import evaluate
+    from promptseg.io.provenance import read_provenance
+    from promptseg.postprocessing import postprocess
     from promptseg.prompts.types import Box, MarginPoints, Mask, Point, PromptSet, Scribble, Text
+    from promptseg.report.measurements import measure
+    from promptseg.report.quality import review
     from promptseg.segmenter import Segmenter
     from promptseg.session import Session
+    from promptseg.timeseries import read_phases, segment_phases
     from promptseg.volume import Segmentation, Volume, read, read_labels, write
 
 _PLACES = {
@@ -31,7 +36,13 @@ _PLACES = {
     "WeightsError": "errors",
     "evaluate": "evaluate",
     "finetune": "finetune",
+    "measure": "report.measurements",
+    "postprocess": "postprocessing",
     "read": "volume",
+    "read_phases": "timeseries",
+    "read_provenance": "io.provenance",
+    "review": "report.quality",
+    "segment_phases": "timeseries",
     "read_labels": "volume",
     "write": "volume",
     "Box": "prompts.types",
@@ -69,8 +80,14 @@ __all__ = [
     "__version__",
     "evaluate",
     "finetune",
+    "measure",
+    "postprocess",
     "read",
     "read_labels",
+    "read_phases",
+    "read_provenance",
+    "review",
+    "segment_phases",
     "write",
 ]
 

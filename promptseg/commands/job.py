@@ -42,7 +42,7 @@ class Choices:
         corrector: `auto`, a file or None: what takes up corrective clicks before the graph cut.
         stop: As `--stop` gives it, or limits by name.
         corrector_sha256: Digest that its file must have, None for any.
-        postprocess: Steps of `promptseg.postprocess`, in order.
+        postprocess: Steps of `promptseg.postprocessing`, in order.
     """
 
     model: str = "default"
@@ -231,7 +231,7 @@ def run_job(volume: Volume, prompts: PromptSet, choices: Choices) -> Run:
         PromptsegError: The model, the adapter, the window or the prompts cannot be used.
     """
     from promptseg.intensity import choose_window
-    from promptseg.postprocess import check_steps, postprocess
+    from promptseg.postprocessing import check_steps, postprocess
     from promptseg.prompts.types import Text
     from promptseg.propagation.stopping import stop_criteria
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from promptseg.errors import PromptsegError
-from promptseg.postprocess import postprocess
+from promptseg.postprocessing import postprocess
 from promptseg.prompts.types import Box, Point, Text
 from promptseg.report.pictures import curve_svg
 from promptseg.report.quality import page, review, write_page

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from promptseg.errors import PromptError
-from promptseg.postprocess import OPERATIONS, Step, postprocess, will_overlap
+from promptseg.postprocessing import OPERATIONS, Step, postprocess, will_overlap
 from promptseg.volume import Segmentation, Volume
 
 SPACING = (1.0, 2.0, 5.0)

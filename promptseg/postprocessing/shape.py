@@ -6,7 +6,7 @@ import cc3d
 import numpy as np
 from scipy import ndimage
 
-from promptseg.postprocess.steps import Grid, Made
+from promptseg.postprocessing.steps import Grid, Made
 from promptseg.slicing import resolve_axis
 from promptseg.volume import bounding_slices
 

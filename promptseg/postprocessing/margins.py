@@ -9,8 +9,8 @@ import numpy as np
 from scipy.signal import oaconvolve
 
 from promptseg.errors import PromptError
-from promptseg.postprocess.shape import around
-from promptseg.postprocess.steps import Grid, Made
+from promptseg.postprocessing.shape import around
+from promptseg.postprocessing.steps import Grid, Made
 from promptseg.volume import bounding_slices
 
 DIRECTIONS = ("right", "left", "anterior", "posterior", "superior", "inferior")

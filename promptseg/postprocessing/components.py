@@ -5,7 +5,7 @@ from __future__ import annotations
 import cc3d
 import numpy as np
 
-from promptseg.postprocess.steps import Grid, Made
+from promptseg.postprocessing.steps import Grid, Made
 
 
 def largest(masks: list[np.ndarray], grid: Grid, connectivity: str = "26") -> Made:

@@ -8,9 +8,9 @@ from scipy import ndimage
 from skimage.filters import threshold_otsu
 
 from promptseg.errors import PromptError
-from promptseg.postprocess.margins import margin
-from promptseg.postprocess.shape import filled_slices
-from promptseg.postprocess.steps import Grid, Made
+from promptseg.postprocessing.margins import margin
+from promptseg.postprocessing.shape import filled_slices
+from promptseg.postprocessing.steps import Grid, Made
 from promptseg.slicing import resolve_axis
 from promptseg.volume import Volume
 

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from promptseg.errors import PromptError
-from promptseg.postprocess.body import crop_to_body
-from promptseg.postprocess.boolean import intersect, subtract, union, xor
-from promptseg.postprocess.components import keep, largest
-from promptseg.postprocess.interpolation import interpolate
-from promptseg.postprocess.margins import DIRECTIONS, margin
-from promptseg.postprocess.shape import fill_holes, smooth
-from promptseg.postprocess.steps import (
+from promptseg.postprocessing.body import crop_to_body
+from promptseg.postprocessing.boolean import intersect, subtract, union, xor
+from promptseg.postprocessing.components import keep, largest
+from promptseg.postprocessing.interpolation import interpolate
+from promptseg.postprocessing.margins import DIRECTIONS, margin
+from promptseg.postprocessing.shape import fill_holes, smooth
+from promptseg.postprocessing.steps import (
     Grid,
     Operation,
     Step,

@@ -12,7 +12,7 @@ import numpy as np
 from scipy import ndimage
 
 from promptseg.errors import PromptError
-from promptseg.postprocess.steps import Grid, Made
+from promptseg.postprocessing.steps import Grid, Made
 from promptseg.slicing import in_plane, resolve_axis
 
 

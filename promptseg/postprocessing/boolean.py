@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from promptseg.postprocess.steps import Grid, Made
+from promptseg.postprocessing.steps import Grid, Made
 
 
 def union(masks: list[np.ndarray], grid: Grid) -> Made:
