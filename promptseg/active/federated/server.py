@@ -21,6 +21,8 @@ from promptseg.io.atomic import atomic_path
 
 POLL_S = 1.0
 REPORT = "federated.json"
+# What the server decides of a round at a site.
+TOLD = ("steps", "batch", "rate", "half", "precision")
 app = ServerApp()
 
 
@@ -53,9 +55,10 @@ def _round(
     grid: Grid, settings: dict[str, Any], adapter: Adapter, known: Update, number: int
 ) -> Averaged:
     nodes = wait_for(grid, int(settings["min-sites"]), float(settings["wait"]))
-    told = {name: settings[name] for name in ("steps", "batch", "rate", "half", "precision")
-            if name in settings}  # fmt: skip
-    config = ConfigRecord({"info": adapter.info.to_json(), "round": number, "seed": number, **told})
+    told: dict[str, Any] = {name: settings[name] for name in TOLD if name in settings}
+    sent: dict[str, Any] = {"info": adapter.info.to_json(), "round": number, "seed": number}
+    sent.update(told)
+    config = ConfigRecord(sent)
     arrays = ArrayRecord({FILE: Array(np.frombuffer(pack(known), np.uint8))})
     messages = [
         Message(RecordDict({"arrays": arrays, "config": config}), node, "train") for node in nodes
