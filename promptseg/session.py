@@ -391,7 +391,10 @@ class Session:
         return self._keep(result, None)
 
     def _keep(self, result: Segmentation, asked: Interaction | None) -> Segmentation:
-        notes = notes_on(self.volume, self.prompts, result, self._unsaid_orientation())
+        active = self.runtime.adapters.active
+        trained_on = None if active is None else active.info.modality
+        unsaid = self._unsaid_orientation()
+        notes = notes_on(self.volume, self.prompts, result, unsaid, self.window, trained_on)
         result = replace(result, report={**result.report, "notes": notes})
         before = np.zeros_like(result.data) if self._result is None else self._result.data
         self.changed = bounding_slices(before != result.data)

@@ -13,6 +13,7 @@ from promptseg.commands.progress import Bars
 from promptseg.errors import WeightsError
 
 if TYPE_CHECKING:
+    from promptseg.grey_levels import Modality
     from promptseg.inference.device import Precision
     from promptseg.prompts.types import PromptSet
     from promptseg.segmenter import Segmenter
@@ -60,6 +61,7 @@ class Choices:
     stop: Any = "auto"
     corrector_sha256: str | None = None
     postprocess: tuple[str, ...] = ()
+    modality: Modality | None = None
 
 
 @dataclass(frozen=True)
@@ -103,20 +105,52 @@ class Run:
                 **({"text_model": self.choices.text_model} if self.choices.text_model else {}),
                 **({"corrector": self.choices.corrector} if self.choices.corrector else {}),
                 "postprocess": list(self.choices.postprocess),
+                **({"modality": self.choices.modality} if self.choices.modality else {}),
             },
             timings=self.timings,
             adapters={name: adapter_digest(name) for name in self.choices.adapters},
             outputs=outputs,
         )
 
+    def taken_for(self) -> list[str]:
+        """What the image was taken for, and by what it was segmented: a line each."""
+        from promptseg.intensity import Window
+        from promptseg.orientation import axis_codes
+
+        levels, report = self.volume.levels, self.result.report
+        modality = str(levels)
+        if levels.belief == "told":
+            by = "--modality" if self.choices.modality else "the file"
+            modality = f"{levels.modality} (sure, by {by})"
+        elif levels.belief == "unsure":
+            modality += "; say --modality"
+        window = Window(**report["window"])
+        sides = " x ".join(f"{side:.3g}" for side in self.volume.spacing)
+        codes = axis_codes(self.volume.affine)
+        spec = self.segmenter.backbone.spec
+        return [
+            f"image: {modality}, window {window}, stored {codes}, spacing {sides} mm",
+            f"model: {spec.name}, {_adapters(report)}, slices along axis {report['axis']}",
+        ]
+
     def summary(self) -> list[str]:
         """One line a target for a person, and what became of the words."""
+        from promptseg.volume import shown_volume
+
         found = {target: int(self.result.mask(target).sum()) for target in self.result.targets}
         return [
-            f"target {target}: {voxels} voxels, {self.result.volume_ml(target):.1f} ml, "
+            f"target {target}: {voxels} voxels, {shown_volume(self.result.volume_ml(target))}, "
             f"predicted quality {self.result.score.get(target, float('nan')):.2f}"
             for target, voxels in found.items()
         ] + [_told(told) for told in self.result.report.get("text", ())]
+
+
+def _adapters(report: Mapping[str, Any]) -> str:
+    """Which adapters answered."""
+    told = [one["adapter"] for one in report.get("text", ()) if one.get("adapter")]
+    used = report.get("adapter")
+    names = [*report.get("adapters", told), *([used["name"]] if used else [])]
+    return f"adapter {', '.join(dict.fromkeys(names))}" if names else "no adapter"
 
 
 def _told(told: Mapping[str, Any]) -> str:
@@ -174,6 +208,12 @@ def add_image_options(parser: argparse.ArgumentParser) -> None:
         "small holes, smooth across thin slices; both; none; auto, what measures best (default)",
     )  # fmt: skip
     group.add_argument(
+        "--modality",
+        type=_modality,
+        metavar="CT|MR|other",
+        help="what the image is (default: as the file or its grey values say)",
+    )
+    group.add_argument(
         "--stop",
         default="auto",
         metavar="auto|never|NAME=LIMIT,...",
@@ -200,6 +240,13 @@ def add_postprocessing(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _modality(text: str) -> str:
+    known = {"ct": "CT", "mr": "MR", "mri": "MR", "other": "other"}
+    if text.strip().lower() not in known:
+        raise argparse.ArgumentTypeError(f"{text!r} is none of CT, MR, other")
+    return known[text.strip().lower()]
+
+
 def choices_of(arguments: argparse.Namespace) -> Choices:
     """The options of both groups."""
     return Choices(
@@ -216,6 +263,7 @@ def choices_of(arguments: argparse.Namespace) -> Choices:
         consistency=arguments.consistency,
         stop=arguments.stop,
         corrector=arguments.corrector,
+        modality=arguments.modality,
     )
 
 

@@ -66,6 +66,17 @@ def check_mask_format(path: Path, format: str | None, shared: bool = False) -> N
         )
 
 
+def check_mask_shape(path: Path, format: str | None, shape: tuple[int, int, int]) -> None:
+    """Refuse, before any work, a picture for a mask of several slices."""
+    from promptseg.io import writable
+
+    if writable(path, format).name == "picture" and 1 not in shape:
+        raise UsageError(
+            f"{path} is a picture and holds one slice, the image has shape {shape}: end it in "
+            ".nii.gz"
+        )
+
+
 @contextmanager
 def staged(paths: Mapping[str, Path]) -> Iterator[dict[str, Path]]:
     """Give a temporary path for each file; all are renamed into place when the block succeeds.

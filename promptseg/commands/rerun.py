@@ -50,7 +50,8 @@ def _input(manifest: dict[str, Any], source: Path) -> Volume:
     recorded = manifest["input"].get("path")
     if recorded is None:
         raise FormatError(f"{source}: the image was made in memory and has no file to read again")
-    volume = read(_place(recorded, source), series=manifest["input"].get("series"))
+    place, told = _place(recorded, source), manifest["settings"].get("modality")
+    volume = read(place, series=manifest["input"].get("series"), modality=told)
     if volume.sha256 != manifest["input"]["sha256"]:
         raise FormatError(
             f"{volume.source} is not the image of {source}: its voxels or its affine have changed"
@@ -96,6 +97,7 @@ def _choices(manifest: dict[str, Any]) -> Choices:
             corrector=settings.get("corrector", None if corrector is None else "auto"),
             corrector_sha256=corrector,
             postprocess=tuple(settings.get("postprocess", ())),
+            modality=settings.get("modality"),
         )
     except (KeyError, TypeError) as error:
         raise PromptsegError(f"the manifest is damaged: {error!r}") from error

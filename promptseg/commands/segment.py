@@ -17,7 +17,14 @@ from promptseg.commands.job import (
     choices_of,
     run_job,
 )
-from promptseg.commands.outputs import check_mask_format, check_outputs, describe, place, staged
+from promptseg.commands.outputs import (
+    check_mask_format,
+    check_mask_shape,
+    check_outputs,
+    describe,
+    place,
+    staged,
+)
 from promptseg.commands.pacs_output import to_pacs
 from promptseg.commands.parsing import UsageError, add_json, note, print_json
 from promptseg.commands.prompt_options import add_prompts, build_prompts
@@ -87,7 +94,8 @@ def run(arguments: argparse.Namespace) -> int:
         print_json(manifest)
     else:
         seconds = done.timings["total"]
-        print("\n".join([*done.summary(), f"{arguments.output} written in {seconds:.1f} s"]))
+        lines = [*done.taken_for(), *done.summary()]
+        print("\n".join([*lines, f"{arguments.output} written in {seconds:.1f} s"]))
     return 0
 
 
@@ -111,11 +119,12 @@ def _segment(arguments: argparse.Namespace) -> Run:
     if not arguments.given and not arguments.adapter:
         raise UsageError("no prompt: give --box, --point, --scribble, --text or --prompts")
     started = time.perf_counter()
-    volume: Volume = read(arguments.image, series=arguments.series)
+    volume: Volume = read(arguments.image, series=arguments.series, modality=arguments.modality)
     seconds = time.perf_counter() - started
     for said in volume.notes:
         note(said)
     _check_format(volume, arguments)
+    check_mask_shape(arguments.output, arguments.format, volume.shape)
     prompts = build_prompts(arguments.given or [], arguments.frame, volume)
     done = run_job(volume, prompts, choices_of(arguments))
     total = seconds + done.timings["total"]

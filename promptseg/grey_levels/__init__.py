@@ -162,7 +162,8 @@ def _without_padding(sample: NDArray[np.float64]) -> tuple[float, NDArray[np.flo
             break
         bottom, top = np.percentile(rest, (0.5, 99.5))
         below_air = _below_air(spike, rest)
-        if bottom - spike < _PADDING_GAP * max(top - bottom, 1e-12) and not below_air:
+        gap = bottom - spike
+        if not below_air and (gap < _PADDING_GAP * (top - bottom) or not top > bottom):
             break
         # What interpolation mixed of padding and air is no image either.
         floor = max(floor, _BELOW_AIR) if below_air else floor

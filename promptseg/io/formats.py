@@ -56,9 +56,16 @@ FORMATS: dict[str, Format] = {
         ),
         Format(
             "picture",
-            (".png", ".tif", ".tiff", ".bmp", ".jpg", ".jpeg"),
+            (".png", ".tif", ".tiff", ".bmp"),
             "promptseg.io.pictures",
-            magics=((0, b"\x89PNG"), (0, b"\xff\xd8\xff"), (0, b"II*\0"), (0, b"MM\0*")),
+            magics=((0, b"\x89PNG"), (0, b"II*\0"), (0, b"MM\0*")),
+        ),
+        Format(
+            "jpeg",
+            (".jpg", ".jpeg"),
+            "promptseg.io.pictures",
+            writes=False,
+            magics=((0, b"\xff\xd8\xff"),),
         ),
         Format("seg.nrrd", (".seg.nrrd",), "promptseg.io.seg_nrrd", overlaps=True),
         Format("nrrd", (".nrrd", ".nhdr"), "promptseg.io.nrrd", magics=((0, b"NRRD000"),)),

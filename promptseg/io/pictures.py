@@ -64,8 +64,6 @@ def write(image: Image, path: str | os.PathLike[str]) -> None:
     """
     path = Path(path)
     kind = path.suffix.lower()
-    if kind in LOSSY:
-        raise FormatError(f"{path}: JPEG does not keep labels exactly: end the name in .png")
     flat = [axis for axis in range(3) if image.data.shape[axis] == 1]
     if not flat:
         raise FormatError(f"{path}: a picture holds one slice, this has shape {image.data.shape}: "

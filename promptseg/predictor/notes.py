@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from promptseg.intensity import Window
 from promptseg.prompts.types import Box, PromptSet
 from promptseg.volume import Segmentation, Volume
 
@@ -14,7 +15,12 @@ _FORMS_APART_MM = 1.0
 
 
 def notes_on(
-    volume: Volume, given: PromptSet, result: Segmentation, adapter: str | None = None
+    volume: Volume,
+    given: PromptSet,
+    result: Segmentation,
+    adapter: str | None = None,
+    window: Window | None = None,
+    trained_on: str | None = None,
 ) -> list[str]:
     """Sentences for the report and for stderr, one each.
 
@@ -23,9 +29,12 @@ def notes_on(
         given: Prompts as the user gave them.
         result: The answer, with its report.
         adapter: Name of an adapter that does not say which orientation it was trained in.
+        window: Grey values that were shown.
+        trained_on: Modality of the adapter in use.
     """
     return [
         *_on_image(volume),
+        *_on_grey_levels(volume, window, trained_on),
         *_on_frames(volume, given),
         *_on_boxes(given.to_voxel(volume)),
         *_on_targets(result, result.report.get("text", ())),
@@ -37,6 +46,16 @@ def _on_image(volume: Volume) -> Iterator[str]:
     lowest = volume.data.min()
     if lowest == volume.data.max():
         yield f"every voxel of the image is {lowest:g}: there is nothing to be seen in it"
+
+
+def _on_grey_levels(volume: Volume, window: Window | None, trained_on: str | None) -> Iterator[str]:
+    """What was left out of the image, and a modality that the adapter does not know."""
+    levels = volume.levels
+    yield from levels.notes
+    if window is not None and window.note:
+        yield window.note
+    if trained_on is not None and levels.belief != "unsure" and trained_on != levels.modality:
+        yield f"the adapter was trained on {trained_on}, this image was taken for {levels.modality}"
 
 
 def _on_frames(volume: Volume, given: PromptSet) -> Iterator[str]:

@@ -136,6 +136,8 @@ def _model(segmenter: Segmenter) -> dict[str, Any]:
 
 
 def _input(volume: Volume) -> dict[str, Any]:
+    from promptseg.orientation import axis_codes
+
     source, series = volume.source, None
     if isinstance(source, Path):
         source, series = str(source.resolve()), getattr(volume.header, "series", None)
@@ -145,7 +147,10 @@ def _input(volume: Volume) -> dict[str, Any]:
         "sha256": volume.sha256,
         "shape": volume.shape,
         "spacing_mm": volume.spacing.tolist(),
-        "modality": volume.modality,
+        "modality": volume.levels.modality,
+        "modality_belief": volume.levels.belief,
+        "modality_reason": volume.levels.reason,
+        "orientation": axis_codes(volume.affine),
         "notes": volume.notes,
     }
 

@@ -115,20 +115,15 @@ def truncated(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:9000])
 
 
-def with_nan(path: Path) -> None:
-    data = np.zeros((8, 8, 8), np.float32)
-    data[1, 2, 3] = np.nan
-    nifti(path, data)
-
-
+RGB = [("R", "u1"), ("G", "u1"), ("B", "u1")]
 BAD_IMAGES = {
     "missing": (lambda path: None, "no such file"),
     "empty": (lambda path: path.write_bytes(b""), "empty"),
     "text": (lambda path: path.write_text("hello, I am no image"), "not gzip"),
     "truncated": (truncated, "truncated"),
-    "2d": (lambda path: nifti(path, np.zeros((8, 8), np.int16)), "2D"),
+    "colours": (lambda path: nifti(path, np.zeros((8, 8, 8), RGB)), "RGB"),
     "4d": (lambda path: nifti(path, np.zeros((8, 8, 8, 2), np.int16)), "4D"),
-    "nan": (with_nan, "NaN"),
+    "nan": (lambda path: nifti(path, np.full((8, 8, 8), np.nan, np.float32)), "no finite voxel"),
     "zero spacing": (zero_spacing, "spacing"),
     "terabytes": (huge_header, "bytes"),
 }
@@ -261,6 +256,7 @@ class TestBadOutputs:
             "segment", image, "-o", tmp_path / "m.nii", *BOX, "--format", "floppy"
         )
         refused("segment", image, "-o", tmp_path / "m.nii", *BOX, "--uncertainty", tmp_path / "u")
+        assert "holds one slice" in refused("segment", image, "-o", tmp_path / "m.png", *BOX)
 
     def test_never_over_the_input_or_each_other(
         self, image: Path, tmp_path: Path, refused: Refusal
@@ -463,6 +459,7 @@ class TestSegment:
             "window": "soft_tissue",
             "propagate": True,
             "consistency": "auto",
+            "postprocess": [],
         }
         assert {"read", "load_model", "total"} <= set(manifest["timings_s"])
         assert set(manifest["outputs"]) == {"mask", "uncertainty"}
