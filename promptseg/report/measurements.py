@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import cc3d
 import numpy as np
+from scipy import ndimage
 from scipy.spatial import ConvexHull, QhullError
 from scipy.spatial.distance import pdist, squareform
 
@@ -100,9 +100,10 @@ def diameters(mask: np.ndarray, spans: np.ndarray) -> Diameters | None:
     Returns:
         None for an empty mask.
     """
-    parts = cc3d.connected_components(mask, connectivity=8)
+    # Not cc3d, which loses pixels of flat masks with 8 neighbours.
+    parts, count = ndimage.label(mask, np.ones((3, 3)))
     best: Diameters | None = None
-    for part in range(1, int(parts.max()) + 1):
+    for part in range(1, count + 1):
         found = _of_outline(edge_middles(parts == part), spans)
         if best is None or found.long_mm > best.long_mm:
             best = found

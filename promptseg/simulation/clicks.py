@@ -46,9 +46,10 @@ def largest_component(region: Mask) -> Mask:
     if box is None:
         return region
     crop = np.ascontiguousarray(region[box])
-    parts = cc3d.connected_components(
-        crop.astype(np.uint8), connectivity=8 if region.ndim == 2 else 26
-    )
+    if region.ndim == 2:  # cc3d loses pixels of flat masks with 8 neighbours
+        parts = ndimage.label(crop, np.ones((3, 3)))[0]
+    else:
+        parts = cc3d.connected_components(crop.astype(np.uint8), connectivity=26)
     kept = np.zeros_like(region)
     kept[box] = parts == 1 + int(np.argmax(np.bincount(parts.ravel())[1:]))
     return kept

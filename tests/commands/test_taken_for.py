@@ -37,12 +37,12 @@ class TestLines:
         assert main([str(argument) for argument in arguments]) == 0
         first, second, *_ = capsys.readouterr().out.splitlines()
         assert first.startswith("image: CT (guessed, quite sure: air near -1000")
-        assert first.endswith("window soft_tissue (-160 to 240), stored RAS, spacing 6 x 6 x 15 mm")
+        assert first.endswith("window soft_tissue (-160 to 240), stored LPS, spacing 6 x 6 x 15 mm")
         assert second == f"model: {model}, no adapter, slices along axis 2"
         written = json.loads(report.read_text())
         assert written["input"]["modality"] == "CT"
         assert written["input"]["modality_belief"] == "sure"
-        assert written["input"]["orientation"] == "RAS"
+        assert written["input"]["orientation"] == "LPS"
         assert written["result"]["report"]["window"]["low"] == -160
 
     @pytest.mark.parametrize(("given", "told"), [("MR", "MR"), ("mri", "MR"), ("other", "other")])

@@ -140,6 +140,14 @@ class TestFirstPrompts:
 
 
 class TestClicks:
+    def test_the_largest_component_of_any_flat_mask(self):
+        rng = np.random.default_rng(0)
+        for _ in range(200):
+            mask = rng.random(rng.integers(1, 10, 2)) < 0.4
+            parts, count = ndimage.label(mask, np.ones((3, 3)))
+            sizes = [int((parts == n).sum()) for n in range(1, count + 1)]
+            assert largest_component(mask).sum() == max(sizes, default=0)
+
     def test_deepest_of_the_largest_component(self):
         error = np.zeros((30, 30), bool)
         error[2:5, 2:5] = True

@@ -27,6 +27,14 @@ class TestDiameters:
         assert found.long_mm == pytest.approx(41)
         assert found.short_mm == pytest.approx(41)
 
+    def test_no_pixel_of_any_shape_is_lost(self) -> None:
+        rng = np.random.default_rng(0)
+        for _ in range(200):
+            mask = rng.random(rng.integers(1, 10, 2)) < 0.4
+            found = diameters(mask, FLAT)
+            assert (found is None) == (not mask.any())
+            assert found is None or found.long_mm >= 1
+
     def test_an_ellipse_on_pixels_of_1_by_2_mm(self) -> None:
         row, column = np.indices((60, 60))
         found = diameters(((row - 30) / 20) ** 2 + ((column - 30) / 8) ** 2 <= 1, FLAT * [1, 2])
