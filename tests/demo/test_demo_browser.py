@@ -6,12 +6,16 @@ import zipfile
 
 import pytest
 from demo_kit import bright_server, masks_equal, running, tubes
+from dicom_kit import series
 from support import segmenter
 
 from promptseg.prompts.types import Box, Point, PromptSet, Scribble
 from promptseg.volume import read
 
 pytest.importorskip("gradio", reason="the demo needs the `demo` extra")
+from promptseg.demo.keeping import Keeper
+from promptseg.demo.launch import serve
+
 playwright = pytest.importorskip(
     "playwright.sync_api", reason="no browser driver: pip install playwright"
 )
@@ -19,24 +23,34 @@ playwright = pytest.importorskip(
 SLOW_MS = 60_000
 SIZES = [(1366, 768), (1920, 1080)]
 CONTROLS = [
-    "open", "sample", "model", "adapter", "axis", "preset", "low", "high", "opacity", "doubt",
+    "open", "sample", "model", "adapter", "axis", "preset", "model_window", "low", "high",
+    "opacity", "doubt", "colour",
     "target-name", "add_target", "tool", "words", "add_words", "undo", "redo", "clear",
     "propagate", "cancel", "refine", "suggest", "mask", "prompts", "report", "language", "theme",
     "status",
 ]  # fmt: skip
 
 
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "/usr/bin/chromium")
+
+
+def installed_browser():
+    """The system's browser, or the one that `playwright install chromium` has fetched."""
+    named = os.environ.get("PROMPTSEG_BROWSER")
+    found = [path for path in map(shutil.which, (named,) if named else BROWSERS) if path]
+    return found[0] if found else None
+
+
 @pytest.fixture(scope="module")
 def browser():
+    system = installed_browser()
     with playwright.sync_playwright() as driver:
-        options = {"args": ["--no-sandbox"]}
-        system = shutil.which("chromium") or shutil.which("google-chrome")
+        options = {"args": ["--no-sandbox", "--disable-dev-shm-usage"]}
+        if system is None and not os.path.exists(driver.chromium.executable_path):
+            pytest.skip("no browser: apt-get install chromium, or name one in $PROMPTSEG_BROWSER")
         if system:
             options["executable_path"] = system
-        try:
-            launched = driver.chromium.launch(**options)
-        except playwright.Error as error:
-            pytest.skip(f"no browser: {str(error).splitlines()[0]}")
+        launched = driver.chromium.launch(**options)
         yield launched
         launched.close()
 
@@ -219,6 +233,159 @@ class TestPage:
         )
         tab.page.get_by_role("tab", name="3D surface").click()
         tab.page.wait_for_selector("#ps-surface canvas")
+
+
+@pytest.fixture
+def losing(browser, tmp_path, monkeypatch):
+    """A tab on a server that can end visits and start again."""
+    monkeypatch.setattr("promptseg.demo.showing.PULSE_MS", 300)
+    monkeypatch.setenv("GRADIO_TEMP_DIR", os.environ.get("GRADIO_TEMP_DIR", ""))
+    servers = Restarting(tmp_path)
+    context = browser.new_context(viewport={"width": 1366, "height": 768})
+    yield Tab(context.new_page(), servers.address), servers
+    context.close()
+    servers.stop()
+
+
+class Restarting:
+    """A server that keeps its port and its works when it is started again."""
+
+    def __init__(self, folder):
+        self.folder, self.starts, self.port = folder, 0, 0
+        self.start()
+
+    def start(self):
+        self.starts += 1
+        keeper = Keeper(self.folder / "works")
+        self.server = bright_server(self.folder / f"files{self.starts}", keeper=keeper)
+        self.blocks, self.address = serve(self.server, port=self.port, block=False)
+        self.port = int(self.address.rstrip("/").rsplit(":", 1)[1])
+
+    def stop(self):
+        self.blocks.close()
+        self.server.close()
+
+
+def masked(tab):
+    tab.sample()
+    tab.click((14, 16))
+    tab.press("propagate")
+    return tab.page.inner_text("#ps-targets")
+
+
+class TestLosses:
+    def test_tab_through_everything_and_presets_leave_the_mask(self, tab):
+        before = masked(tab)
+        tab.page.locator("#ps-theme").focus()
+        passed = set()
+        for _ in range(40):
+            tab.page.keyboard.press("Tab")
+            passed.add(tab.page.evaluate("(document.activeElement.closest('[id^=ps-]') || {}).id"))
+        assert {"ps-model", "ps-adapter", "ps-preset", "ps-model_window", "ps-undo"} <= passed
+        tab.after(lambda: tab.page.select_option("#ps-preset select", "lung"))
+        assert tab.page.inner_text("#ps-targets") == before
+        assert "3D mask in" in tab.status()
+
+    def test_clear_and_open_are_undone(self, tab):
+        before = masked(tab)
+        for name in ("clear", "sample"):
+            tab.press(name)
+            assert "ml" not in tab.page.inner_text("#ps-targets")
+            assert "Undo brings" in tab.status()
+            tab.press("undo")
+            assert tab.page.inner_text("#ps-targets") == before
+
+    def test_the_model_s_window_is_undone_and_shown_so(self, tab):
+        before = masked(tab)
+        tab.after(lambda: tab.page.select_option("#ps-model_window select", "percentile"))
+        assert "Propagate makes the 3D mask anew" in tab.status()
+        tab.press("undo")
+        assert tab.page.inner_text("#ps-targets") == before
+        assert tab.page.input_value("#ps-model_window select") == "auto"
+
+    def test_a_name_stays_with_its_target(self, tab):
+        masked(tab)
+        tab.page.fill("#ps-target-name", "spleen")
+        tab.page.wait_for_selector("#ps-targets b:text-is('spleen')")
+        tab.page.click("#ps-add_target")
+        tab.page.wait_for_selector("#ps-targets [data-target='2'][aria-pressed=true]")
+        assert tab.page.input_value("#ps-target-name") == "target 2"
+        tab.page.locator("#ps-target-name").focus()
+        tab.page.locator("#ps-words textarea, #ps-words input").first.focus()
+        assert tab.page.locator("#ps-targets b").all_inner_texts() == ["spleen", "target 2"]
+
+    def test_the_colour_is_painted(self, tab):
+        masked(tab)
+        tab.page.fill("#ps-colour", "#ff0000")
+        tab.page.wait_for_selector("#ps-targets i[style*='#ff0000']")
+        area = tab.page.locator("#ps-colour").bounding_box()
+        assert area["width"] >= 30
+
+    def test_leaving_with_unsaved_work_asks_and_a_reload_brings_it_back(self, losing, tmp_path):
+        tab, _ = losing
+        asked = []
+        tab.page.on("dialog", lambda dialog: (asked.append(dialog.type), dialog.accept()))
+        tab.sample()
+        tab.page.reload()
+        tab.page.wait_for_selector("#ps-targets button")
+        assert asked == []
+        before = masked(tab)
+        tab.page.reload()
+        assert asked == ["beforeunload"]
+        tab.page.wait_for_selector("#ps-offer")
+        assert "1 prompt(s), with masks" in tab.page.inner_text("#ps-offer")
+        tab.page.click("#ps-bring_back")
+        tab.page.wait_for_selector(".pv-stage[data-index]:not([hidden])")
+        assert tab.page.inner_text("#ps-targets") == before
+        tab.download("mask", tmp_path)
+        tab.page.wait_for_function(
+            "() => document.querySelector('#ps-status').innerText.includes('ready')"
+        )
+        tab.page.reload()
+        assert asked == ["beforeunload"]
+
+    def test_an_ended_visit_says_so_and_offers_what_was_kept(self, losing):
+        tab, servers = losing
+        before = masked(tab)
+        servers.server.visits.idle_seconds = -1.0
+        servers.server.visits.sweep()
+        servers.server.visits.idle_seconds = 1800.0
+        tab.page.wait_for_selector("#ps-gone[data-why=gone]")
+        assert "This visit has ended" in tab.page.inner_text("#ps-gone")
+        assert tab.page.evaluate("document.querySelector('#ps-body').inert")
+        tab.page.click("#ps-gone button")
+        tab.page.wait_for_selector("#ps-offer")
+        tab.page.click("#ps-bring_back")
+        tab.page.wait_for_selector(".pv-stage[data-index]:not([hidden])")
+        assert tab.page.inner_text("#ps-targets") == before
+
+    def test_a_server_that_starts_again_says_so_and_brings_back(self, losing):
+        tab, servers = losing
+        before = masked(tab)
+        servers.stop()
+        tab.page.wait_for_selector("#ps-gone[data-why=lost]")
+        servers.start()
+        tab.page.wait_for_selector("#ps-gone[data-why=gone]")
+        tab.page.click("#ps-gone button")
+        tab.page.wait_for_selector("#ps-offer")
+        tab.page.click("#ps-bring_back")
+        tab.page.wait_for_selector(".pv-stage[data-index]:not([hidden])")
+        assert tab.page.inner_text("#ps-targets") == before
+
+
+class TestDicom:
+    def test_a_zipped_study_asks_for_a_series(self, tab, tmp_path):
+        path = tmp_path / "study.zip"
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, content in {**series(tubes(), "one"), **series(tubes(), "two")}.items():
+                archive.writestr(name, content)
+        tab.page.set_input_files(".ps-group-image input[type=file]", str(path))
+        tab.page.wait_for_selector("#ps-series-bar select")
+        assert len(tab.page.locator("#ps-series option").all()) == 3
+        tab.page.select_option("#ps-series select", "2")
+        tab.page.wait_for_selector(".pv-stage[data-index]:not([hidden])")
+        assert "study.zip (2)" in tab.page.inner_text("#ps-info")
+        assert not tab.page.is_visible("#ps-series-bar")
 
 
 class TestBadUploads:
