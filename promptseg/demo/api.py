@@ -35,7 +35,8 @@ Coordinates are voxels (i, j, k) of the file, as in `promptseg.Point`. What is r
 | /state | | state |
 | /slice | axis, index | the slice as a JPEG data URL |
 | /python | | the same steps as a Python program |
-| /download_mask, /download_prompts, /download_report | | path of the file |
+| /download_mask | format ("" for `.nii.gz`) | path of the file |
+| /download_prompts, /download_report, /download_session | | path of the file |
 
 State: `image` (name, shape, spacing), `model`, `adapter`, `prompts` and `pending` (counts),
 `propagated`, `targets` ({label: name, voxels, ml, score}), `message`.
@@ -185,17 +186,27 @@ def _add_looking(server: Server) -> None:
 
     for work in (state, suggest, slice, python):
         _publish(work, QUICK)
-    for kind in ("mask", "prompts", "report"):
+    for kind in ("prompts", "report", "session"):
         _add_download(server, kind)
+
+    def download_mask(request: gr.Request, format: str = "") -> gr.FileData:
+        """The masks, as a file: `.nii.gz`, `.nrrd`, `.seg.nrrd`, `rtstruct` or `seg`."""
+        return _written(server, request, "mask", format)
+
+    _publish(download_mask, QUICK)
+
+
+def _written(server: Server, request: gr.Request, kind: str, format: str = "") -> gr.FileData:
+    visit = server.visits.of(request.session_hash)
+    folder = server.new_folder(visit)
+    with _refusing(visit), visit.exclusive():
+        path = write_download(visit, kind, folder, format)
+    return gr.FileData(path=str(path), orig_name=path.name)
 
 
 def _add_download(server: Server, kind: str) -> None:
     def download(request: gr.Request) -> gr.FileData:
-        visit = server.visits.of(request.session_hash)
-        folder = server.new_folder(visit)
-        with _refusing(visit), visit.exclusive():
-            path = write_download(visit, kind, folder)
-        return gr.FileData(path=str(path), orig_name=path.name)
+        return _written(server, request, kind)
 
     download.__name__ = f"download_{kind}"
     download.__doc__ = f"The {kind}, as a file."

@@ -5,18 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from promptseg.demo.visit import Visit
+from promptseg.demo.work_file import SUFFIX, work_of, write_work
 from promptseg.errors import PromptError, PromptsegError
+from promptseg.io import FORMATS
 from promptseg.prompts.types import PromptSet
 from promptseg.report import run_manifest, save_manifest
 from promptseg.volume import Segmentation
 
-if TYPE_CHECKING:
-    pass
-
-NAMES = {"mask": "mask.nii.gz", "prompts": "prompts.json", "report": "report.json"}
+NAMES = {"prompts": "prompts.json", "report": "report.json", "session": f"work{SUFFIX}"}
+MASKS = {
+    ".nii.gz": "mask.nii.gz",
+    ".nrrd": "mask.nrrd",
+    ".seg.nrrd": "mask.seg.nrrd",
+    "rtstruct": "rtstruct.dcm",
+    "seg": "seg.dcm",
+}
+ON_SERIES = ("rtstruct", "seg")
+"""Formats by name, of the others by suffix, that belong to a DICOM series."""
 
 
 def segmentation(visit: Visit) -> Segmentation:
@@ -37,30 +44,63 @@ def answered_prompts(visit: Visit) -> PromptSet:
     return visit.prompts[: visit.answered]
 
 
-def write_download(visit: Visit, kind: str, folder: Path) -> Path:
+def mask_formats(visit: Visit) -> dict[str, str]:
+    """File name by format of what masks can be downloaded as.
+
+    RTSTRUCT and DICOM-SEG refer to the slices of the image, and need it to be a DICOM series.
+    """
+    from promptseg.io.dicom.source import DicomSource
+
+    source = None if visit.volume is None else visit.volume.header
+    dicom = isinstance(source, DicomSource) and not source.mosaic
+    suffixes = {suffix for entry in FORMATS.values() if entry.writes for suffix in entry.suffixes}
+    return {
+        format: name
+        for format, name in MASKS.items()
+        if (dicom and format in FORMATS if format in ON_SERIES else format in suffixes)
+    }
+
+
+def write_download(visit: Visit, kind: str, folder: Path, format: str = "") -> Path:
     """Write one file; what they are is said in `NAMES`.
 
     Args:
         visit: Whose.
-        kind: `mask`, `prompts` or `report`.
+        kind: `mask`, `prompts`, `report` or `session`.
         folder: Where.
+        format: Of the mask, one of `mask_formats`; the first if empty.
 
     Raises:
-        PromptError: There is no mask yet.
+        PromptsegError: There is no mask yet, or it cannot be written so.
     """
     writers: dict[str, Callable[[Visit, Path], None]] = {
-        "mask": lambda one, path: segmentation(one).save(path),
         "prompts": _write_prompts,
         "report": _write_report,
+        "session": lambda one, path: write_work(work_of(one), path),
     }
-    if kind not in writers:
-        raise PromptsegError(f"download {kind!r} is unknown: use {', '.join(writers)}")
-    path = folder / NAMES[kind]
-    writers[kind](visit, path)
-    key = "saved_pending" if visit.pending else "saved"
-    if kind == "mask" and not visit.pending:
+    if kind == "mask":
+        path = _write_mask(visit, folder, format)
+    elif kind in writers:
+        path = folder / NAMES[kind]
+        writers[kind](visit, path)
+    else:
+        raise PromptsegError(f"download {kind!r} is unknown: use mask, {', '.join(writers)}")
+    whole = kind == "session" or not visit.pending
+    if kind in ("mask", "session") and whole:
         visit.unsaved = False
-    visit.tell(key, name=path.name, count=visit.pending)
+    visit.tell("saved" if whole else "saved_pending", name=path.name, count=visit.pending)
+    return path
+
+
+def _write_mask(visit: Visit, folder: Path, format: str) -> Path:
+    able = mask_formats(visit)
+    chosen = format or next(iter(able))
+    if chosen not in able:
+        raise PromptsegError(
+            f"masks of this image cannot be had as {chosen!r}: use one of {', '.join(able)}"
+        )
+    path = folder / able[chosen]
+    segmentation(visit).save(path, chosen if chosen in ON_SERIES else None)
     return path
 
 

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from promptseg.demo.looking import open_volume
+from promptseg.demo.resuming import restore
 from promptseg.demo.visit import Visit
-from promptseg.errors import PromptsegError
+from promptseg.demo.work_file import SUFFIX, read_work
+from promptseg.errors import FormatError, PromptsegError
 
 if TYPE_CHECKING:
     from promptseg.demo.server import Server
@@ -39,6 +41,9 @@ def open_upload(visit: Visit, server: Server, paths: Sequence[Path], name: str) 
     """
     from promptseg.io.dicom import SeriesChoice
 
+    if len(paths) == 1 and name.lower().endswith(SUFFIX):
+        open_work(visit, server, paths[0])
+        return
     drop_waiting(visit)
     keep = False
     try:
@@ -54,6 +59,21 @@ def open_upload(visit: Visit, server: Server, paths: Sequence[Path], name: str) 
         if not keep:
             server.discard(paths)
     open_volume(visit, volume, name, server.visits)
+
+
+def open_work(visit: Visit, server: Server, path: Path) -> None:
+    """Take up a session file on the image that is open.
+
+    Raises:
+        PromptsegError: It is none, or of another image than the one that is open.
+    """
+    try:
+        work = read_work(path)
+    finally:
+        server.discard([path])
+    if visit.volume is None:
+        raise FormatError(visit.say("other_image", name=work.name))
+    restore(visit, server.models, work)
 
 
 def open_series(visit: Visit, server: Server, series: str) -> None:
@@ -74,6 +94,9 @@ def open_directly(
     visit: Visit, server: Server, paths: Sequence[Path], name: str, series: str | None
 ) -> None:
     """Open an upload of a program, which names the series itself."""
+    if name.lower().endswith(SUFFIX):
+        open_work(visit, server, paths[0])
+        return
     try:
         volume = server.read(paths, series or None)
     finally:

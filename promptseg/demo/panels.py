@@ -15,7 +15,7 @@ HERE = Path(__file__).parent
 TOOLS = ("plus", "minus", "box", "brush", "eraser")
 AXES = ("axial", "coronal", "sagittal")
 PRESETS = ("auto", "percentile", *WINDOWS)
-DOWNLOADS = ("mask", "prompts", "report")
+DOWNLOADS = ("mask", "prompts", "report", "session")
 
 
 def image_panel(page: Page) -> None:
@@ -169,7 +169,10 @@ def action_panel(page: Page) -> None:
         page.add("downloads_label", gr.HTML(text("downloads"), elem_classes="ps-label"))
         page.texts["downloads_label"] = {"value": "downloads"}
         with gr.Row(elem_classes="ps-pair"):
-            for name in DOWNLOADS:
+            chooser(page, "format", ".nii.gz", [(".nii.gz", ".nii.gz")])
+            page.add("mask", button("mask", scale=0), value="mask")
+        with gr.Row(elem_classes="ps-pair"):
+            for name in DOWNLOADS[1:]:
                 page.add(name, button(name), value=name)
         for name in DOWNLOADS:
             hidden = gr.DownloadButton(visible="hidden", elem_id=f"ps-file-{name}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gradio as gr
 
 from promptseg.demo import actions
-from promptseg.demo.downloads import segmentation, write_download
+from promptseg.demo.downloads import mask_formats, segmentation, write_download
 from promptseg.demo.panels import DOWNLOADS
 from promptseg.demo.parts import status
 from promptseg.demo.python_code import python_code
@@ -78,6 +78,11 @@ def connect_results(screen: Screen) -> None:
         show_progress_on=page["status"],
     )
     listen(page["code_tab"].select, code, None, [page["code"]], **LOOK)
+
+    def choose_format(request: gr.Request, event: gr.EventData) -> None:
+        screen.visit(request).mask_format = str(event._data["value"])
+
+    listen(page["format"].choose, choose_format, None, None, **LOOK)
     for kind in DOWNLOADS:
         connect_download(screen, kind)
 
@@ -91,7 +96,9 @@ def connect_download(screen: Screen, kind: str) -> None:
         visit = screen.visit(request)
         made: list[str] = []
         folder = server.new_folder(visit)
-        server.attempt(visit, lambda: made.append(str(write_download(visit, kind, folder))))
+        able = mask_formats(visit) if kind == "mask" else {}
+        format = visit.mask_format if visit.mask_format in able else ""
+        server.attempt(visit, lambda: made.append(str(write_download(visit, kind, folder, format))))
         if not made:
             raise gr.Error(visit.message[1], print_exception=False)
         return {

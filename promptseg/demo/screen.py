@@ -7,6 +7,7 @@ from typing import Any
 
 import gradio as gr
 
+from promptseg.demo.downloads import mask_formats
 from promptseg.demo.looking import CUSTOM
 from promptseg.demo.panels import DOWNLOADS, PRESETS, chooser_json
 from promptseg.demo.parts import Page, status
@@ -26,6 +27,7 @@ Updates = dict[Any, Any]
 QUICK = {"concurrency_id": "quick", "concurrency_limit": 2, "show_progress": "minimal"}
 LONG = {"concurrency_id": "long", "concurrency_limit": 1, "show_progress": "full"}
 LOOK = {"queue": False, "show_progress": "hidden", "trigger_mode": "always_last"}
+NAMED = {"rtstruct": "RTSTRUCT", "seg": "DICOM-SEG"}
 STAGES = ("encode", "propagate", "segment")
 
 
@@ -53,6 +55,7 @@ class Screen:
                 "refine",
                 "suggest",
                 "doubt",
+                "format",
                 *DOWNLOADS,
             )
         ]
@@ -83,6 +86,7 @@ class Screen:
             "suggest": visit.labels is not None,
             "doubt": visit.labels is not None,
             **dict.fromkeys(DOWNLOADS, visit.labels is not None),
+            "session": visit.worked,
         }
         updates = {page[name]: gr.update(interactive=on) for name, on in able.items()}
         return {
@@ -91,7 +95,13 @@ class Screen:
             page["status"]: status(*visit.message),
             page["targets"]: targets_html(visit),
             page["naming"]: naming_json(visit),
+            page["format"]: self._formats(visit),
         }
+
+    def _formats(self, visit: Visit) -> str:
+        able = [(NAMED.get(name, name), name) for name in mask_formats(visit)]
+        chosen = visit.mask_format if visit.mask_format in dict(able).values() else able[0][1]
+        return self._chooser(visit, "format", chosen, able)
 
     def settings_now(self, visit: Visit) -> Updates:
         """What the controls must say after an image was opened or a target was chosen."""

@@ -112,6 +112,7 @@ class Visit:
         checked: Slices that were suggested for checking since the labels changed.
         unsaved: True if prompts or masks are newer than the latest download of the masks.
         waiting: An upload of which a series must be chosen.
+        mask_format: Of masks that are downloaded, as `mask_formats` names them.
         folders: Files made for download, oldest first; removed with the visit.
         reserved: Bytes that were set aside for the image.
         message: Kind (`info` or `error`) and text.
@@ -153,6 +154,7 @@ class Visit:
     checked: list[tuple[int, int, int]] = field(default_factory=list)
     unsaved: bool = False
     waiting: Waiting | None = None
+    mask_format: str = ".nii.gz"
     folders: list[Path] = field(default_factory=list)
     reserved: int = 0
     message: tuple[str, str] = ("info", "")

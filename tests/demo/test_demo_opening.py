@@ -6,10 +6,15 @@ import numpy as np
 import pytest
 from demo_kit import bright_server, tubes
 from dicom_kit import series
+from pydicom import dcmread
 
+from promptseg.demo import actions
+from promptseg.demo.downloads import mask_formats, write_download
+from promptseg.demo.looking import open_volume
 from promptseg.demo.opening import drop_waiting, open_directly, open_series, open_upload
 from promptseg.errors import FormatError, PromptsegError
 from promptseg.io.dicom import SeriesChoice
+from promptseg.prompts.types import Point
 from promptseg.volume import Volume
 
 SMALL = Volume(tubes().data[:, :, :5] + 7, tubes().affine)
@@ -66,6 +71,46 @@ class TestOneSeries:
         assert str(server.folder) not in str(caught.value)
         assert "/tmp" not in str(caught.value)
         assert not path.exists()
+
+
+class TestFormats:
+    def test_what_belongs_to_a_series_is_offered_for_one(self, server, tmp_path):
+        visit = server.visits.of("one")
+        open_upload(visit, server, [zipped(server, "ct.zip", series(tubes()))], "ct.zip")
+        actions.give(visit, server.models, Point((14, 16, 5)))
+        actions.propagate(visit, server.models)
+        assert {".nii.gz", "rtstruct", "seg"} <= set(mask_formats(visit))
+        for format in mask_formats(visit):
+            path = write_download(visit, "mask", tmp_path, format)
+            assert path.stat().st_size > 300
+        written = dcmread(tmp_path / "rtstruct.dcm")
+        assert written.Modality == "RTSTRUCT"
+        assert [roi.ROIName for roi in written.StructureSetROISequence] == ["target 1"]
+        assert dcmread(tmp_path / "seg.dcm").Modality == "SEG"
+
+    def test_an_image_that_is_no_series_has_none_of_them(self, server, tmp_path):
+        visit = server.visits.of("one")
+        open_volume(visit, tubes(), "tubes.nii.gz", server.visits)
+        actions.give(visit, server.models, Point((14, 16, 5)))
+        assert not {"rtstruct", "seg"} & set(mask_formats(visit))
+        with pytest.raises(PromptsegError, match="cannot be had as 'seg'"):
+            write_download(visit, "mask", tmp_path, "seg")
+
+    def test_a_session_file_brings_everything_back(self, server, tmp_path):
+        visit, other = server.visits.of("one"), server.visits.of("two")
+        open_volume(visit, tubes(), "tubes.nii.gz", server.visits)
+        actions.give(visit, server.models, Point((14, 16, 5)))
+        actions.propagate(visit, server.models)
+        path = write_download(visit, "session", tmp_path)
+        assert not visit.unsaved
+        content = path.read_bytes()
+        with pytest.raises(FormatError, match=r"open tubes\.nii\.gz first"):
+            open_upload(other, server, [sent(server, "a.session", content)], "a.session")
+        open_volume(other, tubes(), "same.nii.gz", server.visits)
+        open_upload(other, server, [sent(server, "a.session", content)], "a.session")
+        assert np.array_equal(other.labels, visit.labels)
+        assert (other.name, other.propagated) == ("same.nii.gz", True)
+        assert list(server.uploads.iterdir()) == []
 
 
 class TestSeveralSeries:
