@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from promptseg.commands.job import add_image_options, add_model_options, choices_of, load_segmenter
-from promptseg.commands.outputs import check_outputs, staged
+from promptseg.commands.job import (
+    Run,
+    add_image_options,
+    add_model_options,
+    choices_of,
+    load_segmenter,
+)
+from promptseg.commands.outputs import check_outputs, describe, staged
 from promptseg.commands.parsing import UsageError, add_json, note, print_json
 from promptseg.commands.progress import Bars
 from promptseg.commands.prompt_options import add_prompts, build_prompts
@@ -44,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Segment every phase; print the volumes and the ejection fraction."""
-    from promptseg.report.audit import check_log
+    from promptseg.report.audit import check_log, record
     from promptseg.timeseries import read_phases, save_phases, volume_table, write_table
 
     paths = {"labels": arguments.output, "table": arguments.table}
@@ -55,18 +62,23 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError(f"{arguments.output}: several phases go into .nii or .nii.gz")
     if not arguments.given and not arguments.adapter:
         raise UsageError("no prompt: give --box, --point, --scribble, --text or --prompts")
-    phases = read_phases(arguments.images, getattr(arguments, "series", None))
-    results = _segmented(arguments, phases)
+    phases = read_phases(arguments.images, arguments.series)
+    done, results = _segmented(arguments, phases)
     rows = volume_table(phases, results)
     with staged(paths) as temporary:
         save_phases(results, temporary["labels"])
         if "table" in temporary:
             write_table(rows, temporary["table"])
+        manifest = done.manifest(describe(paths, temporary))
+    record({**manifest, "phases": len(phases), "prompted_phase": arguments.phase, "volumes": rows})
     _tell(arguments, phases, results, rows)
     return 0
 
 
-def _segmented(arguments: argparse.Namespace, phases: Sequence[Phase]) -> list[Segmentation]:
+def _segmented(
+    arguments: argparse.Namespace, phases: Sequence[Phase]
+) -> tuple[Run, list[Segmentation]]:
+    """The run on the prompted phase, and labels for each phase."""
     from promptseg.timeseries import segment_phases
 
     if not 0 <= arguments.phase < len(phases):
@@ -77,8 +89,9 @@ def _segmented(arguments: argparse.Namespace, phases: Sequence[Phase]) -> list[S
     prompts = build_prompts(arguments.given or [], arguments.frame, volume)
     choices = choices_of(arguments)
     segmenter = load_segmenter(choices)
+    started = time.perf_counter()
     with Bars() as bars:
-        return segment_phases(
+        results = segment_phases(
             segmenter,
             phases,
             prompts,
@@ -89,6 +102,9 @@ def _segmented(arguments: argparse.Namespace, phases: Sequence[Phase]) -> list[S
             consistency=choices.consistency,
             progress=bars,
         )
+    timings = {"total": time.perf_counter() - started}
+    done = Run(segmenter, volume, prompts, results[arguments.phase], choices, timings)
+    return done, results
 
 
 def _tell(

@@ -107,3 +107,35 @@ class TestRefused:
         monkeypatch.setenv("PROMPTSEG_AUDIT", str(tmp_path))
         assert "names a folder" in self.refused(capsys, *head)
         assert list(tmp_path.iterdir()) == []
+
+
+class TestCine:
+    def test_every_phase_with_a_table_and_a_trail(
+        self, image: Path, model: str, tmp_path: Path, capsys, monkeypatch
+    ) -> None:
+        monkeypatch.setenv("PROMPTSEG_AUDIT", str(tmp_path / "audit.jsonl"))
+        out, table = tmp_path / "labels.nii.gz", tmp_path / "volumes.csv"
+        command = ["cine", image, image, *BOX, "-o", out, "--table", table, "--json"]
+        command += ["--model", model, "--device", "cpu", "--no-propagate"]
+        assert main([str(part) for part in command]) == 0
+        told = json.loads(capsys.readouterr().out)
+        assert told["phases"] == 2
+        assert told["ejection"]["1"]["end_diastolic_ml"] > 0
+        with table.open(encoding="utf-8-sig") as stream:
+            assert [row["phase"] for row in csv.DictReader(stream)] == ["0", "1"]
+        (line,) = (tmp_path / "audit.jsonl").read_text().splitlines()
+        assert json.loads(line)["run"]["phases"] == 2
+        assert read_provenance(out)["model"]["sha256"]
+
+    def test_mistakes(self, image: Path, tmp_path: Path, capsys) -> None:
+        head = ["cine", str(image), str(image), "-o", str(tmp_path / "l.nii.gz")]
+        for more, said in (
+            ([], "no prompt"),
+            ([*BOX, "--phase", "2"], "there are 0 to 1"),
+            ([*BOX, "-o", str(tmp_path / "l.dcm")], "go into .nii"),
+        ):
+            assert main([*head, *more]) == 2
+            assert said in capsys.readouterr().err
+        assert main(["cine", str(image), *BOX, "-o", str(tmp_path / "l.nii.gz")]) == 2
+        assert "no time series" in capsys.readouterr().err
+        assert list(tmp_path.iterdir()) == []
