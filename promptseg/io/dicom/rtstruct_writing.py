@@ -73,7 +73,7 @@ def _empty() -> FileDataset:
     found.SOPInstanceUID = meta.MediaStorageSOPInstanceUID
     found.Modality = "RTSTRUCT"
     found.SeriesInstanceUID = generate_uid()
-    found.SeriesNumber = None
+    found.SeriesNumber = 1000
     found.SeriesDescription = "promptseg"
     found.OperatorsName = ""
     found.ApprovalStatus = "UNAPPROVED"

@@ -129,6 +129,8 @@ def find_series(path: Path, max_bytes: int, uid: str | None = None) -> Found:
             continue
         if header is None:
             foreign.append(entry.name)
+        elif not text(header, "SOPClassUID") and not text(header, "Modality"):
+            damaged[entry.name] = f"{entry.name}: says neither what it is nor what it shows"
         elif not is_image(header):
             others[entry.name] = kind_of(header)
         else:

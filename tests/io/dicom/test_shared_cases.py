@@ -40,7 +40,7 @@ READ = (
 REFUSED = {
     "broken_ct_50_files_without_pixels": "Rows and Columns are missing",
     "broken_no_preamble_ct": "no DICOM image",
-    "broken_no_transfer_syntax": "holds no image",
+    "broken_no_transfer_syntax": "says neither what it is nor what it shows",
     "broken_truncated_mr": "MR_truncated.dcm: its pixels cannot be decoded",
     "ct_all_slices_at_one_position_siemens": "all 2 slices are at one position",
     "ct_irregular_spacing_ge": r"steps of 5, 10 mm\): 1 is missing",
