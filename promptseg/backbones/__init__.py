@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 
 Attention = Literal["sdpa", "eager"]
 Library = Literal["segment-anything", "transformers"]
+
+# Networks that are made without a checkpoint of the registry, as "module:function", imported when
+# asked for.
+MAKERS: dict[str, str] = {}
 
 UNWRAPPED = {
     "text": "it understands words and segments nothing; words need no --model of their own",
@@ -39,9 +44,9 @@ def load_backbone(
     """Build a backbone and load its weights.
 
     Args:
-        name_or_path: A name of the registry (downloaded if it is nowhere); a checkpoint in the
-            original layout of SAM or SAM 2 (.pth, .pt, .safetensors); or a folder written by
-            transformers' `save_pretrained`.
+        name_or_path: A name of the registry (downloaded if it is nowhere) or of `MAKERS`; a
+            checkpoint in the original layout of SAM or SAM 2 (.pth, .pt, .safetensors); or a
+            folder written by transformers' `save_pretrained`.
         input_size: Side of the square input in pixels; None for the network's own.
         attention: Attention of networks built with transformers.
         library: What builds original SAM checkpoints. With `transformers` they are converted.
@@ -57,6 +62,10 @@ def load_backbone(
             f"library {library!r} is not known: give 'segment-anything' or 'transformers'"
         )
     name = str(name_or_path)
+    if name in MAKERS:
+        module, _, made_by = MAKERS[name].partition(":")
+        made: Backbone = getattr(import_module(module), made_by)()
+        return made
     if name not in weights.registry() and Path(name).is_dir():
         return _from_folder(Path(name), input_size, attention)
     entry, path, digest = _find(name)
