@@ -26,6 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     accept.add_argument("case", metavar="CASE")
     accept.add_argument("mask", metavar="MASK", type=Path, help="on the grid of the image")
     accept.add_argument("--seconds", metavar="S", type=float, help="default: since it was opened")
+    accept.add_argument(
+        "--shown", metavar="MASK", type=Path, help="what was corrected (default: the prediction)"
+    )
     accept.add_argument("--again", action="store_true", help="replace what was accepted before")
     accept.add_argument("--empty", action="store_true", help="nothing is there, and that is right")
     reject = _action(actions, "reject", "leave a case out")
@@ -157,6 +160,7 @@ def _accept(arguments: argparse.Namespace, project: Project) -> int:
         arguments.case,
         arguments.mask,
         arguments.seconds,
+        shown=arguments.shown,
         again=arguments.again,
         empty=arguments.empty,
     )

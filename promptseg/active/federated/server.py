@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,7 @@ def _round(
         Message(RecordDict({"arrays": arrays, "config": config}), node, "train") for node in nodes
     ]
     answers = grid.send_and_receive(messages, timeout=float(settings["timeout"]))
-    replies, failed = replies_of(answers)
+    replies, failed = replies_of(answers, nodes)
     norm = float(settings.get("max-norm", 0.0))
     found = average(replies, known, norm or None)
     return Averaged(found.update, found.used, {**failed, **found.refused})
@@ -89,14 +89,23 @@ def wait_for(grid: Grid, sites: int, seconds: float) -> list[int]:
         time.sleep(POLL_S)
 
 
-def replies_of(answers: Iterable[Message]) -> tuple[list[Reply], dict[str, str]]:
-    """What the sites sent, and why others sent nothing that can be read."""
+def replies_of(
+    answers: Iterable[Message], nodes: Sequence[int]
+) -> tuple[list[Reply], dict[str, str]]:
+    """What the sites sent, and why others sent nothing that can be read.
+
+    Args:
+        answers: Of the round.
+        nodes: That were asked.
+    """
     replies: list[Reply] = []
     failed: dict[str, str] = {}
+    reason = "no answer in time"
     for answer in answers:
         site = str(answer.metadata.src_node_id)
         if answer.has_error():
-            failed[site] = f"the site failed: {answer.error.reason}"
+            # Of a site that is gone the server itself answers: who it was is who is missing.
+            reason = f"the site failed: {answer.error.reason}"
             continue
         try:
             content = answer.content["arrays"][FILE].numpy().tobytes()
@@ -104,7 +113,8 @@ def replies_of(answers: Iterable[Message]) -> tuple[list[Reply], dict[str, str]]
             replies.append(Reply(site, unpack(content), cases))
         except (AdapterError, KeyError, TypeError, ValueError) as error:
             failed[site] = f"the reply cannot be read: {error}"
-    return replies, failed
+    heard = {reply.site for reply in replies} | set(failed)
+    return replies, {**failed, **{str(n): reason for n in nodes if str(n) not in heard}}
 
 
 def _report(output: Path) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from promptseg.active.federated.privacy import Privacy
 from promptseg.active.federated.update import Update, update_of
 from promptseg.adapters import Adapter
 from promptseg.backbones.base import Backbone
+from promptseg.datasets.cohort import Images, Labels
 from promptseg.finetune.running import train_adapter
 
 
@@ -21,16 +22,16 @@ class Site:
     """A site's own data and rules.
 
     Args:
-        images: Folder; it never leaves.
-        labels: Folder, matched by file name.
+        images: Folder or list; they never leave.
+        labels: The same, matched by file name.
         work: Folder for checkpoints.
         cases: Which of them, `N` or `A-B` in sorted order; None takes all.
         privacy: What is done to an update before it leaves.
         options: Of `FinetuneConfig`, such as the device.
     """
 
-    images: Path
-    labels: Path
+    images: Images
+    labels: Labels
     work: Path
     cases: str | None = None
     privacy: Privacy = field(default_factory=Privacy)

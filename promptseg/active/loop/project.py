@@ -142,6 +142,7 @@ class Project:
         mask: Path | Segmentation,
         seconds: float | None = None,
         *,
+        shown: Path | Segmentation | None = None,
         again: bool = False,
         empty: bool = False,
     ) -> Accepted:
@@ -151,6 +152,8 @@ class Project:
             name: Of the case.
             mask: File in any format that can be read, or labels in memory.
             seconds: Spent on it; by default since it was opened.
+            shown: What was corrected, such as an answer to one's own prompts; by default the
+                prediction of `next`.
             again: True to replace what was accepted before.
             empty: True to accept a mask without any label.
 
@@ -162,6 +165,7 @@ class Project:
         labels = accepted_labels(mask, volume, name)
         self._check_labels(name, labels, empty)
         self._check_free(name, again)
+        begun = None if shown is None else accepted_labels(shown, volume, name)
         kept = Segmentation.from_volume(volume, labels, labels=self.labels)
         path = self.folder / "masks" / f"{name}.{kept.sha256[:12]}.nii.gz"
         if not path.exists():
@@ -169,11 +173,13 @@ class Project:
         with self.store.change():
             # Asked again: someone else may have been quicker.
             case = self._check_free(name, again)
-            shown = self._shown(name)
-            revision = None if shown is None else self._revision(Path(shown["mask"]), labels)
+            predicted = self._predicted(name)
+            if begun is None and predicted is not None:
+                begun = read_labels(self.folder / predicted["mask"]).data
+            revision = None if begun is None else _revision(begun, labels)
             spent = self._spent(case, seconds)
             held = bool(case["held"]) if case["status"] == "accepted" else self._holds_next()
-            version = None if shown is None else shown["version"]
+            version = None if predicted is None else predicted["version"]
             self._record(name, path, kept.sha256, labels, version, revision, spent, held)
         return Accepted(name, revision, spent, held)
 
@@ -266,18 +272,12 @@ class Project:
         if not present and not empty:
             raise FormatError(f"the mask of {name} is empty: give --empty if nothing is there")
 
-    def _shown(self, name: str) -> Row | None:
+    def _predicted(self, name: str) -> Row | None:
         """The prediction that was made last."""
         rows = self.store.run(
             "SELECT * FROM predictions WHERE name = ? ORDER BY rowid DESC LIMIT 1", (name,)
         )
         return rows[0] if rows else None
-
-    def _revision(self, shown: Path, labels: np.ndarray) -> float:
-        before = read_labels(self.folder / shown).data
-        either = sorted({*present_labels(before), *present_labels(labels)})
-        degrees = [revision_degree(before == n, labels == n) for n in either]
-        return float(np.mean(degrees)) if degrees else 0.0
 
     @staticmethod
     def _spent(case: Row, seconds: float | None) -> float | None:
@@ -291,3 +291,10 @@ class Project:
         every = int(self.store.setting("held_every", HELD_EVERY))
         done = self.store.run("SELECT COUNT(*) AS n FROM cases WHERE status = 'accepted'")[0]["n"]
         return every > 0 and done % every == every - 1
+
+
+def _revision(before: np.ndarray, labels: np.ndarray) -> float:
+    """Mean revision degree over the labels of either mask, in percent."""
+    either = sorted({*present_labels(before), *present_labels(labels)})
+    degrees = [revision_degree(before == n, labels == n) for n in either]
+    return float(np.mean(degrees)) if degrees else 0.0

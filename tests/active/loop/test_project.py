@@ -157,6 +157,17 @@ class TestAccept:
         assert project.case("case0")["status"] == "accepted"
         assert project.latest(held=False) == []
 
+    def test_revision_of_what_was_corrected(self, project, tmp_path):
+        known = truth(project.folder, "case0")
+        half = nib.load(known).get_fdata()
+        half[:, :, 3:] = 0
+        begun = rewritten(
+            known, tmp_path / "half.nii.gz", lambda i: nib.Nifti1Image(half.astype("u1"), i.affine)
+        )
+        done = project.accept("case0", known, shown=begun)
+        whole, part = (nib.load(known).get_fdata() > 0).sum(), (half > 0).sum()
+        assert done.revision == pytest.approx(100 * (1 - 2 * part / (whole + part)))
+
     def test_unknown_case(self, project):
         with pytest.raises(FormatError, match="no case 'case9'"):
             project.accept("case9", truth(project.folder, "case0"))
