@@ -23,7 +23,7 @@ from promptseg.volume import bounding_slices
 LEAST_PIXELS = 12
 # Slices of a case close to a label, of the whole body, and without any label. A view at half the
 # input costs an eighth: there are more of those, and they are seen closer and from farther as well.
-SMALL, LARGE = (20, 14, 6), (8, 5, 2)
+SMALL, LARGE = (20, 14, 6), (14, 10, 4)
 ZOOMS = (1.4, CROP_FACTOR, 2.4)
 # A walk hands masks on over three millimetres: the neighbour that is shown lies as far away.
 APART_MM = 3.0
