@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from promptseg.demo.preview import corrected_plane, slice_index
 from promptseg.demo.visit import Visit
+from promptseg.demo.visit_parts import Trial
 from promptseg.errors import PromptError, PromptsegError
 from promptseg.prompts.types import Box, Point, Prompt, PromptSet, Scribble
 from promptseg.session import Session
 from promptseg.slicing import resolve_axis
-from promptseg.volume import Segmentation, Volume
+from promptseg.volume import Volume
 
 AXES = ("axial", "coronal", "sagittal")
 
@@ -51,21 +51,6 @@ def slice_axis(visit: Visit) -> int:
     if visit.used_axis is not None:
         return visit.used_axis
     return visit.session_axis if isinstance(visit.session_axis, int) else visit.view.axis
-
-
-@dataclass(frozen=True)
-class Trial:
-    """What Refine will do, tried on a copy of the session.
-
-    Args:
-        prompts: How many it stands for.
-        session: The copy, which Refine goes on with.
-        result: Its answer.
-    """
-
-    prompts: int
-    session: Session
-    result: Segmentation
 
 
 def trial_of(visit: Visit) -> Trial | None:

@@ -3,34 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from promptseg.demo.looking import open_volume
 from promptseg.demo.resuming import restore
 from promptseg.demo.visit import Visit
+from promptseg.demo.visit_parts import Waiting
 from promptseg.demo.work_file import SUFFIX, read_work
 from promptseg.errors import FormatError, PromptsegError
 
 if TYPE_CHECKING:
     from promptseg.demo.server import Server
     from promptseg.io.dicom import Series
-
-
-@dataclass(frozen=True)
-class Waiting:
-    """An upload that holds several series; its files are deleted once one was chosen.
-
-    Args:
-        paths: The files.
-        name: What they are called.
-        choices: Text and value of each volume.
-    """
-
-    paths: tuple[Path, ...]
-    name: str
-    choices: tuple[tuple[str, str], ...]
 
 
 def open_upload(visit: Visit, server: Server, paths: Sequence[Path], name: str) -> None:

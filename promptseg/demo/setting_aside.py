@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
-from promptseg.demo.visit import BYTES_PER_VOXEL, Visit
-from promptseg.volume import Volume
+from promptseg.demo.visit import Visit
+from promptseg.demo.visit_parts import Earlier
 
 MOST_KEPT = 6
 """Steps back beyond which clearing and choosing again are final: each may hold one label array."""
@@ -18,34 +17,6 @@ OWN = (
     "view", "targets", "active", "answered", "propagated", "labels", "uncertainty", "scores",
     "session_axis", "used_axis", "preview", "trial", "undone", "checked", "unsaved", "work_id",
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Earlier:
-    """A visit as it was.
-
-    Args:
-        state: Its attributes named in `OWN`.
-        steps: Prompts of the visit right after this was set aside: Undo takes newer ones back
-            first.
-    """
-
-    state: dict[str, Any]
-    steps: int = 0
-
-    @property
-    def worth_keeping(self) -> bool:
-        """True if there are prompts or masks in it."""
-        session = self.state["session"]
-        return self.state["labels"] is not None or bool(session is not None and session.prompts)
-
-    def nbytes(self, open_now: Volume | None) -> int:
-        """Memory that it takes beside the image that is open."""
-        volume, labels = self.state["volume"], self.state["labels"]
-        own = 0 if labels is None else labels.nbytes
-        if volume is None or volume is open_now:
-            return int(own)
-        return int(own + volume.data.nbytes + BYTES_PER_VOXEL * volume.data.size)
 
 
 def earlier(visit: Visit) -> Earlier:

@@ -14,22 +14,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from promptseg.demo.texts import Language, say
+from promptseg.demo.visit_parts import BYTES_PER_VOXEL, Earlier, Trial, Waiting
 from promptseg.errors import PromptsegError
 from promptseg.prompts.types import PromptSet
 
 if TYPE_CHECKING:
-    from promptseg.demo.corrections import Trial
-    from promptseg.demo.opening import Waiting
-    from promptseg.demo.setting_aside import Earlier
     from promptseg.segmenter import Segmenter
     from promptseg.session import Session
     from promptseg.volume import Volume
 
 COLOURS = ("#26c6da", "#ff7043", "#9ccc65", "#ab82ff", "#ffca28", "#ec64a0")
 """Colours of new targets, in order; they start again after the last."""
-
-BYTES_PER_VOXEL = 14
-"""Grey values in [0, 1], labels, preview and uncertainty beside the image itself."""
 
 
 class BusyError(PromptsegError, RuntimeError):
