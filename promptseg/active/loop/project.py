@@ -158,14 +158,15 @@ class Project:
             empty: True to accept a mask without any label.
 
         Raises:
-            FormatError: The mask does not fit the case or the project, or the case is someone
-                else's; nothing was changed.
+            FormatError: The mask does not fit the project, or the case is someone else's; nothing
+                was changed.
+            VolumeError: The mask's voxels are not the image's; the same.
         """
         volume = self.volume(name)
-        labels = accepted_labels(mask, volume, name)
+        labels = accepted_labels(mask, volume, name, self.labels)
         self._check_labels(name, labels, empty)
         self._check_free(name, again)
-        begun = None if shown is None else accepted_labels(shown, volume, name)
+        begun = None if shown is None else accepted_labels(shown, volume, name, self.labels)
         kept = Segmentation.from_volume(volume, labels, labels=self.labels)
         path = self.folder / "masks" / f"{name}.{kept.sha256[:12]}.nii.gz"
         if not path.exists():

@@ -9,8 +9,8 @@ from loop_kit import dies_at, place_and_project, reopened, truth
 from promptseg.active.loop.making import make_project, status
 from promptseg.active.loop.project import Project
 from promptseg.active.loop.store import FILE
-from promptseg.errors import FormatError
-from promptseg.volume import read
+from promptseg.errors import FormatError, VolumeError
+from promptseg.volume import Segmentation, read
 
 
 @pytest.fixture
@@ -125,12 +125,12 @@ class TestAccept:
     @pytest.mark.parametrize(
         ("change", "words"),
         [
-            (lambda i: nib.Nifti1Image(i.get_fdata()[:-1].astype("u1"), i.affine), "another grid"),
+            (lambda i: nib.Nifti1Image(i.get_fdata()[:-1].astype("u1"), i.affine), "shape"),
             (
                 lambda i: nib.Nifti1Image(
                     i.get_fdata().astype("u1"), i.affine @ np.diag([1, 1, 1.5, 1])
                 ),
-                "another grid",
+                "elsewhere|beside",
             ),
             (
                 lambda i: nib.Nifti1Image((i.get_fdata() * 7).astype("u1"), i.affine),
@@ -142,10 +142,45 @@ class TestAccept:
     )
     def test_refusals_change_nothing(self, project, tmp_path, change, words):
         bad = rewritten(truth(project.folder, "case0"), tmp_path / "bad.nii.gz", change)
-        with pytest.raises(ValueError if "whole" in words else FormatError, match=words):
+        with pytest.raises((FormatError, VolumeError), match=words):
             project.accept("case0", bad)
         assert project.case("case0")["status"] == "new"
         assert not (project.folder / "masks").exists()
+
+    @pytest.mark.parametrize("name", ["mask.seg.nrrd", "mask.nrrd"])
+    def test_other_formats(self, project, tmp_path, name):
+        volume = project.volume("case0")
+        known = read(truth(project.folder, "case0")).data
+        made = Segmentation.from_volume(volume, known, labels={1: "disc"})
+        made.save(tmp_path / name)
+        project.accept("case0", tmp_path / name)
+        kept = read(project.folder / project.latest(held=False)[0]["mask"])
+        assert np.array_equal(kept.data, known)
+
+    def test_structures_are_taken_by_name(self, project):
+        volume = project.volume("case0")
+        known = read(truth(project.folder, "case0")).data
+        both = np.where(known > 0, 2, 1).astype(np.uint8)
+        made = Segmentation.from_volume(volume, both, labels={1: "Body", 2: "Disc "})
+        project.accept("case0", made)
+        kept = read(project.folder / project.latest(held=False)[0]["mask"])
+        assert np.array_equal(kept.data, known)
+
+    def test_single_structure_of_another_name_is_the_only_label(self, project):
+        known = read(truth(project.folder, "case0")).data
+        made = Segmentation.from_volume(project.volume("case0"), known * 5, labels={5: "GTV"})
+        project.accept("case0", made)
+        kept = read(project.folder / project.latest(held=False)[0]["mask"])
+        assert np.array_equal(kept.data, known)
+
+    def test_no_structure_that_is_known(self, project):
+        known = read(truth(project.folder, "case0")).data.astype(np.uint8)
+        known[0, 0, 0] = 2
+        made = Segmentation.from_volume(
+            project.volume("case0"), known, labels={1: "heart", 2: "lung"}
+        )
+        with pytest.raises(FormatError, match="has heart, lung, the project knows disc"):
+            project.accept("case0", made)
 
     def test_empty_mask_is_accepted_where_it_is_meant(self, project, tmp_path):
         blank = rewritten(
