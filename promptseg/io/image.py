@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from scipy import ndimage
 
 DEFAULT_MAX_BYTES = 16 * 2**30
 
@@ -55,10 +54,14 @@ class Image:
         if target not in self.layers:
             found = self._boxes
             return found[target - 1] if 0 < target <= len(found) else None
+        from scipy import ndimage
+
         boxes: list[Any] = ndimage.find_objects(self.layers[target].astype(np.uint8))
         return boxes[0] if boxes else None
 
     @cached_property
     def _boxes(self) -> list[Any]:
         data = self.data.astype(np.uint8) if self.data.dtype.kind == "b" else self.data
+        from scipy import ndimage
+
         return list(ndimage.find_objects(data))

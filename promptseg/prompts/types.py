@@ -38,7 +38,11 @@ class Point:
         positive: False marks background.
         target: Label >= 1.
         frame: `voxel`, `ras` or `lps`.
-        role: Free tag for the program that made the point.
+        role: How it is answered; sessions set it. None: it says where the target is.
+            `correction`: it corrects an answer and starts nothing, so the target needs another
+            prompt. `refine`: 3D graph cut only, the network is not asked; `correction+refine`
+            both. `margin`: one of `MarginPoints`, answered beside their box. Anything else is
+            refused.
 
     Example:
         >>> from promptseg import Point
@@ -135,7 +139,7 @@ class Scribble:
         positive: False marks background.
         target: Label >= 1.
         frame: `voxel`, `ras` or `lps`.
-        role: Free tag for the program that made the stroke.
+        role: None, or `correction` for a stroke drawn on an answer; as of a point.
 
     Example:
         >>> from promptseg import Scribble

@@ -24,8 +24,11 @@ _RELAXED_VOXELS = 3
 _RELAXED_SHARE = 0.04
 
 
+ROLES = ("correction", "refine", "correction+refine", "margin")
+
+
 def check_common(prompt: Any) -> None:
-    """Check target, frame and sign of any prompt."""
+    """Check target, frame, sign and role of any prompt."""
     if not is_integer(prompt.target) or not 1 <= prompt.target <= MAX_TARGET:
         raise PromptError(f"target is {prompt.target!r}: valid whole numbers 1 to {MAX_TARGET}")
     frame = getattr(prompt, "frame", "voxel")
@@ -34,6 +37,11 @@ def check_common(prompt: Any) -> None:
     positive = getattr(prompt, "positive", True)
     if not isinstance(positive, (bool, np.bool_)):
         raise PromptError(f"positive is {positive!r}: use True or False")
+    role = getattr(prompt, "role", None)
+    if role is not None and role not in ROLES:
+        raise PromptError(
+            f"role is {role!r}: it says how a prompt is answered: use {', '.join(ROLES)}"
+        )
 
 
 def is_integer(value: object) -> bool:

@@ -67,14 +67,14 @@ class Guide:
         own = answer.logits.clamp(-LIMIT, LIMIT)
         return replace(answer, logits=share * own + (1 - share) * seen)
 
-    def bridge(self, index: int, answer: SliceMask, least_area: int) -> SliceMask | None:
+    def bridge(self, index: int, answer: SliceMask, least_area: float) -> SliceMask | None:
         """What stands in for an answer that cannot be trusted; None where nothing is seen."""
         seen = self.at(index)
         if seen is None or int((seen > 0).sum()) < least_area:
             return None
         return SliceMask(seen, BRIDGE_QUALITY, answer.presence)
 
-    def sees_nothing(self, index: int, least_area: int) -> bool:
+    def sees_nothing(self, index: int, least_area: float) -> bool:
         """True if the other axes look at a slice and neither finds the target there."""
         views = self.views(index)
         return views is not None and int((views > 0).sum((1, 2)).max()) < least_area

@@ -88,7 +88,7 @@ def between(one: SliceMask | None, other: SliceMask | None, share: float) -> Sli
 
 
 def bridged(
-    answers: Mapping[int, SliceMask], start: int, stop: int, least_area: int
+    answers: Mapping[int, SliceMask], start: int, stop: int, least_area: float
 ) -> dict[int, SliceMask]:
     """What is missing between two slices that see the target.
 

@@ -428,3 +428,19 @@ def test_import_is_light() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+class TestRoles:
+    VOLUME = Volume(np.zeros((8, 8, 8), np.uint8), np.eye(4))
+
+    @pytest.mark.parametrize("role", ["mine", "", "Correction"])
+    def test_an_unknown_role_would_change_the_answer_unseen_and_is_refused(self, role) -> None:
+        with pytest.raises(PromptError, match="use correction, refine, correction"):
+            PromptSet([Point((1, 1, 1), role=role)]).validate(self.VOLUME)
+        with pytest.raises(PromptError, match=f"role is {role!r}"):
+            PromptSet([Scribble(np.ones((1, 3)), role=role)]).validate(self.VOLUME)
+
+    @pytest.mark.parametrize("role", [None, "correction", "refine", "correction+refine", "margin"])
+    def test_the_known_ones_are_kept(self, role) -> None:
+        (point,) = PromptSet([Point((1, 1, 1), role=role)]).to_voxel(self.VOLUME)
+        assert point.role == role
