@@ -5,7 +5,7 @@ from support import BrightRegion, bright_volume, dice, discs, filled, segmenter,
 import promptseg as ps
 from promptseg.errors import PromptError, VolumeError
 from promptseg.inference.encoder import EmbeddingCache
-from promptseg.inference.slice_prompts import CORRECTION
+from promptseg.inference.slice_prompts import CORRECTION, REFINE
 from promptseg.prompts.types import Box, Mask, Point, PromptSet, Scribble, Text
 from promptseg.volume import bounding_slices
 
@@ -277,9 +277,10 @@ class TestCorrections:
         running, before = self.corrected()
         line = np.array([(29, j, 14) for j in range(18, 23)])
         running.add(Scribble(line, positive=False))
-        assert running.prompts[-1].role == CORRECTION
+        assert running.prompts[-1].role == REFINE
         after = running.propagate().data
-        np.testing.assert_array_equal(after[:, :, 14] > 0, ONE[:, :, 14])
+        assert before[tuple(line.T)].any()
+        assert not after[tuple(line.T)].any()
         np.testing.assert_array_equal(after[:, :, :11], before[:, :, :11])
         again = segmenter().session(bright_volume(ONE | TWO), consistency="none")
         again.add(*PromptSet.from_json(running.prompts.to_dict()))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -16,10 +16,17 @@ Answers = dict[int, dict[int, SliceMask]]
 
 @dataclass
 class FrameMasks:
-    """Answers of some targets seen through one frame."""
+    """Answers of some targets seen through one frame.
+
+    Args:
+        frame: The view of the volume.
+        answers: Masks by target and slice.
+        keys: By target, the number of its part whose answers these are, where it has several.
+    """
 
     frame: Frame
     answers: Answers
+    keys: dict[int, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -47,7 +54,7 @@ def fuse_labels(
         shape: (I, J, K) of the volume.
         uncertainty: True to give 1 - |2p - 1| of the strongest target too.
     """
-    targets = sorted(t for group in answered for t in group.answers)
+    targets = sorted({t for group in answered for t in group.answers})
     labels = np.zeros(shape, np.uint8 if max(targets) < 256 else np.uint16)
     doubt = np.zeros(shape, np.float32) if uncertainty else None
     axis = answered[0].frame.axis
@@ -61,12 +68,13 @@ def fuse_labels(
             if doubt is not None:
                 here = take_slice(doubt, axis, index)[rows]
                 np.maximum(here, 1 - np.abs(np.tanh(logits / 2)), out=here)
-    scores = {
-        target: float(np.mean([m.quality for m in slices.values()])) if slices else 0.0
-        for group in answered
-        for target, slices in group.answers.items()
-    }
-    return FusedLabels(labels, doubt, dict(sorted(scores.items())))
+    return FusedLabels(labels, doubt, {target: score_of(answered, target) for target in targets})
+
+
+def score_of(answered: list[FrameMasks], target: int) -> float:
+    """Mean predicted quality of a target over the slices of all its parts, 0 without any."""
+    masks = [m for group in answered for m in group.answers.get(target, {}).values()]
+    return float(np.mean([mask.quality for mask in masks])) if masks else 0.0
 
 
 def probabilities(
@@ -78,7 +86,8 @@ def probabilities(
     for index in sorted({i for g in answered for i in g.answers.get(target, {})}):
         for found, rows, logits in slice_logits(answered, index):
             if found == target:
-                take_slice(volume, axis, index)[rows] = 1 / (1 + np.exp(-logits))
+                place = take_slice(volume, axis, index)[rows]
+                np.maximum(place, 1 / (1 + np.exp(-logits)), out=place)
     return volume
 
 

@@ -203,9 +203,8 @@ def sort_prompts(prompts: PromptSet, axis: int, shape: tuple[int, int, int]) -> 
         elif isinstance(prompt, Box):
             check_box(prompt, axis)
             index = int(prompt.lo[axis] + prompt.hi[axis] - 1) // 2
-            check_only_box(prompt, at(prompt.target, index).box, index)
             at(prompt.target, index).box = prompt.lo, prompt.hi
-        elif isinstance(prompt, Scribble):
+        elif isinstance(prompt, Scribble) and prompt.role != REFINE:
             for index in np.unique(prompt.voxels[:, axis]):
                 here = prompt.voxels[prompt.voxels[:, axis] == index]
                 place = at(prompt.target, index)
@@ -231,18 +230,6 @@ def check_box(box: Box, axis: int) -> None:
         raise PromptError(
             f"box {box.lo} to {box.hi} is flat along axis {thin[0]}, but slices are taken along "
             f"axis {axis}: use axis {thin[0]} or auto, or give a 3D box"
-        )
-
-
-def check_only_box(
-    box: Box, other: tuple[tuple[float, ...], tuple[float, ...]] | None, index: int
-) -> None:
-    """Raise PromptError for a second box of one target on one slice."""
-    if other not in (None, (box.lo, box.hi)):
-        raise PromptError(
-            f"target {box.target} has two boxes on slice {index}: {other[0]} to {other[1]}, and "  # type: ignore[index]
-            f"{box.lo} to {box.hi}; give one box around both, a target of its own to each, or take "
-            "the first one back"
         )
 
 

@@ -18,7 +18,7 @@ from promptseg.predictor.engine import Engine, Timings
 from promptseg.predictor.question import Question, Reply
 from promptseg.predictor.runtime import Runtime
 from promptseg.predictor.seen import Seen
-from promptseg.prompts.types import Point, Prompt, PromptSet
+from promptseg.prompts.types import Point, Prompt, PromptSet, Scribble
 from promptseg.propagation.postprocessing import Consistency
 from promptseg.propagation.stopping import StopCriteria
 from promptseg.volume import Segmentation, Volume
@@ -100,7 +100,8 @@ class Answerer:
         plain = fuse_labels(answers, engine.shape)
         timings.add("paint", began)
         began = perf_counter()
-        fused = self._refined(plain, answers, question, engine)
+        refined = self._refined(plain, answers, question, engine)
+        fused = as_drawn(refined, answers, question, engine)
         timings.add("refine", began)
         result = Segmentation.from_volume(
             self.volume,
@@ -157,16 +158,14 @@ class Answerer:
 
 def by_slice(answers: list[FrameMasks], seen: Seen) -> dict[int, dict[int, float]]:
     """Predicted quality by target and slice of the file."""
-    return {
-        target: dict(
-            sorted(
-                (seen.file_slice(group.frame.axis, index)[1], round(float(mask.quality), 3))
-                for index, mask in slices.items()
-            )
-        )
-        for group in answers
-        for target, slices in group.answers.items()
-    }
+    found: dict[int, dict[int, float]] = {}
+    for group in answers:
+        for target, slices in group.answers.items():
+            own = found.setdefault(target, {})
+            for index, mask in slices.items():
+                place = seen.file_slice(group.frame.axis, index)[1]
+                own[place] = min(own.get(place, 1.0), round(float(mask.quality), 3))
+    return {target: dict(sorted(slices.items())) for target, slices in found.items()}
 
 
 def _adapter(runtime: Runtime) -> dict[str, Any] | None:
@@ -219,6 +218,28 @@ def _asks(prompt: Prompt) -> TypeGuard[Point]:
     return isinstance(prompt, Point) and prompt.role in (REFINE, BOTH)
 
 
+def is_local(prompt: Prompt) -> TypeGuard[Scribble]:
+    """True for a stroke that corrects where it was drawn, without the network."""
+    return isinstance(prompt, Scribble) and prompt.role == REFINE
+
+
+def as_drawn(
+    painted: FusedLabels, answered: list[FrameMasks], question: Question, engine: Engine
+) -> FusedLabels:
+    """Labels after the strokes that correct where they were drawn, all clicks and strokes obeyed.
+
+    Clicks and strokes are hard constraints, however the rest was found.
+    """
+    from promptseg.refine.strokes import obeyed, stroked
+
+    labels, image, spacing = painted.labels, engine.encoder.data, engine.spacing
+    for stroke in filter(is_local, question.prompts):
+        share = probabilities(answered, engine.shape, stroke.target)
+        labels = stroked(labels, share, image, stroke, spacing)
+    labels = obeyed(labels, question.prompts)
+    return painted if labels is painted.labels else replace(painted, labels=labels)
+
+
 def clicks_and_known(places: PromptSet) -> tuple[list[Click], tuple[np.ndarray, np.ndarray]]:
     """Clicks that ask for refinement, in their order, and the voxels known without them."""
     from promptseg.refine.volume import click_voxels
@@ -247,7 +268,8 @@ def cut_anew(
         return fused
     from promptseg.refine.volume import certain_places, refined_labels
 
-    clicks = certain_places(prompts, fused.labels, engine.axis)
+    others = PromptSet(p for p in prompts if not is_local(p))
+    clicks = certain_places(others, fused.labels, engine.axis)
     image, spacing = engine.encoder.data, engine.spacing
     shares = {}
     for t in sorted({*asking, *bounds}):

@@ -12,6 +12,7 @@ from promptseg.inference.decoder import Request, SliceMask
 from promptseg.inference.labels import FrameMasks, probabilities
 from promptseg.inference.multimask import MaskCandidate
 from promptseg.inference.slice_prompts import sort_prompts
+from promptseg.predictor.components import boxed_parts
 from promptseg.predictor.engine import Engine
 from promptseg.prompts.types import PromptSet
 from promptseg.slicing import take_slice
@@ -31,9 +32,11 @@ def candidates(
     Raises:
         PromptError: Nothing says where the target is on any slice.
     """
-    slices = sort_prompts(prompts, engine.axis, engine.shape).get(target, {})
+    first = boxed_parts(prompts.for_target(target), engine.axis)[0]
+    slices = sort_prompts(PromptSet(first), engine.axis, engine.shape).get(target, {})
     places = [(index, place) for index, place in slices.items() if place.starts]
-    group = next((g for g in answered if target in g.answers), None)
+    groups = (g for g in answered if target in g.answers and g.keys.get(target, target) == target)
+    group = next(groups, None)
     if not places or group is None:
         raise PromptError(f"target {target} has no prompt that says where it is")
     index, place = places[0]

@@ -6,8 +6,9 @@ mask again; what earlier calls computed is reused, never recomputed and never mi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import inf
 from time import perf_counter
 
 import numpy as np
@@ -19,27 +20,42 @@ from promptseg.inference.crop import (
     choose_region,
     frame_of,
     group_regions,
+    mask_extent,
     touches_edge,
     whole_slice,
 )
-from promptseg.inference.decoder import SliceDecoder
+from promptseg.inference.decoder import SliceDecoder, SliceMask
 from promptseg.inference.encoder import Progress, SliceEncoder
 from promptseg.inference.labels import Answers, FrameMasks
 from promptseg.inference.multimask import MaskCandidate, mask_candidates
 from promptseg.inference.slice_prompts import SlicePrompts, sort_prompts, target_limits
-from promptseg.prompts.types import PromptSet
+from promptseg.predictor.components import (
+    Component,
+    Extent,
+    assigned,
+    box_bounds,
+    boxed_parts,
+    extent_of,
+    in_targets,
+    is_later,
+    numbered,
+    with_prompt,
+)
+from promptseg.prompts.types import Prompt, PromptSet
 from promptseg.propagation.extremes import Span, span_of, spanned
 from promptseg.propagation.guide import Guide
 from promptseg.propagation.intensities import without_odd_greys
+from promptseg.propagation.multiplanar import FEWEST, STEP_MM
 from promptseg.propagation.plane_votes import TargetTrack, Witnesses
 from promptseg.propagation.postprocessing import Consistency, cleaned
 from promptseg.propagation.stopping import StopCriteria
 from promptseg.propagation.tracker import Tracker
-from promptseg.slicing import Frame, Region, take_slice
+from promptseg.slicing import Frame, Region, in_plane, take_slice
 
 GROWTH = 1.5
 GROWTHS = 3
 CLICKS = 64
+FEW = 4
 FINEST_MM, COARSEST_MM = 0.5, 3.0
 ROOM_INSIDE, ROOM_OUTSIDE = 1 / 6, 1 / 3
 ByTarget = dict[int, dict[int, SlicePrompts]]
@@ -85,6 +101,8 @@ class Engine:
         self._spans: dict[int, tuple[Span, np.ndarray]] = {}
         self.cut: list[int] = []
         self._regions: dict[tuple[str, ...], Region] = {}
+        self._crowded = False
+        self._extents: LRUCache[str, Extent] = LRUCache(CLICKS, lambda _: 1)
         self._meanings: LRUCache[str, list[MaskCandidate]] = LRUCache(CLICKS, lambda _: 1)
 
     @property
@@ -110,31 +128,107 @@ class Engine:
             progress: Called with stage, done, total.
             concepts: (C,) token by target, of targets that are named as well.
             dense: (I, J, K) map in [0, 1] by target, drawn where its prompts are.
-            views: Where each group of targets is looked for; found from the prompts if None.
+            views: Where each group of targets, or of their parts by key, is looked for; found
+                from the prompts if None.
 
         Raises:
             PromptError: If a target has nothing that says where it is.
         """
-        self.cut = []
-        by_target = sort_prompts(prompts, self.axis, self.shape)
-        for target, token in (concepts or {}).items():
-            for place in by_target.get(target, {}).values():
-                place.concept = token
-        for target, volume in (dense or {}).items():
-            for index, place in by_target.get(target, {}).items():
-                place.dense = take_slice(volume, self.axis, index)
-        check_starts(prompts, by_target)
-        for slices in by_target.values():
+        check_starts(prompts, sort_prompts(prompts, self.axis, self.shape))
+        further = concepts or {}, dense or {}
+        components = self.components(prompts, propagate, *further)
+        answered = self._run(components, propagate, progress, *further, views)
+        return in_targets(answered, components)
+
+    def components(
+        self,
+        prompts: PromptSet,
+        propagate: bool,
+        concepts: Mapping[int, Tensor],
+        dense: Mapping[int, np.ndarray],
+    ) -> list[Component]:
+        """The parts of every target that its prompts point at; arguments as in `run`."""
+        parts: dict[int, list[list[Prompt]]] = {}
+        for target in prompts.targets:
+            mine = prompts.for_target(target)
+            order = {id(prompt): n for n, prompt in enumerate(mine)}
+            later = [prompt for prompt in mine if is_later(prompt)]
+            groups = boxed_parts(PromptSet(p for p in mine if not is_later(p)), self.axis)
+            extents: list[Extent] = []
+            for prompt in later:
+                if not extents:
+                    extents = [self._extent(g, propagate, concepts, dense) for g in groups]
+                chosen = assigned(prompt, extents, self.spacing)
+                if chosen is None:
+                    fresh = replace(prompt, role=None)
+                    order[id(fresh)] = order[id(prompt)]
+                    groups.append([fresh])
+                    extents.append(self._extent([fresh], propagate, concepts, dense))
+                    continue
+                groups[chosen].append(prompt)
+                extents[chosen] = with_prompt(extents[chosen], prompt)
+            parts[target] = [sorted(group, key=lambda p: order[id(p)]) for group in groups]
+        return numbered(parts)
+
+    def _extent(
+        self,
+        prompts: list[Prompt],
+        propagate: bool,
+        concepts: Mapping[int, Tensor],
+        dense: Mapping[int, np.ndarray],
+    ) -> Extent:
+        """What is known of a part before any correction; kept."""
+        own = PromptSet(prompts)
+        target = own.targets[0]
+        places = sort_prompts(own, self.axis, self.shape).get(target, {})
+        key = f"{propagate} {target} {[(i, p.signature()) for i, p in places.items()]}"
+        known = self._extents.get(key)
+        if known is None:
+            alone = [Component(target, target, own)]
+            known = extent_of(prompts, self._run(alone, propagate, None, concepts, dense, None))
+            self._extents.put(key, known)
+        return known
+
+    def _run(
+        self,
+        components: Sequence[Component],
+        propagate: bool,
+        progress: Progress | None,
+        concepts: Mapping[int, Tensor],
+        dense: Mapping[int, np.ndarray],
+        views: Sequence[tuple[Region, list[int]]] | None,
+    ) -> list[FrameMasks]:
+        """Answers by the keys of components."""
+        self.cut, self._crowded = [], len(components) > FEW
+        prompts = PromptSet(prompt for one in components for prompt in one.prompts)
+        by_key = sort_prompts(prompts, self.axis, self.shape)
+        for one in components:
+            for index, place in by_key.get(one.key, {}).items():
+                place.concept = concepts.get(one.target)
+                if one.target in dense:
+                    place.dense = take_slice(dense[one.target], self.axis, index)
+        for slices in by_key.values():
             self._guess(slices)
+        bounds = {one.key: box_bounds(one.prompts, self.axis) for one in components}
         limits = target_limits(prompts, self.axis, self.shape[self.axis])
-        if views is None:
-            regions = {target: self._region(slices) for target, slices in by_target.items()}
-            views = group_regions(regions)
+        limits |= {key: (0, self.shape[self.axis]) for key, bound in bounds.items() if bound}
         answered = []
-        for region, targets in views:
-            chosen = {target: by_target[target] for target in targets}
-            answered.append(self._answer_group(region, chosen, limits, propagate, progress))
+        for region, keys in self._views(by_key, views):
+            chosen = {key: by_key[key] for key in keys}
+            found = self._answer_group(region, chosen, limits, propagate, progress)
+            answered.append(replace(found, answers=bounded(found.answers, bounds, by_key)))
+        target_of = {one.key: one.target for one in components}
+        self.cut = sorted({target_of[key] for key in self.cut})
         return answered
+
+    def _views(
+        self, by_key: ByTarget, given: Sequence[tuple[Region, list[int]]] | None
+    ) -> list[tuple[Region, list[int]]]:
+        """Where each group of components is looked for: as given, else around their prompts."""
+        views = [(region, [k for k in keys if k in by_key]) for region, keys in given or ()]
+        seen = {key for _, keys in views for key in keys}
+        left = {key: self._region(s) for key, s in by_key.items() if key not in seen}
+        return [*(view for view in views if view[1]), *group_regions(left)]
 
     def spanned(
         self, prompts: PromptSet, bound: tuple[slice, ...], progress: Progress | None = None
@@ -275,7 +369,9 @@ class Engine:
     ) -> dict[int, Guide]:
         """What the other two axes say of each target, from its prompts before any correction.
 
-        Nothing of one whose extent the user gave: a 3D box, margin points in 3D.
+        Nothing of one whose extent the user gave, and of small ones where there are many: asking
+        takes most of the time, and on 8 lesions of 6 to 14 mm it changed the mean Dice from 0.960
+        to 0.955.
         """
         if not self.consistency.votes(propagator.spec, self.axis, self.spacing):
             return {}
@@ -284,10 +380,19 @@ class Engine:
             if limits[target] != (0, self.shape[self.axis]):
                 continue
             first = answer_starts(propagator, {target: slices})[target]
+            if self._crowded and self._small(propagator.frame, first.values()):
+                continue
             guide = self._witnesses.guide(TargetTrack(propagator, target, first, limits[target]))
             if guide is not None:
                 guides[target] = guide
         return guides
+
+    def _small(self, frame: Frame, masks: Iterable[SliceMask]) -> bool:
+        """True for a target that the other axes could be asked of on fewest slices only."""
+        rows, cols = (self.spacing[side] for side in in_plane(self.axis))
+        most = STEP_MM * (FEWEST - 1)
+        extents = [e for mask in masks if (e := mask_extent(mask, frame)) is not None]
+        return all(e.shape[0] * rows < most and e.shape[1] * cols < most for e in extents)
 
     def _tracker(self, region: Region, progress: Progress | None) -> Tracker:
         frame = frame_of(self.encoder, self.axis, region, self.spacing)
@@ -295,6 +400,22 @@ class Engine:
             self._trackers[frame] = Tracker(self.decoder, frame, self.criteria)
         self._trackers[frame].progress = progress
         return self._trackers[frame]
+
+
+def bounded(
+    answers: Answers, bounds: Mapping[int, tuple[int, int] | None], by_key: ByTarget
+) -> Answers:
+    """Answers within the slices of 3D boxes, and on slices that were prompted.
+
+    A 3D box is its middle slice's box that is carried on as far as that would be, and then cut:
+    what it tells more can only take away what lies outside it.
+    """
+    found: Answers = {}
+    for key, masks in answers.items():
+        low, high = bounds.get(key) or (-inf, inf)
+        kept = by_key.get(key, {})
+        found[key] = {i: m for i, m in masks.items() if low <= i < high or i in kept}
+    return found
 
 
 def reckoned_spacing(spacing: Sequence[float] | np.ndarray, axis: int) -> tuple[float, ...]:

@@ -8,8 +8,17 @@ from dataclasses import replace
 from typing import TypeGuard
 
 from promptseg.errors import PromptError
-from promptseg.inference.slice_prompts import CORRECTION
+from promptseg.inference.slice_prompts import CORRECTION, REFINE
 from promptseg.prompts.types import Point, Prompt, PromptSet, Scribble, Text
+
+
+def role_of(prompt: Point | Scribble, role: str) -> str:
+    """The role of a correction: as asked for, but of strokes where they are drawn."""
+    if isinstance(prompt, Point):
+        return role
+    if not prompt.positive or role == REFINE:
+        return REFINE
+    return CORRECTION
 
 
 class History:
@@ -35,9 +44,15 @@ class History:
         return any(isinstance(prompt, Text) for prompt in self._given)
 
     def marked(self, prompts: Sequence[Prompt]) -> list[Prompt]:
-        """New prompts, corrections with their role."""
+        """New prompts, corrections with their role.
+
+        A stroke outside its target corrects where it was drawn, in every mode: the network,
+        asked again, changed fifty times as many voxels elsewhere.
+        """
         return [
-            replace(prompt, role=prompt.role or CORRECTION) if self._corrects(prompt) else prompt
+            replace(prompt, role=prompt.role or role_of(prompt, CORRECTION))
+            if self._corrects(prompt)
+            else prompt
             for prompt in prompts
         ]
 
@@ -93,9 +108,7 @@ class History:
         if not any(self._corrects(prompt) for prompt in fresh):
             raise PromptError("nothing to refine: add a point where the mask is wrong")
         clicks = [
-            replace(prompt, role=role)
-            if isinstance(prompt, Point) and self._corrects(prompt)
-            else prompt
+            replace(prompt, role=role_of(prompt, role)) if self._corrects(prompt) else prompt
             for prompt in fresh
         ]
         self._given = [*before[: self._answered], *clicks]

@@ -364,10 +364,14 @@ class Tracker:
         return {index: self._greys.of(index) for index in indices}
 
     def _prefetch(self, active: Sequence[TrackState]) -> None:
-        """Encode the next slices of every walk in one batch, once one of them is missing."""
+        """Encode the next slices of every walk in one batch, once one of them is missing.
+
+        No more of them than a walk has gone already: one that ends soon, in a small target, has
+        not paid for slices that it never sees.
+        """
         encoder = self.decoder.encoder
         if not encoder.missing(self.frame, [s.index for s in active]):
             return
-        ahead = max(1, encoder.batch_size // len({(s.index, s.walk.step) for s in active}))
-        ways = (range(s.index, s.walk.stop, s.walk.step)[:ahead] for s in active)
+        most = max(1, encoder.batch_size // len({(s.index, s.walk.step) for s in active}))
+        ways = (range(s.index, s.walk.stop, s.walk.step)[: min(most, s.reach)] for s in active)
         encoder.embed(self.frame, [index for way in ways for index in way])

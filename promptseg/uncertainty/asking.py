@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -37,7 +38,7 @@ def ask_again(
     frames = [view.frame(group.frame) for group in before]
     given = set(prompts.targets)
     views = [
-        (frame.region, sorted(given & group.answers.keys()))
+        (frame.region, [group.keys.get(t, t) for t in sorted(given & group.answers.keys())])
         for frame, group in zip(frames, before, strict=True)
     ]
     asked = [(region, targets) for region, targets in views if targets]
@@ -82,7 +83,7 @@ def other_candidates(decoder: SliceDecoder, before: Sequence[FrameMasks]) -> lis
         for (target, index), mask in zip(places, blended(decoder, group.frame, places, masks),
                                          strict=True):  # fmt: skip
             kept[target][index] = mask
-        answered.append(FrameMasks(group.frame, kept))
+        answered.append(replace(group, answers=kept))
     return answered
 
 

@@ -147,14 +147,12 @@ class TestStopping:
 
 
 class TestMeeting:
-    def test_the_nearer_of_two_anchors_decides(self):
+    def test_boxes_apart_are_parts_that_do_not_meet(self):
         left = tube(range(24), row=12, column=20)
         right = tube(range(24), row=28, column=20)
         prompts = flat_box(left, 2, 4), flat_box(right, 2, 12)
         found = answer(left | right, *prompts) > 0
-        assert dice(found[:, :, :8], left[:, :, :8]) > 0.98
-        assert dice(found[:, :, 9:], right[:, :, 9:]) > 0.98
-        assert not found[:, :, 8].any()
+        assert dice(found, left | right) > 0.98
 
     def test_anchors_at_both_ends_close_a_gap_too_wide_for_one(self):
         image = tube(range(6, 18))
@@ -316,7 +314,7 @@ class TestRegionOfInterest:
         assert wider.frame.region.rows == plain.frame.region.rows
 
     def test_room_about_a_correction_ends_with_the_image(self):
-        blob = tube(range(4, 18))
+        blob = tube(range(4, 18), row=31, column=35)
         for backbone in (BrightRegion(family="sam", crop=False), BrightRegion()):
             engine = Engine(bright_encoder(blob, backbone), 2, EVEN)
             corner = Point((39, 43, 9), role="correction")
