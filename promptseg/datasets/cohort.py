@@ -215,7 +215,9 @@ def _listed(
         image = image if isinstance(image, Volume) else Path(image)
         kept = label if isinstance(label, (Volume, Segmentation)) else Path(label)
         source = image.source if isinstance(image, Volume) else image
-        pairs.append(Pair(f"case{number}" if source is None else case_name(source), image, kept))
+        pairs.append(
+            Pair(f"case{number}" if source is None else case_name(Path(source)), image, kept)
+        )
     names = [pair.name for pair in pairs]
     if len(set(names)) == len(names):
         return pairs

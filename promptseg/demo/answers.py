@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from promptseg.demo.corrections import first_axis, preview_corrections
+from promptseg.demo.finishing import finished
 from promptseg.demo.models import Models
 from promptseg.demo.visit import COLOURS, CancelledError, Target, Visit
 from promptseg.errors import PromptError, PromptsegError
@@ -101,7 +102,7 @@ def settle(visit: Visit, session: Session, answer: bool, progress: Progress | No
 
 
 def keep(visit: Visit, result: Segmentation, propagated: bool) -> None:
-    visit.labels, visit.uncertainty = result.data, result.uncertainty
+    visit.labels, visit.uncertainty = finished(visit, result).data, result.uncertainty
     visit.used_axis = result.report.get("axis")
     visit.scores = {int(t): float(s) for t, s in result.score.items()}
     visit.answered, visit.propagated = len(visit.prompts), propagated

@@ -28,6 +28,7 @@ Coordinates are voxels (i, j, k) of the file, as in `promptseg.Point`. What is r
 | /add_box | lo, hi (half-open), target | state |
 | /add_scribble | voxels, positive, target | state |
 | /add_text | words, target | state |
+| /postprocess | steps as in `promptseg.postprocess`, [] for none | state |
 | /propagate | | state |
 | /refine | mode: graph_cut, network or both | state |
 | /undo, /redo, /clear | | state |
@@ -36,7 +37,7 @@ Coordinates are voxels (i, j, k) of the file, as in `promptseg.Point`. What is r
 | /slice | axis, index | the slice as a JPEG data URL |
 | /python | | the same steps as a Python program |
 | /download_mask | format ("" for `.nii.gz`) | path of the file |
-| /download_prompts, /download_report, /download_session | | path of the file |
+| /download_prompts, /download_report, /download_review, /download_session | | path of the file |
 
 State: `image` (name, shape, spacing), `model`, `adapter`, `prompts` and `pending` (counts),
 `propagated`, `targets` ({label: name, voxels, ml, score}), `message`.
@@ -54,6 +55,7 @@ import numpy as np
 from promptseg.demo import actions, looking
 from promptseg.demo.display import plane_of
 from promptseg.demo.downloads import write_download
+from promptseg.demo.finishing import choose_steps
 from promptseg.demo.opening import open_directly
 from promptseg.demo.python_code import SAMPLE, python_code
 from promptseg.demo.screen import LONG, QUICK
@@ -157,7 +159,11 @@ def _add_work(server: Server) -> None:
         """Take up the corrections since the last 3D mask."""
         return _do(server, request, lambda visit: actions.refine(visit, mode), True)  # type: ignore[arg-type]
 
-    for work in (propagate, refine):
+    def postprocess(steps: list[str], request: gr.Request) -> dict:
+        """Do these steps to every mask from now on."""
+        return _do(server, request, lambda visit: choose_steps(visit, steps))
+
+    for work in (propagate, refine, postprocess):
         _publish(work, LONG)
 
 
@@ -186,7 +192,7 @@ def _add_looking(server: Server) -> None:
 
     for work in (state, suggest, slice, python):
         _publish(work, QUICK)
-    for kind in ("prompts", "report", "session"):
+    for kind in ("prompts", "report", "review", "session"):
         _add_download(server, kind)
 
     def download_mask(request: gr.Request, format: str = "") -> gr.FileData:

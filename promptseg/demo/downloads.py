@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+from promptseg.demo.finishing import finished
 from promptseg.demo.visit import Visit
 from promptseg.demo.work_file import SUFFIX, work_of, write_work
 from promptseg.errors import PromptError, PromptsegError
@@ -14,7 +16,12 @@ from promptseg.prompts.types import PromptSet
 from promptseg.report import run_manifest, save_manifest
 from promptseg.volume import Segmentation
 
-NAMES = {"prompts": "prompts.json", "report": "report.json", "session": f"work{SUFFIX}"}
+NAMES = {
+    "prompts": "prompts.json",
+    "report": "report.json",
+    "review": "report.html",
+    "session": f"work{SUFFIX}",
+}
 MASKS = {
     ".nii.gz": "mask.nii.gz",
     ".nrrd": "mask.nrrd",
@@ -35,7 +42,7 @@ def segmentation(visit: Visit) -> Segmentation:
     if visit.session is None or visit.labels is None or visit.session.result is None:
         raise PromptError(visit.say("no_mask"))
     names = {label: target.name for label, target in visit.targets.items()}
-    found = visit.session.result
+    found = finished(visit, visit.session.result)
     return replace(found, labels={t: names[t] for t in found.targets if t in names})
 
 
@@ -66,7 +73,7 @@ def write_download(visit: Visit, kind: str, folder: Path, format: str = "") -> P
 
     Args:
         visit: Whose.
-        kind: `mask`, `prompts`, `report` or `session`.
+        kind: `mask`, `prompts`, `report`, `review` or `session`.
         folder: Where.
         format: Of the mask, one of `mask_formats`; the first if empty.
 
@@ -76,6 +83,7 @@ def write_download(visit: Visit, kind: str, folder: Path, format: str = "") -> P
     writers: dict[str, Callable[[Visit, Path], None]] = {
         "prompts": _write_prompts,
         "report": _write_report,
+        "review": _write_review,
         "session": lambda one, path: write_work(work_of(one), path),
     }
     if kind == "mask":
@@ -111,6 +119,17 @@ def _write_prompts(visit: Visit, path: Path) -> None:
 
 
 def _write_report(visit: Visit, path: Path) -> None:
+    save_manifest(_manifest(visit), path)
+
+
+def _write_review(visit: Visit, path: Path) -> None:
+    from promptseg.report.quality import review, write_page
+
+    reviewed = review(visit.opened(), segmentation(visit), answered_prompts(visit))
+    write_page(reviewed, _manifest(visit), path, visit.language)
+
+
+def _manifest(visit: Visit) -> dict[str, Any]:
     found = segmentation(visit)
     if visit.segmenter is None:
         raise PromptError(visit.say("no_mask"))
@@ -123,12 +142,13 @@ def _write_report(visit: Visit, path: Path) -> None:
             "axis": visit.session_axis,
             "window": visit.model_window,
             "propagate": visit.propagated,
+            "postprocess": list(visit.post),
         },
         timings={},
         adapters=_adapters(visit),
     )
     manifest["input"]["path"] = visit.name
-    save_manifest(manifest, path)
+    return manifest
 
 
 def _adapters(visit: Visit) -> dict[str, str | None]:

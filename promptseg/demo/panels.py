@@ -8,6 +8,7 @@ from pathlib import Path
 
 import gradio as gr
 
+from promptseg.demo.finishing import CHOICES
 from promptseg.demo.parts import Page, button, group, segments, text
 from promptseg.intensity import WINDOWS
 
@@ -15,7 +16,7 @@ HERE = Path(__file__).parent
 TOOLS = ("plus", "minus", "box", "brush", "eraser")
 AXES = ("axial", "coronal", "sagittal")
 PRESETS = ("auto", "percentile", *WINDOWS)
-DOWNLOADS = ("mask", "prompts", "report", "session")
+DOWNLOADS = ("mask", "prompts", "report", "review", "session")
 
 
 def image_panel(page: Page) -> None:
@@ -165,6 +166,7 @@ def action_panel(page: Page) -> None:
         with gr.Row(elem_classes="ps-pair"):
             page.add("refine", button("refine"), value="refine")
             page.add("suggest", button("suggest"), value="suggest")
+        chooser(page, "post", "none", [(name, name) for name in CHOICES])
     with group("downloads"):
         page.add("downloads_label", gr.HTML(text("downloads"), elem_classes="ps-label"))
         page.texts["downloads_label"] = {"value": "downloads"}

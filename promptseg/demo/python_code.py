@@ -24,6 +24,8 @@ def python_code(visit: Visit) -> str:
         f"axis={visit.session_axis!r}, window={visit.model_window!r}, propagate={visit.propagated}"
     )
     lines += ["", *_prompt_lines(visit), f"result = segmenter.segment(volume, prompts, {options})"]
+    if visit.post:
+        lines += [f"result = ps.postprocess(result, {list(visit.post)!r}, volume)"]
     lines += ['result.save("mask.nii.gz")']
     names = {t: visit.targets[t].name for t in visit.scores if t in visit.targets}
     lines += [f"print(result.volume_ml({t}))  # {name}, ml" for t, name in names.items()]

@@ -6,6 +6,7 @@ import gradio as gr
 
 from promptseg.demo import actions
 from promptseg.demo.downloads import mask_formats, segmentation, write_download
+from promptseg.demo.finishing import CHOICES, choose_steps
 from promptseg.demo.panels import DOWNLOADS
 from promptseg.demo.parts import status
 from promptseg.demo.python_code import python_code
@@ -83,6 +84,13 @@ def connect_results(screen: Screen) -> None:
         screen.visit(request).mask_format = str(event._data["value"])
 
     listen(page["format"].choose, choose_format, None, None, **LOOK)
+
+    def choose_post(request: gr.Request, event: gr.EventData) -> Updates:
+        visit, name = screen.visit(request), str(event._data["value"])
+        server.attempt(visit, lambda: choose_steps(visit, CHOICES.get(name, ())))
+        return screen.shown_now(visit)
+
+    listen(page["post"].choose, choose_post, None, screen.shown, **QUICK)
     for kind in DOWNLOADS:
         connect_download(screen, kind)
 

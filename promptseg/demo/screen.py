@@ -8,6 +8,7 @@ from typing import Any
 import gradio as gr
 
 from promptseg.demo.downloads import mask_formats
+from promptseg.demo.finishing import CHOICES, chosen_name
 from promptseg.demo.looking import CUSTOM
 from promptseg.demo.panels import DOWNLOADS, PRESETS, chooser_json
 from promptseg.demo.parts import Page, status
@@ -56,6 +57,7 @@ class Screen:
                 "suggest",
                 "doubt",
                 "format",
+                "post",
                 *DOWNLOADS,
             )
         ]
@@ -96,12 +98,20 @@ class Screen:
             page["targets"]: targets_html(visit),
             page["naming"]: naming_json(visit),
             page["format"]: self._formats(visit),
+            page["post"]: self._posts(visit),
         }
 
     def _formats(self, visit: Visit) -> str:
         able = [(NAMED.get(name, name), name) for name in mask_formats(visit)]
         chosen = visit.mask_format if visit.mask_format in dict(able).values() else able[0][1]
         return self._chooser(visit, "format", chosen, able)
+
+    def _posts(self, visit: Visit) -> str:
+        chosen = chosen_name(visit)
+        named = [(visit.say("none"), name) if name == "none" else (name, name) for name in CHOICES]
+        # What a program gave is no choice of the list but is shown.
+        own = [] if chosen in CHOICES else [(chosen, chosen)]
+        return self._chooser(visit, "post", chosen, [*own, *named])
 
     def settings_now(self, visit: Visit) -> Updates:
         """What the controls must say after an image was opened or a target was chosen."""

@@ -61,6 +61,8 @@ TEXTS: dict[str, tuple[str, str]] = {
     "mask": ("Mask", "掩膜"),
     "prompts": ("Prompts", "提示"),
     "report": ("Run report", "运行报告"),
+    "review": ("Quality report", "质量报告"),
+    "post": ("Post-processing", "后处理"),
     "session": ("Session", "会话"),
     "format": ("Format", "格式"),
     "slices_tab": ("Slices", "切片"),

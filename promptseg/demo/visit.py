@@ -104,6 +104,7 @@ class Visit:
         undone: For each undone step whether the labels stood for it.
         before: What Clear, Open and choices of a model replaced, oldest first.
         after: The same, of what was undone.
+        post: Steps of post-processing that are done to every answer.
         checked: Slices that were suggested for checking since the labels changed.
         unsaved: True if prompts or masks are newer than the latest download of the masks.
         waiting: An upload of which a series must be chosen.
@@ -150,6 +151,7 @@ class Visit:
     unsaved: bool = False
     waiting: Waiting | None = None
     mask_format: str = ".nii.gz"
+    post: tuple[str, ...] = ()
     folders: list[Path] = field(default_factory=list)
     reserved: int = 0
     message: tuple[str, str] = ("info", "")

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import cc3d
 import numpy as np
 
 from promptseg.postprocessing.steps import Grid, Made
+
+_NEIGHBOURS: dict[str, Literal[6, 18, 26]] = {"6": 6, "18": 18, "26": 26}
 
 
 def largest(masks: list[np.ndarray], grid: Grid, connectivity: str = "26") -> Made:
@@ -35,7 +39,7 @@ def keep(
         min_ml: Smallest volume in millilitres.
         connectivity: `6`, `18` or `26` neighbours.
     """
-    parts = cc3d.connected_components(masks[0], connectivity=int(connectivity))
+    parts = cc3d.connected_components(masks[0], connectivity=_NEIGHBOURS[connectivity])
     sizes = np.bincount(parts.ravel())[1:]
     # Of equal ones the first in the array stays, so that the same mask gives the same answer.
     order = np.argsort(-sizes, kind="stable")[:n]

@@ -150,9 +150,7 @@ def _one(
 
 def _jumps(stack: np.ndarray, areas: np.ndarray, target: int, first: int) -> list[Finding]:
     """Slices whose area or place does not go with that of their neighbours."""
-    found = []
-    for n in np.flatnonzero(areas == 0):
-        found.append(Finding(target, "gap", first + int(n)))
+    found = [Finding(target, "gap", first + int(empty)) for empty in np.flatnonzero(areas == 0)]
     for n in range(1, len(areas) - 1):
         before, here, after = (int(areas[m]) for m in (n - 1, n, n + 1))
         expected = (before + after) / 2

@@ -138,23 +138,21 @@ def _of_dicom(path: Path, series: int | str | None, max_bytes: int) -> Iterator[
             f"{path}: the volumes of the series differ in {odd[0] or 'nothing that is named'}, "
             "not in time"
         )
-    starts = [_trigger(stack.what) for stack in stacks]
-    timed = starts if None not in starts and len(set(starts)) == len(starts) else None
-    order = range(len(stacks))
-    if timed is not None:
-        order = sorted(order, key=lambda n: timed[n])  # type: ignore[assignment]
+    times = _times([stack.what for stack in stacks])
+    order = sorted(range(len(stacks)), key=lambda n: 0.0 if times is None else times[n])
     for index in order:
         image = read_stack(able[0], stacks[index], max_bytes, found.notes)
         modality: Any = image.modality if image.modality in ("CT", "MR") else None
         volume = Volume(image.data, image.affine, modality, image.header, path, image.notes)
-        first = timed[order[0]] if timed else None
-        time = None if timed is None or first is None else timed[index] - first  # type: ignore[operator]
+        time = None if times is None else times[index] - min(times)
         yield Phase(volume, time, stacks[index].what)
 
 
-def _trigger(what: str) -> float | None:
-    found = _TRIGGER.search(what)
-    return float(found.group(1)) if found else None
+def _times(names: Sequence[str]) -> list[float] | None:
+    """Milliseconds after the trigger of every phase, None if they do not all differ."""
+    found = [_TRIGGER.search(name) for name in names]
+    times = [float(one.group(1)) for one in found if one is not None]
+    return times if len(set(times)) == len(names) else None
 
 
 def _check_grids(phases: Sequence[Phase], places: Sequence[Any]) -> None:

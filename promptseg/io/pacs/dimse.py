@@ -14,15 +14,14 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID
 from pynetdicom import AE, build_role, evt
 from pynetdicom.presentation import DEFAULT_TRANSFER_SYNTAXES, build_context
-from pynetdicom.sop_class import (
-    StudyRootQueryRetrieveInformationModelFind,
-    StudyRootQueryRetrieveInformationModelGet,
-)
 
 from promptseg.errors import FormatError
 from promptseg.io.pacs.address import Address
 from promptseg.io.pacs.credentials import own_title
 from promptseg.io.pacs.entries import FIELDS, SeriesEntry
+
+_FIND, _GET = UID("1.2.840.10008.5.1.4.1.2.2.1"), UID("1.2.840.10008.5.1.4.1.2.2.3")
+"""Study Root Query/Retrieve Information Model, FIND and GET."""
 
 _PENDING, _SUCCESS = (0xFF00, 0xFF01), 0x0000
 _WARNINGS = (0xB000, 0xB006, 0xB007)
@@ -72,17 +71,16 @@ class DimsePacs:
 
     def find(self, wanted: Mapping[str, str]) -> list[SeriesEntry]:
         """As in `Pacs`; studies first, since a node finds series within a study only."""
-        model = StudyRootQueryRetrieveInformationModelFind
         in_series = ("Modality", "SeriesInstanceUID")
         asked = {key: value for key, value in wanted.items() if value}
         studies = {key: value for key, value in asked.items() if key not in in_series}
         found: list[SeriesEntry] = []
-        with self._association([build_context(model)], "search") as open_one:
+        with self._association([build_context(_FIND)], "search") as open_one:
             # An association answers one query at a time: all studies first.
-            for study in list(self._answers(open_one, model, _query("STUDY", studies))):
+            for study in list(self._answers(open_one, _FIND, _query("STUDY", studies))):
                 narrowed = {key: asked[key] for key in in_series if key in asked}
                 narrowed["StudyInstanceUID"] = str(study.get("StudyInstanceUID", ""))
-                for one in self._answers(open_one, model, _query("SERIES", narrowed)):
+                for one in self._answers(open_one, _FIND, _query("SERIES", narrowed)):
                     merged = Dataset()
                     merged.update(study)
                     merged.update(one)
@@ -99,17 +97,16 @@ class DimsePacs:
             got.append(received)
             return _SUCCESS
 
-        model = StudyRootQueryRetrieveInformationModelGet
         wanted = Dataset()
         wanted.QueryRetrieveLevel = "SERIES"
         wanted.StudyInstanceUID, wanted.SeriesInstanceUID = study, series
         known = self.find({"StudyInstanceUID": study, "SeriesInstanceUID": series})
         contexts = _to_get(known[0].modality if known else "")
         roles = [build_role(UID(uid), scp_role=True) for uid in _kinds()]
-        contexts = [build_context(model), *contexts]
+        contexts = [build_context(_GET), *contexts]
         with self._association(contexts, "retrieve", roles, keep) as open_one:
             failed = 0
-            for status, _ in open_one.send_c_get(wanted, model):
+            for status, _ in open_one.send_c_get(wanted, _GET):
                 self._check(status, "retrieve")
                 failed = int(status.get("NumberOfFailedSuboperations", 0) or 0)
         if failed:
