@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -34,17 +35,24 @@ _CLASSES = {
 }
 
 
+_LOCK = threading.RLock()
+
+
 @contextmanager
 def lenient() -> Iterator[None]:
-    """Read what does not conform without a word; what matters is checked by its user."""
-    before = config.settings.reading_validation_mode
-    config.settings.reading_validation_mode = config.IGNORE
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        config.settings.reading_validation_mode = before
+    """Read what does not conform without a word; what matters is checked by its user.
+
+    pydicom and Python keep these switches for the whole process, so one thread at a time.
+    """
+    with _LOCK:
+        before = config.settings.reading_validation_mode
+        config.settings.reading_validation_mode = config.IGNORE
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                yield
+        finally:
+            config.settings.reading_validation_mode = before
 
 
 def is_dicom(stream: IO[bytes]) -> bool:
