@@ -161,11 +161,14 @@ def format_of(path: str | os.PathLike[str]) -> Format:
     able = [entry for entry in FORMATS.values() if entry.reads]
     if os.path.isdir(path):
         return next(entry for entry in able if entry.folders)
-    for entry in able:
-        if path.name.lower().endswith(entry.suffixes):
-            return entry
+    named = next((one for one in able if path.name.lower().endswith(one.suffixes)), None)
+    if named is not None and not named.folders:
+        return named
+    # What is called .dcm, or nothing that is known, is what it starts as.
     for entry in _by_start(path, able):
         return entry
+    if named is not None:
+        return named
     if not os.path.exists(path):
         raise FormatError(f"{path}: no such file")
     raise FormatError(
