@@ -336,7 +336,7 @@ def read_labels(
     found = labels_on(path, grid, max_bytes)
     return Segmentation.from_volume(
         volume,
-        found.data,
+        np.maximum(found.data, 0),
         labels=found.names,
         layers=found.layers,
         report={"notes": list(found.notes)} if found.notes else {},

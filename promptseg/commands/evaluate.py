@@ -106,6 +106,11 @@ def _add_choice(group: argparse._ArgumentGroup) -> None:
         default=10,
         help="in 2d, leave out slices with fewer pixels of the label (default 10)",
     )
+    group.add_argument(
+        "--trust-voxels",
+        action="store_true",
+        help="match labels by their place in the array, whatever the affines say",
+    )
     group.add_argument("--axis", choices=AXES, default="auto", help="axis to slice along")
     group.add_argument("--window", default="auto", metavar="NAME|WIDTH,LEVEL", help="as of segment")
     group.add_argument(
@@ -120,14 +125,17 @@ def _add_choice(group: argparse._ArgumentGroup) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Evaluate and write the report."""
-    from promptseg.datasets.cohort import load_cases
+    from promptseg.datasets.cohort import load_cases, notes_of
     from promptseg.evaluate.running import opened
     from promptseg.evaluate.running import run as run_protocol
 
     settings = settings_of(arguments)
     cases = parse_cases(arguments.cases)
     _check_output(arguments.output)
-    pairs = opened(arguments.images, arguments.labels, settings, cases)
+    trusted = arguments.trust_voxels
+    pairs = opened(arguments.images, arguments.labels, settings, cases, trusted)
+    for text in notes_of(pairs):
+        note(text)
     segmenter = _segmenter(arguments)
     with Bars() as bars:
         report = run_protocol(segmenter, load_cases(pairs), settings, len(pairs), bars)

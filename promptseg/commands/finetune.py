@@ -24,6 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--labels", metavar="DIR", help="matched by file name")
     data.add_argument("--scribbles", metavar="DIR", help="strokes in place of labels; --labels "
                       "then are those of validation cases")  # fmt: skip
+    data.add_argument("--trust-voxels", action="store_true", default=None, help="match labels by "
+                      "their place in the array, whatever the affines say")  # fmt: skip
     data.add_argument("--ignore", metavar="N", type=int, help="value of the voxels of scribbles "
                       "that nobody drew on")  # fmt: skip
     data.add_argument("--unlabelled", metavar="DIR", help="further images, without labels")

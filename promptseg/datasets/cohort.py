@@ -4,22 +4,32 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 
+from promptseg.datasets.folders import pair_folders, suffixes
+from promptseg.datasets.folders import stem as case_name
 from promptseg.errors import FormatError, PromptsegError, VolumeError
-from promptseg.io import FORMATS, pictures
+from promptseg.io import Image, pictures
 from promptseg.io import read_image as read_content
+from promptseg.io.labels import labels_on, on_grid, whole_labels
 from promptseg.volume import Segmentation, Volume, read
+
+__all__ = [
+    "Case", "Images", "Labels", "Pair", "case_files", "case_name", "load_cases", "named_files",
+    "notes_of", "open_cohort", "present_labels", "raise_all", "read_image", "read_labels",
+    "whole_labels",
+]  # fmt: skip
 
 PathLike: TypeAlias = "str | os.PathLike[str]"
 Images: TypeAlias = "PathLike | Sequence[PathLike | Volume]"
 Labels: TypeAlias = "PathLike | Sequence[PathLike | Volume | Segmentation]"
 
-_AFFINE_TOLERANCE = 1e-3
+YES = 255
+"""What pictures and some tools write for "yes" where there is one label."""
 
 
 @dataclass(frozen=True)
@@ -29,12 +39,14 @@ class Case:
     Args:
         name: File name without its suffix.
         volume: The image.
-        labels: (I, J, K) integers on its grid.
+        labels: (I, J, K) integers on its grid; below 0 where a voxel is to be ignored.
+        notes: What was made of the labels, each a sentence.
     """
 
     name: str
     volume: Volume
     labels: np.ndarray
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -45,23 +57,31 @@ class Pair:
         name: File name without its suffix.
         image: File, or a volume in memory.
         label: File, or labels in memory.
+        trusted: True to match voxels by their place in the arrays, whatever the affines say.
+        yes: Value that means label 1; None for none.
+        notes: What was made of this case, each a sentence.
     """
 
     name: str
     image: Path | Volume
     label: Path | Volume | Segmentation
+    trusted: bool = False
+    yes: int | None = None
+    notes: tuple[str, ...] = ()
 
     def load(self) -> Case:
         """Read both; the first fault found is raised."""
         volume = self.image if isinstance(self.image, Volume) else read_image(self.image)
-        known = self.label if not isinstance(self.label, Path) else read_labels(self.label)
-        if known.data.shape != volume.shape:
-            raise VolumeError(
-                f"{self.name}: the labels have shape {known.data.shape}, the image {volume.shape}"
-            )
-        if not np.allclose(known.affine, volume.affine, atol=_AFFINE_TOLERANCE):
-            raise VolumeError(f"{self.name}: the affines of image and labels differ")
-        return Case(self.name, volume, whole_labels(known.data, self.name))
+        grid = Image(volume.data, volume.affine, header=volume.header)
+        if isinstance(self.label, Path):
+            known = labels_on(self.label, grid, trusted=self.trusted)
+        else:
+            held = Image(self.label.data, self.label.affine)
+            known = on_grid(self.name, held, grid, self.trusted)
+        labels = known.data
+        if self.yes is not None:
+            labels = np.where(labels == self.yes, 1, labels).astype(labels.dtype, copy=False)
+        return Case(self.name, volume, labels, known.notes)
 
 
 def open_cohort(
@@ -69,28 +89,70 @@ def open_cohort(
     labels: Labels,
     label: int | None = None,
     cases: int | tuple[int, int] | None = None,
+    trusted: bool = False,
 ) -> list[Pair]:
     """Pair images and labels and check every chosen pair.
 
+    A case without the label, or without any, is a negative, with a note. 255 means label 1 where
+    the cases have no other label but 1.
+
     Args:
-        images: Folder, or a list of files or volumes. A folder holds one file a case, or one
-            folder a case with `image.*` in it.
-        labels: The same for the labels; in a folder a case they are `mask.*`.
-        label: Label that every case must have; None asks for any label.
+        images: Folder, or a list of files or volumes; for folders see `pair_folders`.
+        labels: The same for the labels.
+        label: Label that some case must have; None asks for any label.
         cases: Only the first N cases in sorted order, or the cases from first to last, counted
             from 1.
+        trusted: True to match voxels by their place in the arrays, whatever the affines say.
 
     Raises:
         FormatError: Files are missing, unmatched or cannot be read; every fault is listed.
         VolumeError: Grids differ or a label is absent; every fault is listed.
     """
-    pairs, faults = _paired(images, labels)
-    chosen = _chosen(pairs, cases)
-    faults += [fault for pair in chosen if (fault := _fault(pair, label)) is not None]
+    pairs, faults, notes = _paired(images, labels)
+    chosen = [replace(pair, trusted=trusted) for pair in _chosen(pairs, cases)]
+    read: list[tuple[Pair, list[int]]] = []
+    for pair in chosen:
+        try:
+            case = pair.load()
+            said = tuple(f"{pair.name}: {text}" for text in case.notes)
+            read.append((replace(pair, notes=said), present_labels(case.labels)))
+        except (FormatError, VolumeError) as error:
+            faults.append(error)
     raise_all(faults)
     if not chosen:
-        raise FormatError(f"no case in {images}: give images ending in {', '.join(_suffixes())}")
-    return chosen
+        raise FormatError(f"no case in {images}: give images ending in {', '.join(suffixes())}")
+    return _with_negatives(read, label, notes)
+
+
+def _with_negatives(
+    read: Sequence[tuple[Pair, list[int]]], label: int | None, notes: Sequence[str]
+) -> list[Pair]:
+    """The pairs with what is to be said of them; refused if none has the label."""
+    every = {value for _, present in read for value in present}
+    yes = YES if YES in every and every <= {1, YES} and label != YES else None
+    every = {1} if yes else every
+    wanted = every if label is None else every & {label}
+    if not wanted:
+        what = "any label, every voxel is 0" if label is None else f"label {label}"
+        shown = f", present {sorted(every)}" if every else ""
+        raise VolumeError(f"none of the {len(read)} cases has {what}{shown}")
+    told = list(notes)
+    if yes:
+        told.append(f"{YES} in the labels means yes: it is taken for label 1")
+    absent = [pair.name for pair, present in read
+              if not wanted & ({1} if yes and present else set(present))]  # fmt: skip
+    if absent:
+        which = "no label" if label is None else f"no label {label}"
+        told.append(f"{len(absent)} of {len(read)} cases have {which} and are negatives: "
+                    + ", ".join(absent[:5]) + (", ..." if len(absent) > 5 else ""))  # fmt: skip
+    pairs = [replace(pair, yes=yes) for pair, _ in read]
+    pairs[0] = replace(pairs[0], notes=(*told, *pairs[0].notes))
+    return pairs
+
+
+def notes_of(pairs: Sequence[Pair]) -> list[str]:
+    """What was made of the cases, each sentence once."""
+    return list(dict.fromkeys(text for pair in pairs for text in pair.notes))
 
 
 def case_files(folder: PathLike, role: str = "image") -> dict[str, Path]:
@@ -107,7 +169,7 @@ def case_files(folder: PathLike, role: str = "image") -> dict[str, Path]:
     found = _files(Path(os.fspath(folder)), role, faults)
     raise_all(faults)
     if not found:
-        raise FormatError(f"no case in {folder}: give files ending in {', '.join(_suffixes())}")
+        raise FormatError(f"no case in {folder}: give files ending in {', '.join(suffixes())}")
     return found
 
 
@@ -155,56 +217,20 @@ def read_labels(path: Path) -> Volume:
         raise VolumeError(f"{path}: {error}") from error
 
 
-def whole_labels(data: np.ndarray, name: str) -> np.ndarray:
-    """Labels as integers.
-
-    Raises:
-        VolumeError: A value is negative or no whole number.
-    """
-    if data.dtype.kind == "b":
-        return data.astype(np.uint8)
-    bad = data[(data < 0) | (data != np.floor(data))] if data.dtype.kind == "f" else data[data < 0]
-    if bad.size:
-        raise VolumeError(
-            f"{name}: {bad.size} label voxels such as {bad.flat[0]:g} are not whole numbers >= 0"
-        )
-    return data.astype(np.int32) if data.dtype.kind == "f" else data
-
-
 def present_labels(labels: np.ndarray) -> list[int]:
     """Labels above 0 that occur, in order."""
     return [int(value) for value in np.unique(labels) if value > 0]
 
 
-def case_name(path: Path) -> str:
-    """File name without the suffix of its format."""
-    for suffix in sorted(_suffixes(), key=len, reverse=True):
-        if path.name.lower().endswith(suffix):
-            return path.name[: -len(suffix)]
-    return path.stem
-
-
-def _suffixes() -> tuple[str, ...]:
-    volumes = [suffix for entry in FORMATS.values() if entry.reads for suffix in entry.suffixes]
-    return tuple(volumes)
-
-
-def _paired(images: Images, labels: Labels) -> tuple[list[Pair], list[PromptsegError]]:
+def _paired(images: Images, labels: Labels) -> tuple[list[Pair], list[PromptsegError], list[str]]:
     if isinstance(images, (str, os.PathLike)) != isinstance(labels, (str, os.PathLike)):
         raise FormatError("give images and labels both as folders or both as lists")
     if not isinstance(images, (str, os.PathLike)) and not isinstance(labels, (str, os.PathLike)):
         if len(images) != len(labels):
             raise FormatError(f"{len(images)} images but {len(labels)} labels: give pairs")
-        return _listed(images, labels), []
-    folders = Path(os.fspath(images)), Path(os.fspath(labels))  # type: ignore[arg-type]
-    faults: list[PromptsegError] = []
-    found = [_files(f, role, faults) for f, role in zip(folders, ("image", "mask"), strict=True)]
-    for name in sorted(found[0].keys() ^ found[1].keys()):
-        lacks = "labels" if name in found[0] else "image"
-        where = folders[1] if name in found[0] else folders[0]
-        faults.append(FormatError(f"{name} has no {lacks} in {where}"))
-    both = sorted(found[0].keys() & found[1].keys())
-    return [Pair(name, found[0][name], found[1][name]) for name in both], faults
+        return _listed(images, labels), [], []
+    found = pair_folders(Path(images), Path(labels))  # type: ignore[arg-type]
+    return [Pair(*pair) for pair in found.pairs], found.faults, found.notes
 
 
 def _listed(
@@ -242,7 +268,7 @@ def _files(folder: Path, role: str, faults: list[PromptsegError]) -> dict[str, P
 
 
 def _readable(path: Path) -> bool:
-    return not path.name.startswith(".") and path.name.lower().endswith(_suffixes())
+    return not path.name.startswith(".") and path.name.lower().endswith(suffixes())
 
 
 def _chosen(pairs: list[Pair], cases: int | tuple[int, int] | None) -> list[Pair]:
@@ -252,15 +278,3 @@ def _chosen(pairs: list[Pair], cases: int | tuple[int, int] | None) -> list[Pair
     if not 1 <= first <= last:
         raise FormatError(f"cases {first} to {last}: count from 1 and end at or after the start")
     return pairs[first - 1 : last]
-
-
-def _fault(pair: Pair, label: int | None) -> PromptsegError | None:
-    try:
-        labels = present_labels(pair.load().labels)
-    except (FormatError, VolumeError) as error:
-        return error
-    if label is None and not labels:
-        return VolumeError(f"{pair.name}: no label, every voxel is 0")
-    if label is not None and label not in labels:
-        return VolumeError(f"{pair.name}: label {label} is absent, present {labels}")
-    return None

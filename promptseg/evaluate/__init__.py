@@ -44,6 +44,7 @@ def evaluate(
     refine: RefineMode = "network",
     text: str | None = None,
     scribbles: str | os.PathLike[str] | None = None,
+    trust_voxels: bool = False,
     against: Sequence[str] = (),
     out: str | os.PathLike[str] | None = None,
     figures: bool = True,
@@ -75,6 +76,7 @@ def evaluate(
             `Session.refine`.
         text: Words of the protocol `text`; None takes the adapter's name of each label.
         scribbles: Folder with human scribbles; None simulates them.
+        trust_voxels: True to match labels by their place in the array, whatever the affines say.
         against: Baselines on the same prompts: `ellipse`, `grabcut`, `random_walker`,
             `graph_cut`, `network`.
         out: Folder for `cases.csv`, `summary.json` and figures; None writes nothing.
@@ -116,7 +118,7 @@ def evaluate(
         scribbles=None if scribbles is None else Path(scribbles),
         against=tuple(against),
     )
-    pairs = opened(images, labels, settings, cases)
+    pairs = opened(images, labels, settings, cases, trust_voxels)
     report = run(segmenter, load_cases(pairs), settings, len(pairs), progress)
     if out is not None:
         report.save(out, figures)

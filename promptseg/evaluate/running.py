@@ -26,7 +26,7 @@ from promptseg.evaluate.scores import mean_scores, trial_scores
 from promptseg.evaluate.settings import Settings
 from promptseg.evaluate.tasks import Task, slab_task, slice_tasks, volume_task
 from promptseg.prompts.types import Box, Point, Scribble
-from promptseg.slicing import in_plane
+from promptseg.slicing import in_plane, take_slice
 
 if TYPE_CHECKING:
     from promptseg.inference.encoder import Progress
@@ -40,6 +40,7 @@ def opened(
     labels: Labels,
     settings: Settings,
     cases: int | tuple[int, int] | None = None,
+    trusted: bool = False,
 ) -> list[Pair]:
     """Pair images and labels and check them, and the scribbles too, before anything runs.
 
@@ -47,9 +48,10 @@ def opened(
         FormatError: As `open_cohort`; scribbles are missing.
         VolumeError: As `open_cohort`; scribbles have another shape or miss a label.
     """
-    pairs = open_cohort(images, labels, settings.label, cases)
+    pairs = open_cohort(images, labels, settings.label, cases, trusted)
     if settings.scribbles is not None:
-        check_strokes(settings.scribbles, load_cases(pairs), settings.label)
+        with_label = (case for case in load_cases(pairs) if _labels_of(case, settings))
+        check_strokes(settings.scribbles, with_label, settings.label)
     return pairs
 
 
@@ -75,14 +77,14 @@ def run(
     rows: list[Row] = []
     worst: list[Picture] = []
     for number, case in enumerate(cases, start=1):
-        labels = present_labels(case.labels) if settings.label is None else [settings.label]
+        labels = _labels_of(case, settings)
         if settings.protocol == "text" and settings.text is not None and len(labels) > 1:
             raise PromptError(
                 f"{case.name} has labels {labels}: say with label which one the words mean"
             )
         for label in labels:
             spoken = replace(settings, text=settings.text or words_for(segmenter, label))
-            played = list(trials(segmenter, case, label, spoken))
+            played = [_judged(t, case) for t in trials(segmenter, case, label, spoken)]
             scores = [trial_scores(trial, settings) for trial in played]
             rows.append(_row(case, label, scores, settings))
             worst.append(_picture(case, label, played, [s["dice"] for s in scores]))
@@ -90,6 +92,15 @@ def run(
         if progress is not None and count is not None:
             progress("evaluate", number, count)
     return Report(rows, described(segmenter, settings), worst)
+
+
+def _labels_of(case: Case, settings: Settings) -> list[int]:
+    """Labels to play on a case; where one is absent only words and `auto` can be asked for it."""
+    present = present_labels(case.labels)
+    if settings.label is None:
+        return present
+    asked = settings.label in present or settings.protocol in ("text", "auto")
+    return [settings.label] if asked else []
 
 
 def words_for(segmenter: Segmenter, label: int) -> str | None:
@@ -113,6 +124,16 @@ def trials(segmenter: Segmenter, case: Case, label: int, settings: Settings) -> 
         else:
             for task in slice_tasks(whole, settings):
                 yield play(segmenter, task, settings)
+
+
+def _judged(played: Played, case: Case) -> Played:
+    """The same without what lies on voxels to be ignored, which nobody can judge."""
+    if not (case.labels < 0).any():
+        return played
+    ignored = case.labels < 0
+    if played.task.place is not None:
+        ignored = take_slice(ignored, played.task.axis, played.task.place)
+    return replace(played, masks=[mask & ~ignored for mask in played.masks])
 
 
 def _by_slice(played: Played, settings: Settings) -> Iterator[Played]:

@@ -43,6 +43,8 @@ class FinetuneConfig:
     scribbles: str | None = option(None, "folder of strokes in place of labels; labels then are "
                                    "those of validation cases alone")  # fmt: skip
     ignore: int | None = option(None, "value of the voxels of scribbles that nobody drew on")
+    trust_voxels: bool = option(False, "match labels by their place in the array, whatever the "
+                                "affines say")  # fmt: skip
     unlabelled: str | None = option(None, "folder of images without labels")
     synonyms: tuple[str, ...] = option((), "other words for the organ")
     label_names: dict[int, str] = field(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,10 +17,12 @@ from promptseg.datasets.cohort import (
     Labels,
     Pair,
     named_files,
+    notes_of,
     open_cohort,
     present_labels,
     raise_all,
 )
+from promptseg.datasets.folders import label_names
 from promptseg.errors import FormatError, PromptsegError, VolumeError
 from promptseg.finetune.config import FinetuneConfig
 from promptseg.finetune.objectives import objective_class
@@ -36,6 +40,7 @@ class Split:
         labels: Name by label, in order.
         strokes: True if the training pairs hold strokes.
         unlabelled: Further images to learn from.
+        notes: What was made of the files, each a sentence.
     """
 
     training: Sequence[Pair]
@@ -43,6 +48,7 @@ class Split:
     labels: dict[int, str]
     strokes: bool = False
     unlabelled: Sequence[Unlabelled] = ()
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,7 @@ def split_cases(sources: Sources, config: FinetuneConfig) -> Split:
     opened = _stroke_pairs if sources.scribbles is not None else _label_pairs
     training, validation = opened(sources, config)
     _check_apart(training, validation, config.group)
-    names = _label_names(training, config)
+    names = _label_names(training, config, _named_by_file(sources.labels))
     further: Sequence[Unlabelled] = ()
     if sources.unlabelled is not None:
         held_out = [pair.name for pair in validation]
@@ -85,7 +91,8 @@ def split_cases(sources: Sources, config: FinetuneConfig) -> Split:
         further = open_unlabelled(
             sources.unlabelled, training, held_out, config.axis, chosen, config.modality
         )
-    return Split(training, validation, names, sources.scribbles is not None, further)
+    return Split(training, validation, names, sources.scribbles is not None, further,
+                 notes_of([*training, *validation]))  # fmt: skip
 
 
 def _check_objective(sources: Sources, config: FinetuneConfig) -> None:
@@ -115,7 +122,8 @@ def _label_pairs(sources: Sources, config: FinetuneConfig) -> tuple[list[Pair], 
     single = next(iter(config.label_names)) if len(config.label_names) == 1 else None
     ranges = [parse_cases(getattr(config, name), name) for name in ("cases", "validation_cases")]
     labels: Any = sources.labels
-    training, validation = _opened(sources.images, labels, single, ranges)
+    opened = partial(open_cohort, sources.images, labels, single, trusted=config.trust_voxels)
+    training, validation = _opened(opened, ranges)
     return set_aside(training, config) if ranges[1] is None else (training, validation)
 
 
@@ -124,7 +132,7 @@ def _stroke_pairs(sources: Sources, config: FinetuneConfig) -> tuple[list[Pair],
     wanted, scribbles = list(config.label_names), sources.scribbles or ()
     chosen = parse_cases(config.cases, "cases")
     training: list[Pair] = list(
-        open_strokes(sources.images, scribbles, wanted, config.ignore, chosen)
+        open_strokes(sources.images, scribbles, wanted, config.ignore, chosen, config.trust_voxels)
     )
     if sources.labels is None:
         return training, []
@@ -182,9 +190,7 @@ def parse_cases(text: str | None, option: str) -> int | tuple[int, int] | None:
 
 
 def _opened(
-    images: Images,
-    labels: Labels,
-    single: int | None,
+    open_cases: Callable[[int | tuple[int, int] | None], list[Pair]],
     ranges: Sequence[int | tuple[int, int] | None],
 ) -> tuple[list[Pair], list[Pair]]:
     opened: list[list[Pair]] = [[], []]
@@ -193,7 +199,7 @@ def _opened(
         if place == 1 and chosen is None:
             continue
         try:
-            opened[place] = open_cohort(images, labels, single, chosen)
+            opened[place] = open_cases(chosen)
         except (FormatError, VolumeError) as error:
             faults.append(error)
     if faults:
@@ -233,14 +239,23 @@ def _check_apart(training: Sequence[Pair], validation: Sequence[Pair], pattern: 
         )
 
 
-def _label_names(pairs: Sequence[Pair], config: FinetuneConfig) -> dict[int, str]:
-    """Wanted labels, each of them in some training case."""
+def _named_by_file(labels: Labels | None) -> Mapping[int, str]:
+    """Names by label of the dataset.json that lies with a folder of labels."""
+    return label_names(Path(labels)) if isinstance(labels, (str, os.PathLike)) else {}
+
+
+def _label_names(
+    pairs: Sequence[Pair], config: FinetuneConfig, named: Mapping[int, str]
+) -> dict[int, str]:
+    """Wanted labels, each of them in some training case, with the names that a file gives."""
     if len(config.label_names) == 1:
         return dict(config.label_names)
     found = sorted({label for pair in pairs for label in present_labels(pair.load().labels)})
     if not config.label_names:
         only = len(found) == 1
-        return {label: config.organ if only else f"label {label}" for label in found}
+        return {
+            label: named.get(label, config.organ if only else f"label {label}") for label in found
+        }
     absent = [label for label in config.label_names if label not in found]
     if absent:
         raise VolumeError(f"label {absent[0]} is in none of the {len(pairs)} training cases; "

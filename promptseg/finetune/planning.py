@@ -42,6 +42,7 @@ class Plan:
         annotation: `labels` or `scribbles`.
         unlabelled_cases: How many images without labels.
         helpers: Numbers that learn beside and are dropped afterwards.
+        notes: What was made of the files, each a sentence.
     """
 
     organ: str
@@ -63,6 +64,7 @@ class Plan:
     annotation: str = "labels"
     unlabelled_cases: int = 0
     helpers: int = 0
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -85,6 +87,7 @@ class Plan:
                 f"{self.minutes:.1f} min",
                 f"adapter      {self.lora_bytes / 1e6:.2f} MB LoRA, "
                 f"{self.heads_bytes / 1e6:.2f} MB heads",
+                *(f"note         {text}" for text in self.notes),
             ]
         )
 
@@ -126,6 +129,7 @@ def make_plan(trainer: Trainer, split: Split) -> Plan:
         annotation="scribbles" if split.strokes else "labels",
         unlabelled_cases=len(split.unlabelled),
         helpers=learning - learner.count,
+        notes=tuple(split.notes),
     )
 
 

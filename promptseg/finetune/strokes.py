@@ -86,6 +86,7 @@ def open_strokes(
     wanted: Sequence[int],
     ignore: int | None,
     cases: int | tuple[int, int] | None = None,
+    trusted: bool = False,
 ) -> list[StrokePair]:
     """Pair images and strokes by file name and check every chosen pair.
 
@@ -96,6 +97,7 @@ def open_strokes(
         wanted: Labels that every case must have strokes of; empty takes those of any case.
         ignore: Value of the voxels of label images that nobody drew on.
         cases: As in `open_cohort`.
+        trusted: As in `open_cohort`.
 
     Raises:
         FormatError: Files are missing, unmatched or cannot be read; every fault is listed.
@@ -110,8 +112,8 @@ def open_strokes(
     if prompts:
         pairs = _chosen_prompts(images, prompts, cases)
     else:
-        opened = open_cohort(images, scribbles, None, cases)
-        pairs = [StrokePair(p.name, p.image, p.label, ignore=ignore) for p in opened]
+        opened = open_cohort(images, scribbles, None, cases, trusted)
+        pairs = [StrokePair(p.name, p.image, p.label, p.trusted, ignore=ignore) for p in opened]
     _check(pairs, wanted)
     return pairs
 

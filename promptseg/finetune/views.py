@@ -85,6 +85,8 @@ class ViewMaker:
     ) -> None:
         self.cases, self.count, self.spec, self.config = list(cases), count, spec, config
         self.training, self.unlabelled, self.strokes = training, list(unlabelled), strokes
+        self.partial = strokes or any(bool((case.labels == UNKNOWN).any()) for case in self.cases)
+        self.negatives = [case for case in self.cases if not case.slices]
 
     @property
     def boost(self) -> float:
@@ -119,8 +121,8 @@ class ViewMaker:
             rng = np.random.default_rng((self.config.seed, 2, number))
         shown = [n for n in range(self.count) if (masks[n] > 0.5).sum() >= LEAST_PIXELS]
         place = place if place in shown or not shown else shown[int(rng.integers(len(shown)))]
-        known = self._known(case, index, matrix) if self.strokes else None
-        if known is None:
+        known = self._known(case, index, matrix) if self.partial else None
+        if known is None or not self.strokes:
             prompts, ambiguous = self._prompts(masks[place] > 0.5, beside[place], rng)
         else:
             inside, outside = masks[place] > 0.5, known - masks[place] > 0.5
@@ -150,7 +152,7 @@ class ViewMaker:
         image = self._image(case, index, matrix, rng)
         side = self.spec.mask_size
         masks = torch.zeros(self.count, side, side)
-        known = torch.zeros(side, side) if self.strokes else None
+        known = torch.zeros(side, side) if self.partial else None
         levels = torch.zeros_like(masks) if like.levels is not None else None
         return View(number, image, masks, [], [], [], known, levels, labelled=False)
 
@@ -186,10 +188,20 @@ class ViewMaker:
         within = case.slices[place]
         outside = np.setdiff1d(np.arange(len(case.image)), within)
         if self.training and len(outside) and rng.random() < self.config.absent:
+            if self.negatives and rng.random() < len(self.negatives) / len(self.cases):
+                return self._negative(case, place, rng)
             near = outside[(outside >= within[0] - 3) & (outside <= within[-1] + 3)]
             chosen = near if len(near) and rng.random() < 0.5 else outside
             return case, place, int(rng.choice(chosen)), True
         return case, place, int(rng.choice(within)), False
+
+    def _negative(
+        self, like: OrganCase, place: int, rng: np.random.Generator
+    ) -> tuple[OrganCase, int, int, bool]:
+        """A slice of a case that has no label, looked at where the label lies in another case."""
+        case = self.negatives[int(rng.integers(len(self.negatives)))]
+        boxes = {place: carried(like.boxes[place], like.body, case.body)}
+        return replace(case, boxes=boxes), place, int(rng.integers(len(case.image))), True
 
     def _matrix(
         self, case: OrganCase, place: int, index: int, absent: bool, rng: np.random.Generator
