@@ -184,6 +184,6 @@ class TestRepr:
         )
         assert repr(found) == (
             "Segmentation(4 x 5 x 6 voxels of 0.703 x 0.703 x 3 mm: "
-            "target 1 0.1 ml, score 0.91; target 2 0.0 ml, score 0.10; liver 0.0 ml)"
+            "target 1 89 mm3, score 0.91; target 2 0.0 ml, score 0.10; liver 44.5 mm3)"
         )
         assert "empty" in repr(Segmentation.from_volume(volume, np.zeros(volume.shape, bool)))

@@ -89,7 +89,8 @@ def assess(data: Array, told: Modality | None = None, by: str = "said so") -> Gr
     """
     sample = _sampled(data)
     low, image = _without_padding(sample)
-    scale = find_scale(image)
+    # What looks like padding may be air without noise, which then tells the scale.
+    scale = find_scale(image) or (find_scale(sample) if low > -np.inf else None)
     if told is None:
         modality, belief, reason = _guess(image, scale)
     else:

@@ -1,4 +1,5 @@
 import gzip
+import json
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ class TestFaults:
         images, labels = write_cohort(tmp_path, 6)
         (labels / "case0.nii.gz").unlink()
         _, known = labelled_disc(1)
-        write(Volume(np.zeros_like(known.data), known.affine), labels / "case1.nii.gz")
+        write(Volume(known.data * 0.4, known.affine), labels / "case1.nii.gz")
         write(Volume(known.data[:-1], known.affine), labels / "case2.nii.gz")
         write(Volume(known.data, known.affine * 2 - np.eye(4)), labels / "case3.nii.gz")
         data = (images / "case4.nii.gz").read_bytes()
@@ -40,8 +41,44 @@ class TestFaults:
         import nibabel
 
         nibabel.save(nibabel.Nifti1Image(data, image.affine), images / "case0.nii.gz")
-        with pytest.raises((FormatError, VolumeError), match="NaN"):
-            split_cases(Sources(images, labels), config())
+        case = split_cases(Sources(images, labels), config(validation_share=0.0)).training[0]
+        assert "1 of" in case.load().volume.notes[0]
+
+    def test_negatives_and_names_of_a_dataset_are_in_the_plan(self, tmp_path):
+        images, labels = write_cohort(tmp_path, 3)
+        _, known = labelled_disc(1)
+        write(Volume(np.zeros_like(known.data), known.affine), labels / "case1.nii.gz")
+        told = {"labels": {"background": 0, "left ventricle": 1}}
+        (tmp_path / "dataset.json").write_text(json.dumps(told))
+        split = split_cases(Sources(images, labels), config(validation_share=0.0))
+        assert split.labels == {1: "left ventricle"}
+        assert split.notes == ["1 of 3 cases have no label and are negatives: case1"]
+
+    def test_a_negative_is_looked_at_too(self, tmp_path):
+        images, labels = write_cohort(tmp_path, 2)
+        _, known = labelled_disc(1)
+        write(Volume(np.zeros_like(known.data), known.affine), labels / "case1.nii.gz")
+        recipe = config(validation_share=0.0, absent=1.0)
+        split = split_cases(Sources(images, labels), recipe)
+        cases = organ_cases(split.training, [1], recipe)
+        maker = ViewMaker(cases, 1, tiny_default().spec, recipe)
+        chosen = [maker._choose(np.random.default_rng(n)) for n in range(20)]
+        assert {case.name for case, *_ in chosen} == {"case0", "case1"}
+        assert all(absent for *_, absent in chosen)
+        assert maker[0].image.shape == (3, 64, 64)
+
+    def test_voxels_below_zero_are_not_learned_from(self, tmp_path):
+        images, labels = write_cohort(tmp_path, 1)
+        _, known = labelled_disc(0)
+        data = known.data.astype(np.int16)
+        data[:10] = -1
+        write(Volume(data, known.affine), labels / "case0.nii.gz")
+        recipe = config(validation_share=0.0)
+        split = split_cases(Sources(images, labels), recipe)
+        maker = ViewMaker(organ_cases(split.training, [1], recipe), 1, tiny_default().spec, recipe)
+        assert maker.partial
+        assert maker[0].known is not None
+        assert "below 0: ignored" in split.notes[0]
 
     def test_label_that_is_nowhere(self, tmp_path):
         folders = write_cohort(tmp_path, 2)
