@@ -105,7 +105,7 @@ class TestCommand:
         [
             (["--cases", "0"], "--cases is '0'"),
             (["--cases", "5-2"], "must not end before"),
-            (["--label", "9"], "2 faults in the cases"),
+            (["--label", "9"], "none of the 2 cases has label 9, present [1]"),
             (["--prompt", "text", "--text", "disc"], "knows its organ"),
             (["--prompt", "text"], "no words"),
             (["--prompt", "auto"], "knows its organ"),
