@@ -60,6 +60,7 @@ class Pair:
         trusted: True to match voxels by their place in the arrays, whatever the affines say.
         yes: Value that means label 1; None for none.
         notes: What was made of this case, each a sentence.
+        target: Label to take where labels share voxels, as in an RTSTRUCT; None takes none.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Pair:
     trusted: bool = False
     yes: int | None = None
     notes: tuple[str, ...] = ()
+    target: int | None = None
 
     def load(self) -> Case:
         """Read both; the first fault found is raised."""
@@ -78,10 +80,21 @@ class Pair:
         else:
             held = Image(self.label.data, self.label.affine)
             known = on_grid(self.name, held, grid, self.trusted)
-        labels = known.data
+        labels = self._apart(known)
         if self.yes is not None:
             labels = np.where(labels == self.yes, 1, labels).astype(labels.dtype, copy=False)
         return Case(self.name, volume, labels, known.notes)
+
+    def _apart(self, known: Image) -> np.ndarray:
+        """One label a voxel."""
+        if not known.layers:
+            return known.data
+        if self.target is None:
+            listed = ", ".join(f"{n} {known.names.get(n, '')}".strip() for n in known.targets)
+            raise VolumeError(
+                f"{self.name}: its labels share voxels: choose one with --label (label=): {listed}"
+            )
+        return np.where(known.mask(self.target), self.target, 0).astype(known.data.dtype)
 
 
 def open_cohort(
@@ -109,7 +122,7 @@ def open_cohort(
         VolumeError: Grids differ or a label is absent; every fault is listed.
     """
     pairs, faults, notes = _paired(images, labels)
-    chosen = [replace(pair, trusted=trusted) for pair in _chosen(pairs, cases)]
+    chosen = [replace(pair, trusted=trusted, target=label) for pair in _chosen(pairs, cases)]
     read: list[tuple[Pair, list[int]]] = []
     for pair in chosen:
         try:

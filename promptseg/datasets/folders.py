@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from promptseg.errors import FormatError, PromptsegError
-from promptseg.io import FORMATS
+from promptseg.io import FORMATS, holds_dicom
 
 _LABEL_WORDS = r"(?:seg|segmentation|mask|masks|labels?|gt|groundtruth|manual|annotation|roi)"
 _IMAGE_WORDS = r"(?:image|img|ct|mri?|scan|volume|vol|orig)"
@@ -56,11 +56,14 @@ def pair_folders(images: Path, labels: Path) -> Found:
     for folder in (images, labels):
         if not folder.is_dir():
             raise FormatError(f"{folder}: no such folder")
-    held = _files(images)
+    held, series = _files(images), _series(images)
+    apart = images.resolve() != labels.resolve()
+    if not held and series and apart and (_files(labels) or _series(labels)):
+        held = series
     if not held and _folders(images):
         return _by_patient(images, labels)
     found = Found()
-    known = _files(labels)
+    known = _files(labels) or _series(labels)
     if images.resolve() == labels.resolve():
         known = [path for path in held if is_label(path)]
         held = [path for path in held if not is_label(path)]
@@ -123,6 +126,11 @@ def _files(folder: Path) -> list[Path]:
     ]  # fmt: skip
     headers = {stem(path) for path in found if ".hdr" in path.name.lower()}
     return [p for p in found if not (".img" in p.name.lower() and stem(p) in headers)]
+
+
+def _series(folder: Path) -> list[Path]:
+    """Folders in a folder that hold DICOM files: each a series, or labels."""
+    return [one for one in _folders(folder) if holds_dicom(one)]
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -206,10 +214,10 @@ def _by_patient(images: Path, labels: Path) -> Found:
     found = Found()
     for folder in _folders(images):
         other = labels / folder.name
-        masks = [p for p in _files(other) if is_label(p)] if other.is_dir() else []
+        masks = [p for p in _held(other) if is_label(p)] if other.is_dir() else []
         apart = images.resolve() != labels.resolve()
-        masks = masks or (_files(other) if apart and other.is_dir() else [])
-        pictures = [path for path in _files(folder) if not is_label(path)]
+        masks = masks or (_held(other) if apart and other.is_dir() else [])
+        pictures = [path for path in _held(folder) if not is_label(path)]
         if not pictures and not masks:
             continue
         image = _one(folder, pictures, "image", found)
@@ -217,6 +225,11 @@ def _by_patient(images: Path, labels: Path) -> Found:
         if image is not None and mask is not None:
             found.pairs.append((folder.name, image, mask))
     return found
+
+
+def _held(folder: Path) -> list[Path]:
+    """Files and DICOM series of one patient."""
+    return _files(folder) + _series(folder)
 
 
 def _one(folder: Path, files: list[Path], role: str, found: Found) -> Path | None:

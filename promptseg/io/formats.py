@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +176,15 @@ def format_of(path: str | os.PathLike[str]) -> Format:
         f"{path}: cannot read, it is not a known format: use a folder of DICOM files or a file "
         f"ending in {_endings(able)}"
     )
+
+
+def holds_dicom(folder: str | os.PathLike[str]) -> bool:
+    """True for a folder with a DICOM file right in it; the first files are looked at."""
+    for entry in islice((one for one in sorted(Path(folder).iterdir()) if one.is_file()), 20):
+        with entry.open("rb") as stream:
+            if stream.read(132)[128:] == b"DICM":
+                return True
+    return False
 
 
 def writable(path: str | os.PathLike[str], format: str | None) -> Format:
