@@ -17,7 +17,7 @@ from promptseg.finetune.config import FinetuneConfig
 from promptseg.finetune.organ_case import LEAST_PIXELS, UNKNOWN, Box, OrganCase, carried, grown
 from promptseg.finetune.stroke_prompts import stroke_prompts
 from promptseg.finetune.warping import warp
-from promptseg.inference.crop import CROP_FACTOR, LEAST_VOXELS
+from promptseg.inference.crop import CROP, LEAST_VOXELS
 from promptseg.propagation.carrying import CARRIED_MM, CARRIED_MOST, box_of, shown_as
 from promptseg.simulation import users
 from promptseg.simulation.pixel_prompts import sample_prompts
@@ -220,7 +220,7 @@ class ViewMaker:
         loose = 0.35 if self.training else 0.0
         mirror = case.mirror if self.training else (1, 1)
         size = self.spec.input_size
-        return view_matrix(box, CROP_FACTOR, case.spacing, size, rng, loose, mirror)
+        return view_matrix(box, CROP.trained, case.spacing, size, rng, loose, mirror)
 
     def _cut(
         self, case: OrganCase, index: int, matrix: NDArray[np.float32], rng: np.random.Generator

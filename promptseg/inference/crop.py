@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -13,7 +13,31 @@ from promptseg.inference.encoder import SliceEncoder
 from promptseg.inference.slice_prompts import SlicePrompts
 from promptseg.slicing import Frame, Region, in_plane
 
-CROP_FACTOR, ADAPTED_MARGIN = 1.7, 2.4
+
+@dataclass(frozen=True)
+class CropFactors:
+    """Side of what the network sees over that of the target's box, by use; the one place for it.
+
+    They differ by what measured best with the present weights; one factor for all needs a network
+    trained with it.
+
+    Args:
+        trained: What training views are cut with, and prompts of a network without an adapter.
+        adapted: With an adapter: a network that was taught its organ knows what lies around it,
+            and does better where it sees more of that.
+        unprompted: Around a target that was found without a prompt.
+        margin_points: Around margin points in 3D.
+        other_planes: Along the other two axes, where the target's extent is known.
+    """
+
+    trained: float = 1.7
+    adapted: float = 2.4
+    unprompted: float = 1.7
+    margin_points: float = 1.7
+    other_planes: float = 1.3
+
+
+CROP = CropFactors()
 LEAST_VOXELS = 24
 ZOOMS = (1.0, 0.5, 0.25)
 
@@ -25,13 +49,9 @@ def whole_slice(encoder: SliceEncoder, axis: int) -> Region:
     return Region((0, shape[rows]), (0, shape[cols]))
 
 
-def margin_of(encoder: SliceEncoder) -> float:
-    """Side of a view over that of the target's box.
-
-    A network that was taught its organ knows what lies around it, and does better where it sees
-    more of that.
-    """
-    return ADAPTED_MARGIN if encoder.adapter else CROP_FACTOR
+def crop_factor(encoder: SliceEncoder) -> float:
+    """Side of a view over that of the box of a prompt."""
+    return CROP.adapted if encoder.adapter else CROP.trained
 
 
 def frame_of(encoder: SliceEncoder, axis: int, region: Region, spacing: Sequence[float]) -> Frame:
@@ -104,7 +124,7 @@ def choose_region(
     region = extents[0]
     for extent in extents[1:]:
         region = region.union(extent)
-    margin = margin_of(encoder)
+    margin = crop_factor(encoder)
     sized = (known for p in prompted.values() for known in (p.box, p.mask, p.guess))
     if any(known is not None for known in sized):
         return squared(region, axis, spacing, margin)

@@ -22,11 +22,13 @@ class FrameMasks:
         frame: The view of the volume.
         answers: Masks by target and slice.
         keys: By target, the number of its part whose answers these are, where it has several.
+        cut: Targets that reach an edge of the frame where the image goes on.
     """
 
     frame: Frame
     answers: Answers
     keys: dict[int, int] = field(default_factory=dict)
+    cut: tuple[int, ...] = ()
 
 
 @dataclass

@@ -108,7 +108,10 @@ class Answerer:
             self.seen.in_file(fused.labels),
             score=fused.scores,
             report=self._report(engine, timings, question)
-            | {"slice_quality": by_slice(answers, self.seen)},
+            | {
+                "cut_by_view": sorted({target for group in answers for target in group.cut}),
+                "slice_quality": by_slice(answers, self.seen),
+            },
             labels=labels,
         )
         return Reply(result, plain.labels, fused.labels)
@@ -151,7 +154,6 @@ class Answerer:
             "device": str(self.runtime.device),
             "encoded_slices": engine.encoder.encoded,
             "decoded_masks": engine.decoder.decoded,
-            "cut_by_view": list(engine.cut),
             "timings": dict(timings.seconds),
         }
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from promptseg.backbones.base import PixelPrompts
 from promptseg.inference.crop import (
-    CROP_FACTOR,
+    CROP,
     frame_of,
     group_regions,
     mask_extent,
@@ -182,7 +182,7 @@ def _answer_group(
     """Answer in a view around the group, widened while a target reaches its edge."""
     whole = whole_slice(engine.encoder, engine.axis)
     crop = engine.encoder.backbone.spec.crop
-    view = squared(found.region, engine.axis, engine.spacing, CROP_FACTOR) if crop else whole
+    view = squared(found.region, engine.axis, engine.spacing, CROP.unprompted) if crop else whole
     for attempt in range(GROWTHS + 1):
         frame = frame_of(engine.encoder, engine.axis, view, engine.spacing)
         direct = _every_slice(engine, frame, tokens, found, progress)

@@ -239,5 +239,6 @@ def in_targets(answered: Sequence[FrameMasks], components: Sequence[Component]) 
             for key in left:
                 layer.setdefault(target_of.get(key, key), key)
             answers = {target: left.pop(key) for target, key in layer.items()}
-            found.append(FrameMasks(group.frame, answers, layer))
+            cut = tuple(target for target, key in layer.items() if key in group.cut)
+            found.append(FrameMasks(group.frame, answers, layer, cut))
     return found

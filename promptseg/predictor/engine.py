@@ -99,7 +99,6 @@ class Engine:
         self._trackers: dict[Frame, Tracker] = {}
         self._witnesses = Witnesses(self.decoder, axis, self.spacing, self.criteria)
         self._spans: dict[int, tuple[Span, np.ndarray]] = {}
-        self.cut: list[int] = []
         self._regions: dict[tuple[str, ...], Region] = {}
         self._crowded = False
         self._extents: LRUCache[str, Extent] = LRUCache(CLICKS, lambda _: 1)
@@ -199,16 +198,13 @@ class Engine:
         views: Sequence[tuple[Region, list[int]]] | None,
     ) -> list[FrameMasks]:
         """Answers by the keys of components."""
-        self.cut, self._crowded = [], len(components) > FEW
+        self._crowded = len(components) > FEW
         prompts = PromptSet(prompt for one in components for prompt in one.prompts)
         by_key = sort_prompts(prompts, self.axis, self.shape)
         for one in components:
-            for index, place in by_key.get(one.key, {}).items():
-                place.concept = concepts.get(one.target)
-                if one.target in dense:
-                    place.dense = take_slice(dense[one.target], self.axis, index)
-        for slices in by_key.values():
-            self._guess(slices)
+            if one.key in by_key:
+                token, volume = concepts.get(one.target), dense.get(one.target)
+                by_key[one.key] = self._guessed(self._marked(by_key[one.key], token, volume))
         bounds = {one.key: box_bounds(one.prompts, self.axis) for one in components}
         limits = target_limits(prompts, self.axis, self.shape[self.axis])
         limits |= {key: (0, self.shape[self.axis]) for key, bound in bounds.items() if bound}
@@ -217,8 +213,6 @@ class Engine:
             chosen = {key: by_key[key] for key in keys}
             found = self._answer_group(region, chosen, limits, propagate, progress)
             answered.append(replace(found, answers=bounded(found.answers, bounds, by_key)))
-        target_of = {one.key: one.target for one in components}
-        self.cut = sorted({target_of[key] for key in self.cut})
         return answered
 
     def _views(
@@ -266,13 +260,29 @@ class Engine:
             self._meanings.put(key, found)
         return found
 
-    def _guess(self, prompted: dict[int, SlicePrompts]) -> None:
-        """Where a target has nothing but lone clicks, say what each most likely means."""
+    def _marked(
+        self, slices: dict[int, SlicePrompts], token: Tensor | None, volume: np.ndarray | None
+    ) -> dict[int, SlicePrompts]:
+        """Prompts of a part with the token that names it and the map drawn where they are."""
+        return {
+            index: replace(
+                place,
+                concept=token,
+                dense=place.dense if volume is None else take_slice(volume, self.axis, index),
+            )
+            for index, place in slices.items()
+        }
+
+    def _guessed(self, prompted: dict[int, SlicePrompts]) -> dict[int, SlicePrompts]:
+        """With what each most likely means, where a target has nothing but lone clicks."""
         firsts = {i: p.without_corrections() or p for i, p in prompted.items() if p.starts}
-        if all(first.lone for first in firsts.values()):
-            for index, first in firsts.items():
-                found = self.mask_candidates(index, first)
-                prompted[index].guess = found[0].mask if found else None
+        if not all(first.lone for first in firsts.values()):
+            return prompted
+        guessed = dict(prompted)
+        for index, first in firsts.items():
+            found = self.mask_candidates(index, first)
+            guessed[index] = replace(prompted[index], guess=found[0].mask if found else None)
+        return guessed
 
     def _region(self, prompted: dict[int, SlicePrompts]) -> Region:
         """Where a target is looked for: around where it starts, with room about corrections."""
@@ -309,10 +319,10 @@ class Engine:
         while (answers := self._fitting(propagator, by_target, told, grown == GROWTHS)) is None:
             region, grown = region.grow(factor=GROWTH), grown + 1
             propagator = self._tracker(region, progress)
-        self.cut = sorted({*self.cut, *self._cut(propagator.frame, answers)})
+        cut = tuple(self._cut(propagator.frame, answers))
         if propagate and self.consistency.clean:
             answers = self._cleaned(propagator, by_target, answers)
-        return FrameMasks(propagator.frame, answers)
+        return FrameMasks(propagator.frame, answers, cut=cut)
 
     def _fitting(
         self,

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from promptseg.backbones.base import Embedding
 from promptseg.errors import PromptError
-from promptseg.inference.crop import CROP_FACTOR, squared, whole_slice
+from promptseg.inference.crop import CROP, squared, whole_slice
 from promptseg.inference.encoder import SliceEncoder
 from promptseg.slicing import Frame, Region, in_plane, take_slice
 from promptseg.volume import bounding_slices
@@ -24,7 +24,7 @@ LEAST_PIXELS = 12
 # Slices of a case close to a label, of the whole body, and without any label. A view at half the
 # input costs an eighth: there are more of those, and they are seen closer and from farther as well.
 SMALL, LARGE = (20, 14, 6), (14, 10, 4)
-ZOOMS = (1.4, CROP_FACTOR, 2.4)
+ZOOMS = (1.4, CROP.trained, 2.4)
 # A walk hands masks on over three millimetres: the neighbour that is shown lies as far away.
 APART_MM = 3.0
 
@@ -160,7 +160,7 @@ def _views(
     for label in labels:
         mask = known == label
         beside = spread(_outside(known, [label], axis), max(1, blank // 2))
-        for factor in ZOOMS if small else (CROP_FACTOR,):
+        for factor in ZOOMS if small else (CROP.trained,):
             region = squared(_extent(mask, axis), axis, spacing, factor)
             views.append((region, sorted({*spread(_filled(mask, axis), close), *beside})))
     return views

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from promptseg.inference.crop import frame_of, squared
+from promptseg.inference.crop import CROP, frame_of, squared
 from promptseg.inference.decoder import Request, SliceDecoder
 from promptseg.inference.slice_prompts import SlicePrompts
 from promptseg.slicing import Frame, Region, in_plane, take_slice
@@ -23,7 +23,6 @@ Known = Mapping[int, np.ndarray]
 STEP_MM = 5.0
 FEWEST, MOST = 6, 24
 LEAST_LINE = 3
-CROP_FACTOR = 1.3
 RIM = 0.15
 GROWTH, GROWTHS = 1.6, 2
 AGREEMENT = 0.6
@@ -208,7 +207,7 @@ def frame_across(
     count = decoder.encoder.data.shape[axis]
     along = max(0, round(min(filled) - half)), min(count, round(max(filled) + 1 + half))
     rows, cols = (along, across) if axis < rest else (across, along)
-    region = squared(Region(rows, cols), other, spacing, CROP_FACTOR)
+    region = squared(Region(rows, cols), other, spacing, CROP.other_planes)
     return frame_of(decoder.encoder, other, region, spacing)
 
 

@@ -6,8 +6,7 @@ import torch
 from support import BrightRegion, bright_encoder, discs
 
 from promptseg.inference.crop import (
-    ADAPTED_MARGIN,
-    CROP_FACTOR,
+    CROP,
     LEAST_VOXELS,
     choose_region,
     frame_of,
@@ -103,13 +102,13 @@ class TestChoice:
 
     def test_box_gets_a_margin(self):
         found = region_for(self.EMPTY, {2: box_on(2, (40, 50), (30, 60))})
-        assert found.shape == (round(30 * CROP_FACTOR),) * 2
+        assert found.shape == (round(30 * CROP.trained),) * 2
         assert middle(found) == pytest.approx((45, 45), abs=0.5)
 
     def test_an_adapted_network_sees_more_around_it(self):
         decoder = SliceDecoder(bright_encoder(self.EMPTY, adapter="heart 12ab"))
         found = choose_region(decoder, 2, EVEN, {2: box_on(2, (40, 50), (30, 60))})
-        assert found.shape == (round(30 * ADAPTED_MARGIN),) * 2
+        assert found.shape == (round(30 * CROP.adapted),) * 2
         assert middle(found) == pytest.approx((45, 45), abs=0.5)
 
     def test_all_prompted_slices_are_shown(self):
@@ -121,12 +120,12 @@ class TestChoice:
         plane = np.zeros(SHAPE[:2], bool)
         plane[40:60, 30:50] = True
         found = region_for(self.EMPTY, {2: SlicePrompts(mask=plane)})
-        assert found == squared(Region((40, 60), (30, 50)), 2, EVEN, CROP_FACTOR)
+        assert found == squared(Region((40, 60), (30, 50)), 2, EVEN, CROP.trained)
 
     def test_click_is_answered_first_to_learn_the_size(self):
         image = discs(SHAPE, 2, {2: (40, 40, 10)})
         found = region_for(image, {2: click_on(2, 40, 40)})
-        assert found == squared(Region((30, 51), (30, 51)), 2, EVEN, CROP_FACTOR)
+        assert found == squared(Region((30, 51), (30, 51)), 2, EVEN, CROP.trained)
 
     def test_click_in_a_large_target_gets_a_large_view(self):
         image = discs(SHAPE, 2, {2: (45, 40, 33)})
@@ -147,7 +146,7 @@ class TestChoice:
         wide[46:50, 4:76, 2] = True
         decoder = SliceDecoder(bright_encoder(wide, Overrating()))
         found = choose_region(decoder, 2, EVEN, {2: click_on(2, 48, 40)})
-        assert found == squared(Region((46, 50), (4, 76)), 2, EVEN, CROP_FACTOR)
+        assert found == squared(Region((46, 50), (4, 76)), 2, EVEN, CROP.trained)
 
     def test_click_on_nothing_still_gives_a_view(self):
         found = region_for(self.EMPTY, {2: click_on(2, 40, 40)})
