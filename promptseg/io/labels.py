@@ -120,7 +120,7 @@ def _in_order(path: str | os.PathLike[str], image: Image, grid: Image) -> Image:
     if shape != grid.data.shape and image.provenance is None:
         raise VolumeError(f"{path}: the labels have shape {shape}, the image {grid.data.shape}: "
                           "resample them onto the image")  # fmt: skip
-    start = _start(path, image, to_grid, steps)
+    start = _start(path, image, to_grid, steps, grid.affine[:3, :3])
     flips = tuple(slice(None, None, -1 if sign < 0 else 1) for sign in signs)
 
     def order(data: np.ndarray) -> np.ndarray:
@@ -150,7 +150,11 @@ def _elsewhere(image: Image, grid: Image) -> str:
 
 
 def _start(
-    path: str | os.PathLike[str], image: Image, to_grid: np.ndarray, steps: np.ndarray
+    path: str | os.PathLike[str],
+    image: Image,
+    to_grid: np.ndarray,
+    steps: np.ndarray,
+    spans: np.ndarray,
 ) -> np.ndarray:
     """(3,) voxel of the grid at which the labels, once turned, begin."""
     ends = np.array(image.data.shape) - 1
@@ -160,9 +164,9 @@ def _start(
     start = np.rint((placed - turned).mean(axis=0))
     off = float(np.abs(placed - turned - start).max())
     if off > _NEAR:
-        step = float(np.sqrt((image.affine[:3, :3] ** 2).sum(0)).max())
+        apart = float(np.linalg.norm((placed - turned - start) @ spans.T, axis=1).max())
         raise VolumeError(
-            f"{path}: the labels lie up to {off * step:.1f} mm ({off:.2g} voxels) beside the "
+            f"{path}: the labels lie up to {apart:.1f} mm ({off:.2g} voxels) beside the "
             "image, their affines differ: resample them onto the image, or, if the voxels match "
             "all the same, trust them (--trust-voxels)"
         )

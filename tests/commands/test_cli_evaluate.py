@@ -2,6 +2,7 @@ import json
 import sys
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 from support import bright_volume, discs, segmenter, tiny_network
@@ -55,6 +56,25 @@ class TestCommand:
         summary = json.loads((folder / "summary.json").read_text())
         assert summary["dice"]["n"] == 2
         assert "label 1: Dice" in out
+
+    def test_negatives_shifted_labels_and_ignored_voxels(self, evaluate, cohort, tmp_path):
+        labels = tmp_path / "labels"
+        labels.mkdir()
+        truth = discs(SHAPE, 2, dict.fromkeys(range(1, 4), (16, 18, 7))).astype(np.int16)
+        truth[:12] = -1
+        moved = np.diag([1.0, 1, 3, 1])
+        moved[0, 3] = 0.5
+        nib.save(nib.Nifti1Image(truth, moved), labels / "p0_seg.nii.gz")
+        nib.save(nib.Nifti1Image(truth * 0, moved), labels / "p1_seg.nii.gz")
+        status, _, err, _ = evaluate("--prompt", "box", labels=labels)
+        assert status == 2
+        assert "0.5 mm" in err
+        assert "--trust-voxels" in err
+        status, _, err, folder = evaluate("--prompt", "box", "--trust-voxels", labels=labels)
+        assert status == 0
+        assert "1 of 2 cases have no label and are negatives: p1" in err
+        assert "label voxels are below 0: ignored" in err
+        assert json.loads((folder / "summary.json").read_text())["dice"]["n"] == 1
 
     def test_json_is_the_summary(self, evaluate):
         status, out, _, folder = evaluate(

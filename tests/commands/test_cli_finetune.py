@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import pytest
 from adapter_kit import write_cohort
@@ -40,6 +41,22 @@ class TestFinetune:
         assert plan["trainable"] < plan["total"]
         assert sorted(place.rglob("*")) == before
 
+    def test_the_plan_says_what_was_made_of_the_folders(self, place, tmp_path, capsys):
+        images, labels = tmp_path / "imagesTr", tmp_path / "labelsTr"
+        shutil.copytree(place / "images", images)
+        shutil.copytree(place / "labels", labels)
+        for path in sorted(labels.iterdir()):
+            path.rename(path.with_name(path.name.replace(".nii", "_seg.nii")))
+        told = {"labels": {"background": 0, "left ventricle": 1}}
+        (tmp_path / "dataset.json").write_text(json.dumps(told))
+        arguments = ["--organ", "disc", "--dry-run"]
+        data = ["--images", str(tmp_path), "--labels", str(tmp_path)]
+        model = ["--model", str(place / "tiny.safetensors")]
+        assert main(["finetune", *data, *model, *SHORT, *arguments]) == 0
+        plan = capsys.readouterr().out
+        assert "organ        disc (1 left ventricle)" in plan
+        assert "note         3 cases matched by what their names share" in plan
+
     def test_recipe_repeats_the_run(self, place, adapter, tmp_path, capsys):
         out = tmp_path / "again"
         data = ["--images", str(place / "images"), "--labels", str(place / "labels")]
@@ -54,7 +71,7 @@ class TestFinetune:
         [
             ([], "--organ"),
             (["--organ", " "], "organ is empty"),
-            (["--organ", "x", "--label", "9"], "label 9 is absent"),
+            (["--organ", "x", "--label", "9"], "none of the 3 cases has label 9"),
             (["--organ", "x", "--loss", "nice"], "loss"),
             (["--organ", "x", "--targets", "q"], "targets"),
             (["--organ", "x", "--cases", "0"], "cases"),

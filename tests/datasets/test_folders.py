@@ -189,7 +189,7 @@ class TestGrids:
         affine = AFFINE.copy()
         affine[0, 3] += 0.3
         folders = self.cohort(tmp_path, two_discs(), affine)
-        with pytest.raises(VolumeError, match=r"up to 0\.9 mm.*--trust-voxels"):
+        with pytest.raises(VolumeError, match=r"up to 0\.3 mm.*--trust-voxels"):
             open_cohort(*folders)
         (pair,) = open_cohort(*folders, trusted=True)
         assert np.array_equal(pair.load().labels, two_discs())
