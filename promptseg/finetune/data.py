@@ -83,7 +83,10 @@ def split_cases(sources: Sources, config: FinetuneConfig) -> Split:
     opened = _stroke_pairs if sources.scribbles is not None else _label_pairs
     training, validation = opened(sources, config)
     _check_apart(training, validation, config.group)
-    names = _label_names(training, config, _named_by_file(sources.labels))
+    strokes = sources.scribbles is not None
+    # Each case with strokes has been seen to have all labels that are named.
+    names = dict(sorted(config.label_names.items())) if strokes else {}
+    names = names or _label_names(training, config, _named_by_file(sources.labels))
     further: Sequence[Unlabelled] = ()
     if sources.unlabelled is not None:
         held_out = [pair.name for pair in validation]
@@ -91,7 +94,7 @@ def split_cases(sources: Sources, config: FinetuneConfig) -> Split:
         further = open_unlabelled(
             sources.unlabelled, training, held_out, config.axis, chosen, config.modality
         )
-    return Split(training, validation, names, sources.scribbles is not None, further,
+    return Split(training, validation, names, strokes, further,
                  notes_of([*training, *validation]))  # fmt: skip
 
 
