@@ -116,10 +116,6 @@ class FinetuneConfig:
         self._check_targets()
         if self.steps is not None and self.minutes is not None:
             raise FormatError("steps and minutes are both given: give one")
-        if self.unlabelled is not None and self.batch % 2:
-            raise FormatError(
-                f"batch is {self.batch}: half of it is unlabelled, so give an even number"
-            )
         if self.objective != "supervised" and self.unprompted == 0:
             raise FormatError(f"objective {self.objective} learns without a prompt: give "
                               "unprompted above 0")  # fmt: skip

@@ -115,6 +115,10 @@ def _check_objective(sources: Sources, config: FinetuneConfig) -> None:
         )
     if sources.unlabelled is not None and not objective.uses_unlabelled:
         raise FormatError(f"objective {name} makes no use of unlabelled images: use semi")
+    if sources.unlabelled is not None and config.batch % 2:
+        raise FormatError(
+            f"batch is {config.batch}: half of it is unlabelled, so give an even number"
+        )
     if config.ignore is not None and sources.scribbles is None:
         raise FormatError("ignore is a value of scribbles, and none are given: give --scribbles "
                           "DIR")  # fmt: skip

@@ -50,7 +50,7 @@ class TestKinds:
 
     def test_odd_batch(self):
         with pytest.raises(FormatError, match="batch is 3: half of it is unlabelled"):
-            config(objective="semi", unlabelled="somewhere", batch=3)
+            split(further(), batch=3)
 
 
 class TestRoles:
