@@ -22,6 +22,7 @@ NAMES = (
     "03_teach_an_organ",
     "04_evaluate_and_compare",
     "05_bring_your_own_sam",
+    "06_from_scribbles",
 )
 USER_PATH = re.compile(r"(/home/|/root/|/Users/|/tmp/|/work/|[A-Z]:\\\\)")
 CELL_SECONDS = 900
