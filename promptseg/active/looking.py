@@ -17,7 +17,7 @@ from promptseg.inference.crop import frame_of
 from promptseg.inference.decoder import ABSENT_LOGIT, Request
 from promptseg.predictor.automatic import BODY_LEVEL, body_region
 from promptseg.predictor.engine import Engine
-from promptseg.predictor.examples import spread
+from promptseg.predictor.examples import LEAST_PIXELS, spread
 from promptseg.prompts.types import PromptSet
 from promptseg.segmenter import Segmenter
 from promptseg.slicing import Frame
@@ -107,9 +107,16 @@ def _with_tokens(
 def _sample(
     name: str, path: str, index: int, maps: Sequence[Tensor], logits: Sequence[Tensor]
 ) -> Sample:
-    feature = masked_feature(maps, [one > 0 for one in logits])
-    return Sample(name, index, feature, *doubts(class_probabilities(torch.stack(list(logits)))),
-                  path=path)  # fmt: skip
+    """A slice; a few stray pixels are no prediction.
+
+    The feature is divided by the number of pixels: a slice with three of them would lie a hundred
+    times as far from all others as any real one, and take a reference vector for itself.
+    """
+    masks = [one > 0 for one in logits]
+    seen = sum(int(mask.sum()) for mask in masks) >= LEAST_PIXELS
+    feature = masked_feature(maps, masks) if seen else None
+    shares = class_probabilities(torch.stack(list(logits)))
+    return Sample(name, index, feature, *doubts(shares), path=path)
 
 
 def _whole_body(

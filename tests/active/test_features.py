@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from promptseg.active.features import class_probabilities, doubts, masked_feature, watching
+from promptseg.active.looking import _sample
 
 
 class TestMaskedFeature:
@@ -38,6 +39,15 @@ class TestMaskedFeature:
         found = masked_feature([torch.ones(1, 32, 32)], [mask]).reshape(16, 16)
         assert (found[:8] > 0).all()
         assert not found[8:].any()
+
+
+class TestStrayPixels:
+    @pytest.mark.parametrize(("side", "seen"), [(2, False), (5, True)])
+    def test_are_no_prediction(self, side, seen):
+        logits = torch.full((32, 32), -4.0)
+        logits[:side, :side] = 4.0
+        found = _sample("case", "", 3, [torch.ones(2, 32, 32)], [logits])
+        assert (found.feature is not None) == seen
 
 
 class TestDoubts:
