@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib import import_module
 from itertools import islice
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from promptseg.errors import FormatError
 from promptseg.io.image import DEFAULT_MAX_BYTES, Image
+from promptseg.io.needs import needed
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def read_image(
         VolumeError: it holds no usable 3D image.
     """
     path = Path(path)
-    module = import_module(format_of(path).module)
+    module = module_of(format_of(path))
     given = {name: value for name, value in options.items() if value is not None}
     unknown = [name for name in given if name not in getattr(module, "OPTIONS", ())]
     if unknown:
@@ -137,7 +138,7 @@ def write_image(image: Image, path: str | os.PathLike[str], format: str | None =
             f"{path}: targets {shared} share voxels with others and {chosen.name} holds one label "
             f"a voxel: save each target alone{f', or as {able}' if able else ''}"
         )
-    import_module(chosen.module).write(image, path)
+    module_of(chosen).write(image, path)
 
 
 def check_writable(image: Image, path: str | os.PathLike[str], format: str | None = None) -> None:
@@ -147,9 +148,18 @@ def check_writable(image: Image, path: str | os.PathLike[str], format: str | Non
         FormatError: The format is unknown, or refers to what the image lacks.
     """
     chosen = writable(path, format)
-    module = import_module(chosen.module)
+    module = module_of(chosen)
     if hasattr(module, "check"):
         module.check(image)
+
+
+def module_of(entry: Format) -> ModuleType:
+    """The module of a format.
+
+    Raises:
+        FormatError: It needs a package that is not installed.
+    """
+    return needed(entry.module, f"format {entry.name}")
 
 
 def format_of(path: str | os.PathLike[str]) -> Format:

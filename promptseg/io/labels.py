@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
-from importlib import import_module
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 
 from promptseg.errors import VolumeError
-from promptseg.io.formats import format_of
+from promptseg.io.formats import format_of, module_of
 from promptseg.io.image import DEFAULT_MAX_BYTES, Image
 
 _NEAR = 0.1
@@ -37,7 +36,7 @@ def labels_on(
         VolumeError: Its voxels are not those of the image, or no whole numbers.
     """
     path = Path(path)
-    module = import_module(format_of(path).module)
+    module = module_of(format_of(path))
     if hasattr(module, "read_on"):
         found: Image = module.read_on(path, grid, max_bytes)
         return found

@@ -9,7 +9,7 @@ from promptseg.errors import FormatError
 
 
 def needed(module: str, what: str, extra: str = "dicom") -> ModuleType:
-    """Import a module of an extra.
+    """Import a module that an extra provides, or that needs what it provides.
 
     Raises:
         FormatError: It is not installed; says how to install it.
@@ -17,8 +17,9 @@ def needed(module: str, what: str, extra: str = "dicom") -> ModuleType:
     try:
         return import_module(module)
     except ModuleNotFoundError as error:
-        if str(error.name).partition(".")[0] != module.partition(".")[0]:
+        missing = str(error.name).partition(".")[0]
+        if missing == "promptseg":
             raise
         raise FormatError(
-            f"{what} needs {module}, which is not installed: pip install 'promptseg[{extra}]'"
+            f"{what} needs {missing}, which is not installed: pip install 'promptseg[{extra}]'"
         ) from error
