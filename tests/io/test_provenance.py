@@ -110,3 +110,13 @@ class TestSharedVoxels:
         bare = Segmentation(mask.data, mask.affine)
         assert mask.sha256 != bare.sha256
         assert mask.sha256 == self.shared().sha256
+
+
+class TestEveryFormat:
+    @pytest.mark.parametrize("name", ["m.nii.gz", "m.nrrd", "m.seg.nrrd", "m.mha"])
+    def test_read_from_the_mask_alone(self, tmp_path: Path, name: str) -> None:
+        mask = labels(model=MODEL, adapter=KIDNEY, postprocessing=[{"step": "largest"}])
+        mask.save(tmp_path / name)
+        found = read_provenance(tmp_path / name)
+        assert found == mask.provenance
+        assert found["postprocessing"] == ["largest"]
