@@ -93,6 +93,21 @@ class TestOneUser:
             call(client, "slice", "axial", 12)
 
 
+class TestStrokes:
+    def test_a_negative_stroke_is_obeyed(self, client):
+        call(client, "open_sample")
+        call(client, "add_box", [5, 7, 5], [35, 41, 6], 1)
+        call(client, "propagate")
+        before = read(call(client, "download_mask")).data > 0
+        stroke = [[i, 34, 7] for i in range(25, 32)]
+        assert before[25:32, 34, 7].all()
+        assert call(client, "add_scribble", stroke, False, 1)["pending"] == 1
+        call(client, "refine", "graph_cut")
+        after = read(call(client, "download_mask")).data > 0
+        assert not after[25:32, 34, 7].any()
+        assert after[14, 16, 7]
+
+
 class TestBadUploads:
     def refused(self, client, path, words):
         with pytest.raises(AppError, match=words) as caught:
