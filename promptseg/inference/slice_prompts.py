@@ -73,6 +73,11 @@ class SlicePrompts:
         return alone and self.labels == [1]
 
     @property
+    def only_box(self) -> bool:
+        """True for a box and nothing else from the user."""
+        return self.box is not None and self.mask is None and not (self.points or self._strokes)
+
+    @property
     def corrects(self) -> bool:
         """True unless all that is said here says where the target is, before any answer."""
         return not self.starts or self.without_corrections() is not None

@@ -5,7 +5,9 @@ from support import BrightRegion, bright_volume, dice, discs, segmenter
 import promptseg as ps
 from promptseg.inference.slice_prompts import CORRECTION
 from promptseg.predictor.components import box_bounds, boxed_parts
+from promptseg.predictor.engine import tightened
 from promptseg.prompts.types import Box, Point, PromptSet, Scribble
+from promptseg.slicing import Region
 
 SHAPE = (64, 60, 20)
 ONE = discs(SHAPE, 2, dict.fromkeys(range(4, 10), (14, 16, 5)))
@@ -156,3 +158,29 @@ class TestScales:
         other = ps.Volume(data, np.diag([side, side, side, 1]), "MR")
         assert abs(dice(segmenter().segment(other, [box]).data > 0, ball)
                    - dice(plain > 0, ball)) < 0.02  # fmt: skip
+
+
+class TestLooseBoxes:
+    BOX = (10.0, 20.0, 5.0), (50.0, 60.0, 6.0)
+
+    @pytest.mark.parametrize(
+        ("rows", "cols", "expected"),
+        [
+            ((12, 48), (22, 58), ((12, 22, 5), (48, 58, 6))),
+            ((10, 50), (22, 58), ((10, 22, 5), (50, 58, 6))),
+            ((11, 50), (20, 60), BOX),
+            ((12, 48), (22, 40), BOX),
+            ((8, 47), (20, 57), ((10, 20, 5), (47, 57, 6))),
+        ],
+    )
+    def test_a_little_room_is_taken_off_and_much_is_not(self, rows, cols, expected):
+        assert tightened(self.BOX, Region(rows, cols), 2) == expected
+
+    def test_an_empty_mask_says_nothing(self):
+        assert tightened(self.BOX, None, 2) == self.BOX
+
+    def test_two_voxels_of_room_give_the_mask_of_the_tight_box(self):
+        blob = discs(SHAPE, 2, dict.fromkeys(range(3, 17), (30, 30, 14)))
+        tight = segmenter().segment(bright_volume(blob), [Box((16, 16, 9), (45, 45, 10))]).data
+        loose = segmenter().segment(bright_volume(blob), [Box((14, 14, 9), (47, 47, 10))]).data
+        np.testing.assert_array_equal(loose, tight)
