@@ -139,7 +139,7 @@ class Engine:
         """
         check_starts(prompts, sort_prompts(prompts, self.axis, self.shape))
         further = concepts or {}, dense or {}
-        components = self.components(prompts, propagate, *further)
+        components = self.components(prompts, propagate, *further, views)
         answered = self._run(components, propagate, progress, *further, views)
         return in_targets(answered, components)
 
@@ -149,6 +149,7 @@ class Engine:
         propagate: bool,
         concepts: Mapping[int, Tensor],
         dense: Mapping[int, np.ndarray],
+        views: Sequence[tuple[Region, list[int]]] | None = None,
     ) -> list[Component]:
         """The parts of every target that its prompts point at; arguments as in `run`."""
         parts: dict[int, list[list[Prompt]]] = {}
@@ -160,13 +161,13 @@ class Engine:
             extents: list[Extent] = []
             for prompt in later:
                 if not extents:
-                    extents = [self._extent(g, propagate, concepts, dense) for g in groups]
+                    extents = [self._extent(g, propagate, concepts, dense, views) for g in groups]
                 chosen = assigned(prompt, extents, self.spacing)
                 if chosen is None:
                     fresh = replace(prompt, role=None)
                     order[id(fresh)] = order[id(prompt)]
                     groups.append([fresh])
-                    extents.append(self._extent([fresh], propagate, concepts, dense))
+                    extents.append(self._extent([fresh], propagate, concepts, dense, views))
                     continue
                 groups[chosen].append(prompt)
                 extents[chosen] = with_prompt(extents[chosen], prompt)
@@ -179,6 +180,7 @@ class Engine:
         propagate: bool,
         concepts: Mapping[int, Tensor],
         dense: Mapping[int, np.ndarray],
+        views: Sequence[tuple[Region, list[int]]] | None = None,
     ) -> Extent:
         """What is known of a part before any correction; kept."""
         own = PromptSet(prompts)
@@ -188,7 +190,7 @@ class Engine:
         known = self._extents.get(key)
         if known is None:
             alone = [Component(target, target, own)]
-            known = extent_of(prompts, self._run(alone, propagate, None, concepts, dense, None))
+            known = extent_of(prompts, self._run(alone, propagate, None, concepts, dense, views))
             self._extents.put(key, known)
         return known
 

@@ -314,7 +314,7 @@ class TestRegionOfInterest:
         assert wider.frame.region.rows == plain.frame.region.rows
 
     def test_room_about_a_correction_ends_with_the_image(self):
-        blob = tube(range(1, 23), row=26, column=30)
+        blob = tube(range(1, 23), row=26, column=30, radius=7)
         for backbone in (BrightRegion(family="sam", crop=False), BrightRegion()):
             engine = Engine(bright_encoder(blob, backbone), 2, EVEN)
             corner = Point((39, 43, 9), role="correction")
