@@ -18,9 +18,9 @@ from promptseg.caching import LRUCache
 from promptseg.errors import PromptError
 from promptseg.inference.crop import (
     choose_region,
+    crop_factor,
     frame_of,
     group_regions,
-    margin_of,
     mask_extent,
     squared,
     touches_edge,
@@ -303,7 +303,7 @@ class Engine:
             around = alone.extent(self.axis)
             if place.box is None or around is None or not alone.only_box:
                 continue
-            region = squared(around, self.axis, self.spacing, margin_of(self.encoder))
+            region = squared(around, self.axis, self.spacing, crop_factor(self.encoder))
             tracker = self._tracker(region, None)
             extent = mask_extent(tracker.answer(index, alone), tracker.frame)
             found[index] = replace(place, box=tightened(place.box, extent, self.axis))
