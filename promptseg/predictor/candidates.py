@@ -32,8 +32,8 @@ def candidates(
     Raises:
         PromptError: Nothing says where the target is on any slice.
     """
-    first = boxed_parts(prompts.for_target(target), engine.axis)[0]
-    slices = sort_prompts(PromptSet(first), engine.axis, engine.shape).get(target, {})
+    part = boxed_parts(prompts.for_target(target), engine.axis)[0]
+    slices = sort_prompts(PromptSet(part), engine.axis, engine.shape).get(target, {})
     places = [(index, place) for index, place in slices.items() if place.starts]
     groups = (g for g in answered if target in g.answers and g.keys.get(target, target) == target)
     group = next(groups, None)

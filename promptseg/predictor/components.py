@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,6 +13,9 @@ from promptseg.inference.labels import FrameMasks
 from promptseg.inference.slice_prompts import BOTH, CORRECTION, REFINE
 from promptseg.prompts.types import Box, Mask, Point, Prompt, PromptSet, Scribble
 from promptseg.slicing import in_plane
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeIs
 
 # A click farther from what was found than half its longest side points at something else.
 APART_SHARE = 0.5
@@ -100,10 +104,11 @@ def places_of(prompt: Prompt) -> np.ndarray | None:
         return np.array([prompt.at])
     if isinstance(prompt, Scribble):
         return np.asarray(prompt.voxels)
-    if isinstance(prompt, Mask) and prompt.axis is None:
-        return np.argwhere(prompt.data)
     if isinstance(prompt, Mask):
-        return np.insert(np.argwhere(prompt.data), prompt.axis, prompt.index or 0, axis=1)
+        cells = np.argwhere(prompt.data)
+        if prompt.axis is None:
+            return cells
+        return np.insert(cells, prompt.axis, prompt.index or 0, axis=1)
     return None
 
 
@@ -120,7 +125,7 @@ def numbered(parts: Mapping[int, Sequence[Sequence[Prompt]]]) -> list[Component]
     return found
 
 
-def is_later(prompt: Prompt) -> bool:
+def is_later(prompt: Prompt) -> TypeIs[Point | Scribble]:
     """True for a click or stroke on an earlier answer."""
     return isinstance(prompt, (Point, Scribble)) and prompt.role in (CORRECTION, BOTH, REFINE)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import numpy as np
 
@@ -39,7 +39,7 @@ def reordered_prompt(prompt: One, orientation: Orientation, shape: Sequence[int]
     if isinstance(prompt, Scribble):
         return replace(prompt, voxels=orientation.places(prompt.voxels, shape))
     if isinstance(prompt, Mask):
-        return _mask(prompt, orientation, shape)
+        return cast(One, _mask(prompt, orientation, shape))
     return prompt
 
 

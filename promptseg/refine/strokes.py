@@ -52,7 +52,8 @@ def stroked(
     likely = np.where(base, np.maximum(share[box], _EVEN), np.minimum(share[box], _EVEN))
     inside, outside = (base & far) & ~drawn, (~base & far) & ~drawn
     (inside if stroke.positive else outside)[drawn] = True
-    whole = tuple(slice(0, side) for side in drawn.shape)
+    sides: tuple[int, ...] = drawn.shape
+    whole = tuple(slice(0, length) for length in sides)
     shown = likely.astype(np.float32), image[box]
     cut = graph_cut_refine(*shown, inside, outside, spacing, region=whole)
     found = labels.copy()
