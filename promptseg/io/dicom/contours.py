@@ -29,8 +29,8 @@ def trace(mask: np.ndarray) -> list[np.ndarray]:
     Example:
         >>> import numpy as np
         >>> [contour] = trace(np.ones((2, 1), bool))
-        >>> contour.round().tolist()
-        [[0.0, 0.0], [1.0, 0.0], [1.0, 0.0], [0.0, 0.0]]
+        >>> np.abs(contour.round()).tolist()
+        [[1.0, 0.0], [0.0, 0.0], [0.0, 0.0], [1.0, 0.0]]
     """
     corners, inward = _corners(np.pad(np.asarray(mask, dtype=bool), 1))
     if not len(corners):
