@@ -29,9 +29,9 @@ import cv2
 import numpy as np
 import torch
 from rival_networks import NETWORKS, TITLES, Named
+from sources import load_cases, named_concepts
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
-from train_default import SHARES, Episodes, Optimiser, collate, corrected, load_cases
+from train_default import SHARES, Draw, Optimiser, collate, corrected
 
 from promptseg.backbones.base import PixelPrompts, PromptBatch
 from promptseg.finetune.losses import candidate_loss
@@ -158,13 +158,12 @@ def train(run: Run, chosen: argparse.Namespace) -> None:
         run.write(measured(run, held))
         run.save()
     cases = load_cases(chosen.data, held_back=False)
-    data = Episodes(cases, SIZE, run.step * BATCH, run.seed)
+    draw = Draw(cases, named_concepts(cases), run.seed)
     due = run.seconds + 60 * chosen.every
     began = clock()
-    for batch in DataLoader(data, BATCH, collate_fn=collate):
-        if run.progress >= 1:
-            break
-        run.update(batch)
+    while run.progress < 1:
+        rng = np.random.default_rng((run.seed, run.step))
+        run.update(collate(draw.singles(SIZE, BATCH, rng)))
         run.seconds += clock() - began
         if run.seconds >= due or run.progress >= 1:
             run.write(measured(run, held))

@@ -20,8 +20,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from sources import load_cases
 from torch import Tensor
-from train_default import load_cases
 
 import promptseg as ps
 from promptseg.datasets.cohort import Case

@@ -157,11 +157,15 @@ class Draw:
     def labelled(self) -> dict[str, float]:
         return {g: s for g, s in self.shares.items() if g in self.groups}
 
+    def singles(self, size: int, count: int, rng: np.random.Generator) -> list[Episode]:
+        """So many crops with prompts."""
+        return [self._until(lambda: self.single(size, rng)) for _ in range(count)]
+
     def batch(self, number: int, world: int, rank: int) -> Batch:
         size, count = SIZES[number % len(SIZES)]
         rng = np.random.default_rng((self.seed, rank, number))
         count = max(2, count // world)
-        singles = [self._until(lambda: self.single(size, rng)) for _ in range(count)]
+        singles = self.singles(size, count, rng)
         asked = max(1, round(count * NAMED))
         named = [
             self._until(lambda: self._named(self._case(self.named, rng), size, rng))
@@ -170,14 +174,19 @@ class Draw:
         rows = max(1, round(count * RUNS))
         runs = [self._until(lambda: run_episode(self._case(self.deep, rng), size, rng))
                 for _ in range(rows)]  # fmt: skip
-        images = torch.stack([e.image for e in singles])
-        targets = functional.avg_pool2d(torch.stack([e.target for e in singles])[:, None], 2)[:, 0]
-        prompts = PromptBatch.collate([p for e in singles for p in e.prompts], size, size // 2)
-        ambiguous = torch.tensor([a for e in singles for a in e.ambiguous])
-        return Batch(images, targets, prompts, ambiguous, named, runs)
+        return Batch(*collate(singles), named, runs)
 
     def _named(self, case: NamedCase, size: int, rng: np.random.Generator) -> NamedEpisode | None:
         return named_episode(case, size, self.numbers, self.foreign[case.body], rng)
+
+
+def collate(episodes: list[Episode]) -> tuple[Tensor, Tensor, PromptBatch, Tensor]:
+    """Images (B, 3, S, S), targets (B, S/2, S/2), prompts and ambiguity of B * K interactions."""
+    images = torch.stack([e.image for e in episodes])
+    targets = functional.avg_pool2d(torch.stack([e.target for e in episodes])[:, None], 2)[:, 0]
+    size = images.shape[-1]
+    prompts = PromptBatch.collate([p for e in episodes for p in e.prompts], size, size // 2)
+    return images, targets, prompts, torch.tensor([a for e in episodes for a in e.ambiguous])
 
 
 def breadth_shares(groups: Iterable[str]) -> dict[str, float]:
@@ -320,6 +329,7 @@ class Trainer:
             "model": self.model.state_dict(), "average": self.average.state_dict(),
             "optimiser": self.optimiser.state_dict(), "step": self.step,
             "seconds": self.seconds, "drawn": self.drawn,
+            "names": list(self.model.config.names),
         }  # fmt: skip
         with atomic_path(self.out / "last.pt") as path:
             torch.save(state, path)

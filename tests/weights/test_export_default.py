@@ -48,3 +48,16 @@ class TestExport:
             torch.testing.assert_close(value, (first[name] + last[name]) / 2)
         with safe_open(target, "pt") as file:
             assert (file.metadata()["steps"], file.metadata()["crops"]) == ("9", "72")
+
+    def test_names_and_half_precision(self, tmp_path) -> None:
+        torch.manual_seed(2)
+        average = PromptsegModel(PromptsegConfig(names=("liver", "spleen"))).state_dict()
+        state = {"average": average, "step": 3, "drawn": 24, "names": ["liver", "spleen"]}
+        torch.save(state, tmp_path / "last.pt")
+        target = tmp_path / "half.safetensors"
+        export([tmp_path / "last.pt"], target, half=True)
+        assert target.stat().st_size < 8e6
+        loaded = load_default(target, "half")
+        assert loaded.spec.names == ("liver", "spleen")
+        expected = average["mask_decoder.names.weight"]
+        torch.testing.assert_close(loaded.named_tokens(), expected, atol=1e-3, rtol=1e-3)
