@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 from torch import Tensor
@@ -15,6 +16,7 @@ from promptseg.inference.slice_prompts import sort_prompts
 from promptseg.predictor.components import boxed_parts
 from promptseg.predictor.engine import Engine
 from promptseg.prompts.types import PromptSet
+from promptseg.refine.strokes import obeyed
 from promptseg.slicing import take_slice
 
 
@@ -41,19 +43,28 @@ def candidates(
         raise PromptError(f"target {target} has no prompt that says where it is")
     index, place = places[0]
     meant = engine.mask_candidates(index, place)
+    given = PromptSet(part)
     if meant:
         first = group.answers[target][index]
         answer = MaskCandidate(_painted(group, index, first.logits, engine.shape), first.quality)
-        return [answer, *_others(meant[1:], answer, engine, index)]
+        shown = [answer, *_others(meant[1:], answer, engine, index)]
+        return [_as_given(one, given, target, engine.axis, index) for one in shown]
     pixels = place.to_pixels(group.frame, index, engine.encoder.backbone.spec.mask_size)
     found = engine.decoder.candidates(group.frame, [Request(index, pixels, True, place.concept)])
     ordered = found.quality[0].argsort(descending=True).tolist()
-    return [
-        MaskCandidate(
-            _painted(group, index, found.logits[0, n], engine.shape), float(found.quality[0, n])
-        )
-        for n in ordered
-    ]
+    masks = ((n, _painted(group, index, found.logits[0, n], engine.shape)) for n in ordered)
+    shown = [MaskCandidate(mask, float(found.quality[0, n])) for n, mask in masks]
+    return [_as_given(one, given, target, engine.axis, index) for one in shown]
+
+
+def _as_given(
+    candidate: MaskCandidate, prompts: PromptSet, target: int, axis: int, index: int
+) -> MaskCandidate:
+    """A candidate with the clicks and strokes of its slice as they were given, as answers are."""
+    labels = obeyed(np.where(candidate.mask, target, 0), prompts)
+    mask = np.zeros(labels.shape, bool)
+    take_slice(mask, axis, index)[:] = take_slice(labels, axis, index) == target
+    return replace(candidate, mask=mask)
 
 
 def _others(

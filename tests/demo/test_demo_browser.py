@@ -6,7 +6,7 @@ import zipfile
 
 import pytest
 from demo_kit import bright_server, masks_equal, running, tubes
-from dicom_kit import series
+from series_kit import series
 from support import segmenter
 
 from promptseg.prompts.types import Box, Point, PromptSet, Scribble

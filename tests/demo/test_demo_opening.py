@@ -5,8 +5,8 @@ import zipfile
 import numpy as np
 import pytest
 from demo_kit import bright_server, tubes
-from dicom_kit import series
 from pydicom import dcmread
+from series_kit import series
 
 from promptseg.demo import actions
 from promptseg.demo.downloads import mask_formats, write_download

@@ -152,11 +152,14 @@ class TestExtent:
     @pytest.mark.parametrize(("limits", "told"), [((0, 20), False), ((2, 9), True)])
     def test_walks_know_whether_the_user_gave_it(self, limits, told):
         walks = plan_tracks(self.anchors(), {1: limits}, 20)
-        assert [(w.stop, w.told) for w in walks] == [(limits[1], told), (limits[0] - 1, told)]
+        assert [(w.stop, w.extent_given) for w in walks] == [
+            (limits[1], told),
+            (limits[0] - 1, told),
+        ]
 
     def test_only_a_target_that_is_plainly_absent_ends_a_walk_within_it(self):
         carried = torch.ones(8, 8)
-        doubtful = SliceMask(torch.ones(8, 8), 0.2, 0.3, likeness=0.1)
+        doubtful = SliceMask(torch.ones(8, 8), 0.2, 0.3, similarity=0.1)
         absent = SliceMask(torch.ones(8, 8), 0.9, 0.1)
         criteria = StopCriteria()
         assert criteria.poor(doubtful, carried)
