@@ -82,8 +82,26 @@ def _following(
     )
     scores = {target: result.score.get(target, 0.0) for target in first.targets}
     return Segmentation.from_volume(
-        phase.volume, result.data, score=scores, report=result.report, labels=first.labels
+        phase.volume,
+        without_guesses(result.data, given),
+        score=scores,
+        report=result.report,
+        labels=first.labels,
     )
+
+
+def without_guesses(labels: np.ndarray, strokes: Iterable[Scribble]) -> np.ndarray:
+    """Labels without the targets of which nothing came out but the strokes themselves.
+
+    A user's stroke is obeyed; one that the last phase suggested is a guess, and where the network
+    found nothing around it the target is gone.
+    """
+    guessed = np.zeros_like(labels)
+    for stroke in strokes:
+        guessed[tuple(stroke.voxels.astype(int).T)] = stroke.target
+    targets = set(np.unique(guessed[guessed > 0]).tolist())
+    gone = [t for t in targets if not ((labels == t) & (guessed != t)).any()]
+    return np.where(np.isin(labels, gone), 0, labels).astype(labels.dtype)
 
 
 def prompts_of(mask: np.ndarray, target: int, axis: int) -> list[Scribble]:
