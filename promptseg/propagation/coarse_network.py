@@ -22,7 +22,7 @@ class CoarseNetwork(nn.Module):
     """
 
     def __init__(
-        self, inputs: int, channels: tuple[int, ...] = (32, 64, 96, 128), groups: int = 8
+        self, inputs: int, channels: tuple[int, ...] = (32, 64, 96, 96), groups: int = 8
     ) -> None:
         super().__init__()
         self.inputs, self.channels, self.groups = inputs, tuple(channels), groups
