@@ -43,9 +43,9 @@ def propagator(image=TUBE, backbone=None, criteria=None, batch_size=4):
     return Tracker(SliceDecoder(encoder), FRAME, criteria)
 
 
-def reached(walker, anchors, limits=(0, 16)):
+def reached(walker, anchors, limits=(0, 16), guides=None):
     masks = {i: walker.answer(i, p) for i, p in anchors.items()}
-    return walker.propagate({1: masks}, {1: limits})[1]
+    return walker.propagate({1: masks}, {1: limits}, guides)[1]
 
 
 def shown(answer):

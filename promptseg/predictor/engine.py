@@ -367,11 +367,13 @@ class Engine:
         anchors = answer_starts(propagator, by_target)
         if narrow(anchors):
             return None
-        walked = anchors
-        if limits is not None:
-            propagator.guides = self._guides(propagator, by_target, limits)
-            walked = propagator.propagate(anchors, limits)
-        return None if narrow(walked) else take_up(propagator, by_target, anchors, walked, limits)
+        if limits is None:
+            return take_up(propagator, by_target, anchors, anchors)
+        guides = self._guides(propagator, by_target, limits)
+        walked = propagator.propagate(anchors, limits, guides)
+        if narrow(walked):
+            return None
+        return take_up(propagator, by_target, anchors, walked, limits, guides)
 
     def _cleaned(self, propagator: Tracker, by_target: ByTarget, answers: Answers) -> Answers:
         """Answers without rims that look unlike the target, stray parts and cavities."""
@@ -519,7 +521,8 @@ def take_up(
     by_target: ByTarget,
     starts: Answers,
     walked: Answers,
-    limits: dict[int, tuple[int, int]] | None,
+    limits: dict[int, tuple[int, int]] | None = None,
+    guides: Mapping[int, Guide] | None = None,
 ) -> Answers:
     """Answers after the corrections, in their order.
 
@@ -531,6 +534,7 @@ def take_up(
         starts: Of `answer_starts`.
         walked: What came of them on all slices.
         limits: Half-open slice range by target; None corrects the prompted slices only.
+        guides: What the other axes say, by target.
     """
     anchors, answers = {t: dict(slices) for t, slices in starts.items()}, dict(walked)
     for target, slices in by_target.items():
@@ -545,6 +549,6 @@ def take_up(
             answers[target] = (
                 {**own, index: anchors[target][index]}
                 if limits is None
-                else propagator.correct(own, anchors[target], target, index, limits)
+                else propagator.correct(own, anchors[target], target, index, limits, guides)
             )
     return answers

@@ -19,7 +19,7 @@ from promptseg.inference.multimask import plane_mask
 from promptseg.propagation.guide import Guide
 from promptseg.propagation.multiplanar import Crossing, cross
 from promptseg.propagation.stopping import StopCriteria
-from promptseg.propagation.tracker import Tracker
+from promptseg.propagation.tracker import Guides, Tracker
 from promptseg.slicing import Frame, take_slice
 
 CROSSINGS = 8
@@ -42,10 +42,10 @@ class TargetTrack:
     first: dict[int, SliceMask]
     limits: tuple[int, int]
 
-    def answers(self, propagator: Tracker) -> dict[int, SliceMask]:
+    def answers(self, propagator: Tracker, guides: Guides | None = None) -> dict[int, SliceMask]:
         """Answers by slice."""
         limits = {self.target: self.limits}
-        return propagator.propagate({self.target: self.first}, limits)[self.target]
+        return propagator.propagate({self.target: self.first}, limits, guides)[self.target]
 
     def sure(self, criteria: StopCriteria) -> set[int]:
         """Slices beyond the first ones that it finds alone and without doubt."""
@@ -55,8 +55,7 @@ class TargetTrack:
 
     def led(self, guide: Guide, sure: set[int]) -> dict[int, SliceMask] | None:
         """Answers where the other axes lead; None if they miss what a walk alone is sure of."""
-        self.propagator.guides = {self.target: guide}
-        found = self.answers(self.propagator)
+        found = self.answers(self.propagator, {self.target: guide})
         return None if len(sure - found.keys()) > MISSED_SHARE * len(sure) else found
 
 

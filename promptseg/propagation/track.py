@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from torch import Tensor
 
 from promptseg.inference.decoder import SliceMask
+from promptseg.propagation.guide import Guide
 from promptseg.propagation.memory_bank import Bank
 from promptseg.propagation.stopping import StopCriteria
 
@@ -47,6 +48,7 @@ class TrackState:
         moved: Pixels that the correction changed on the slice where the walk starts.
         end: First slice that it leaves as it was, of one that has strayed.
         bank: What it remembers, of a network with a memory.
+        guide: What the other axes say of its target, None where they are not heard.
     """
 
     walk: Track
@@ -65,6 +67,7 @@ class TrackState:
     moved: int = 0
     end: int | None = None
     bank: Bank | None = None
+    guide: Guide | None = None
 
     def __post_init__(self) -> None:
         if self.origin is None:

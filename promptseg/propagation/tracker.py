@@ -8,7 +8,7 @@ weighted by distance.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from torch import Tensor
@@ -46,6 +46,7 @@ from promptseg.propagation.track import (
 from promptseg.slicing import Frame
 
 AGREEING = 2
+Guides = Mapping[int, Guide]
 WALK_BYTES, ANSWER_BYTES = 256 << 20, 64 << 20
 
 
@@ -76,7 +77,6 @@ class Tracker:
         self.lag = lag_of(frame) if self.carries == "mask" else 1
         self.criteria = criteria_for(StopCriteria() if criteria is None else criteria, self.lag)
         self.patient = criteria_where_extent_given(self.criteria)
-        self.guides: dict[int, Guide] = {}
         self._greys = Greys(decoder.encoder.data, frame, self.spec.mask_size)
         self._walked: LRUCache[tuple[int | str, ...], TrackState] = LRUCache(
             WALK_BYTES, track_bytes
@@ -132,7 +132,10 @@ class Tracker:
         return PixelPrompts(box=box_of(logits, self.spec.input_size))
 
     def propagate(
-        self, anchors: dict[int, dict[int, SliceMask]], limits: dict[int, tuple[int, int]]
+        self,
+        anchors: dict[int, dict[int, SliceMask]],
+        limits: dict[int, tuple[int, int]],
+        guides: Guides | None = None,
     ) -> dict[int, dict[int, SliceMask]]:
         """Answers of every target on every slice that it reaches.
 
@@ -142,39 +145,31 @@ class Tracker:
         Args:
             anchors: Answers on the slices where walks start, {target: {slice: answer}}.
             limits: Half-open slice range by target.
+            guides: What the other axes say, by target.
         """
-        count = self.frame.shape[self.frame.axis]
+        count, guides = self.frame.shape[self.frame.axis], guides or {}
         walks = plan_tracks(anchors, limits, count)
-        keys = [self._key(walk, anchors[walk.target]) for walk in walks]
-        states = [self._resume(walk, key, anchors) for walk, key in zip(walks, keys, strict=True)]
+        keys = [self._key(walk, anchors[walk.target], guides) for walk in walks]
+        states = [
+            self._resume(walk, key, anchors, guides.get(walk.target))
+            for walk, key in zip(walks, keys, strict=True)
+        ]
         self._advance(states, anchors)
         for key, state in zip(keys, states, strict=True):
             known = self._walked.get(key)
             if known is None or known.reach <= state.reach:
-                self._walked.put(key, state, keys)
-        merged = self._voted(merge_tracks(states, anchors), anchors)
+                self._walked.put(key, replace(state, guide=None), keys)
+        merged = voted(merge_tracks(states, anchors), anchors, guides)
         untold = {t for t in merged if self.criteria.taper and limits[t] == (0, count)}
         return {t: tapered(m, anchors[t]) if t in untold else m for t, m in merged.items()}
 
-    def _key(self, walk: Track, anchors: dict[int, SliceMask]) -> tuple[int | str, ...]:
+    def _key(
+        self, walk: Track, anchors: dict[int, SliceMask], guides: Guides
+    ) -> tuple[int | str, ...]:
         """Differs between walks whose answers differ, but for how far they go."""
         recalled = () if self.memories is None else self.memories.key(walk, anchors)
-        guided, left = self._guided_by(walk.target), tensor_key(anchors[walk.start])
+        guided, left = guided_by(guides, walk.target), tensor_key(anchors[walk.start])
         return walk.target, walk.start, walk.step, walk.extent_given, guided, left, *recalled
-
-    def _guided_by(self, target: int) -> str:
-        return self.guides[target].name if target in self.guides else ""
-
-    def _voted(
-        self, merged: dict[int, dict[int, SliceMask]], anchors: dict[int, dict[int, SliceMask]]
-    ) -> dict[int, dict[int, SliceMask]]:
-        """The same after the vote of the other axes; anchors have no need of one."""
-        for target in merged.keys() & self.guides.keys():
-            guide, own = self.guides[target], anchors[target]
-            for index in merged[target].keys() - own.keys():
-                away = min(abs(index - start) for start in own)
-                merged[target][index] = guide.vote(index, away, merged[target][index])
-        return merged
 
     def correct(
         self,
@@ -183,6 +178,7 @@ class Tracker:
         target: int,
         index: int,
         limits: dict[int, tuple[int, int]],
+        guides: Guides | None = None,
     ) -> dict[int, SliceMask]:
         """Answers of one target after one of its slices was corrected.
 
@@ -196,14 +192,19 @@ class Tracker:
             target: The target.
             index: The corrected slice.
             limits: Half-open slice range by target.
+            guides: What the other axes say, by target.
         """
+        guides = guides or {}
         key = (
-            target, index, limits[target], self._guided_by(target), tensor_key(anchors[index]),
+            target, index, limits[target], guided_by(guides, target), tensor_key(anchors[index]),
             *((i, tensor_key(held[i])) for held in (anchors, answers) for i in sorted(held)),
         )  # fmt: skip
         known = self._corrected.get(key)
         if known is None:
-            known = self._correct(answers, anchors, target, index, limits)
+            count = self.frame.shape[self.frame.axis]
+            planned = plan_tracks({target: anchors}, {target: limits[target]}, count)
+            walks = [walk for walk in planned if walk.start == index]
+            known = self._correct(answers, anchors, index, walks, guides.get(target))
             self._corrected.put(key, known)
         return dict(known)
 
@@ -211,19 +212,17 @@ class Tracker:
         self,
         answers: dict[int, SliceMask],
         anchors: dict[int, SliceMask],
-        target: int,
         index: int,
-        limits: dict[int, tuple[int, int]],
+        walks: Sequence[Track],
+        guide: Guide | None,
     ) -> dict[int, SliceMask]:
-        count = self.frame.shape[self.frame.axis]
-        planned = plan_tracks({target: anchors}, {target: limits[target]}, count)
-        walks = [walk for walk in planned if walk.start == index]
-        moved = changed(anchors[index], answers.get(index))
+        """Answers after some walks from a corrected slice."""
+        start, moved = anchors[index].logits, changed(anchors[index], answers.get(index))
         states = [
-            TrackState(w, index + w.step, anchors[index].logits, before=answers, moved=moved)
+            TrackState(w, index + w.step, start, before=answers, moved=moved, guide=guide)
             for w in walks
         ]
-        self._advance(states, {target: anchors})
+        self._advance(states, {walk.target: anchors for walk in walks})
         found = {**answers, index: anchors[index]}
         if not walks:
             return without_ends(found, anchors, index)
@@ -251,7 +250,7 @@ class Tracker:
         there: three clicks gain 0.055 in 3D Dice so, and 0.026 if it takes the answers with it
         (18 training cases of left atrium, ACDC and hippocampus).
         """
-        walk, guide = state.walk, self.guides.get(state.walk.target)
+        walk, guide = state.walk, state.guide
         end = state.index if state.settled else walk.stop
         if state.end is not None:
             end = state.end
@@ -271,14 +270,19 @@ class Tracker:
                 found[index] = own
 
     def _resume(
-        self, walk: Track, key: tuple[int | str, ...], anchors: dict[int, dict[int, SliceMask]]
+        self,
+        walk: Track,
+        key: tuple[int | str, ...],
+        anchors: dict[int, dict[int, SliceMask]],
+        guide: Guide | None,
     ) -> TrackState:
         """The same walk made before, cut or continued; else a new one."""
         known = self._walked.get(key)
         if known is None:
             anchor = anchors[walk.target][walk.start]
             given = anchor.given is not None
-            return TrackState(walk, walk.start + walk.step, anchor.logits, given=given)
+            start = walk.start + walk.step
+            return TrackState(walk, start, anchor.logits, given=given, guide=guide)
         wanted = abs(walk.stop - walk.start)
         if known.reach <= wanted:
             return replace(
@@ -287,10 +291,11 @@ class Tracker:
                 answers=dict(known.answers),
                 pending=dict(known.pending),
                 known_at=dict(known.known_at),
+                guide=guide,
             )
         settled = {i for i, at in known.known_at.items() if abs(at - walk.start) < wanted}
         answers = {i: a for i, a in known.answers.items() if i in settled}
-        return TrackState(walk, walk.stop, known.carried, answers=answers)
+        return TrackState(walk, walk.stop, known.carried, answers=answers, guide=guide)
 
     def _advance(
         self, states: Sequence[TrackState], anchors: dict[int, dict[int, SliceMask]]
@@ -327,9 +332,8 @@ class Tracker:
             return
         index = state.index - state.walk.step
         own, before = state.answers.get(index), state.before.get(index)
-        guide = self.guides.get(state.walk.target)
-        if own is not None and guide is not None:
-            own = guide.vote(index, abs(index - state.walk.start), own)
+        if own is not None and state.guide is not None:
+            own = state.guide.vote(index, abs(index - state.walk.start), own)
         state.agreed = state.agreed + 1 if agree(own, before) else 0
         state.settled = state.agreed >= AGREEING
         if own is not None and strays(own, before, state.moved):
@@ -338,7 +342,7 @@ class Tracker:
     def _lead(self, state: TrackState) -> Tensor:
         """The mask to be handed to the next slice."""
         carried = state.handed_on(self.lag)
-        guide = self.guides.get(state.walk.target)
+        guide = state.guide
         return carried if guide is None else guide.lead(state.index, state.reach, carried)
 
     def _judged(self, state: TrackState, answer: SliceMask, criteria: StopCriteria) -> SliceMask:
@@ -347,7 +351,7 @@ class Tracker:
         Where those see the target they stand in for a poor answer, and where they see that it
         is not there the answer is empty.
         """
-        guide = self.guides.get(state.walk.target)
+        guide = state.guide
         seen = None if guide is None else guide.at(state.index)
         if guide is None or seen is None:
             return replace(answer, similarity=self._greys.similarity(state, answer))
@@ -375,3 +379,22 @@ class Tracker:
         most = max(1, encoder.batch_size // len({(s.index, s.walk.step) for s in active}))
         ways = (range(s.index, s.walk.stop, s.walk.step)[: min(most, s.reach)] for s in active)
         encoder.embed(self.frame, [index for way in ways for index in way])
+
+
+def guided_by(guides: Guides, target: int) -> str:
+    """Differs where what the other axes say of a target differs."""
+    return guides[target].name if target in guides else ""
+
+
+def voted(
+    merged: dict[int, dict[int, SliceMask]],
+    anchors: dict[int, dict[int, SliceMask]],
+    guides: Guides,
+) -> dict[int, dict[int, SliceMask]]:
+    """The same after the vote of the other axes; anchors have no need of one."""
+    for target in merged.keys() & guides.keys():
+        guide, own = guides[target], anchors[target]
+        for index in merged[target].keys() - own.keys():
+            away = min(abs(index - start) for start in own)
+            merged[target][index] = guide.vote(index, away, merged[target][index])
+    return merged

@@ -86,9 +86,7 @@ class TestOtherAxesCutShort:
         """A propagator whose led walk finds the target on some slices."""
 
         class Walks:
-            guides: dict = {}  # noqa: RUF012
-
-            def propagate(self, anchors, limits):
+            def propagate(self, anchors, limits, guides):
                 return {1: dict.fromkeys(indices)}
 
         return Walks()

@@ -228,10 +228,10 @@ class Blind:
 class TestBridging:
     def corrected(self, image, blind):
         walker = propagator(image, criteria=StopCriteria(similarity=0.0))
-        walker.guides = {1: Blind(blind)}
-        first = reached(walker, {4: box(4)})
+        guides = {1: Blind(blind)}
+        first = reached(walker, {4: box(4)}, guides=guides)
         anchors = {4: walker.answer(4, box(4)), 11: walker.answer(11, click(11))}
-        return first, walker.correct(first, anchors, 1, 11, {1: (0, 16)})
+        return first, walker.correct(first, anchors, 1, 11, {1: (0, 16)}, guides)
 
     def test_no_gap_where_the_network_saw_the_target_and_was_overruled(self):
         first, after = self.corrected(TUBE, (7, 8, 9))
