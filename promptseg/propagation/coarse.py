@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,13 @@ from skimage.measure import block_reduce
 
 from promptseg.errors import PromptError, WeightsError
 from promptseg.io.atomic import atomic_path
-from promptseg.propagation.coarse_inputs import CHANNELS, PROMPTED, CoarseHints, coarse_channels
+from promptseg.propagation.coarse_inputs import (
+    ANSWERED,
+    CHANNELS,
+    PROMPTED,
+    CoarseHints,
+    coarse_channels,
+)
 from promptseg.propagation.coarse_network import CoarseNetwork
 
 FORMAT, VERSION = "promptseg-coarse", 1
@@ -132,6 +138,7 @@ class Told:
         box: (low, high) voxels, half-open; None without one.
         positive: (N, 3) voxels on the target.
         negative: (N, 3) voxels beside it.
+        answered: (H, W) bool by slice, what a network answered on its own.
     """
 
     axis: int
@@ -139,6 +146,7 @@ class Told:
     box: tuple[tuple[int, ...], tuple[int, ...]] | None = None
     positive: NDArray[np.integer] | None = None
     negative: NDArray[np.integer] | None = None
+    answered: Mapping[int, Mask] = field(default_factory=dict)
 
 
 class CoarseView:
@@ -200,32 +208,47 @@ def first_cube(told: Told, spacing: Sequence[float], shape: Sequence[int]) -> Cu
 
 def hints_in(image: Field, told: Told, cube: Cube) -> CoarseHints:
     """What is known, in the elements of a view."""
-    shape = (cube.side,) * 3
     view = cube.sample(image, 0.0)
     inside = cube.sample(np.ones(image.shape, bool), 0.0) > 0.5
-    logits, trust = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+    logits, trust = _answered_in(told, image.shape, cube)
     for index, mask in told.masks.items():
         planes = cube.planes(told.axis, index)
-        spot = np.zeros(image.shape, bool)
-        np.moveaxis(spot, told.axis, 0)[index] = mask
-        thick = _in_plane(spot, told.axis, index, cube)
-        np.moveaxis(logits, told.axis, 0)[planes] = thick
+        np.moveaxis(logits, told.axis, 0)[planes] = _in_plane(mask, told.axis, cube)
         np.moveaxis(trust, told.axis, 0)[planes] = PROMPTED
     box, boxed = _box_in(told, cube)
     positive, negative = (_seeds_in(p, cube) for p in (told.positive, told.negative))
     return CoarseHints(view, inside, logits, trust, box, boxed, positive, negative)
 
 
-def _in_plane(spot: Mask, axis: int, index: int, cube: Cube) -> Field:
+def _answered_in(told: Told, shape: Sequence[int], cube: Cube) -> tuple[Field, Field]:
+    """Logits and trust of the slices that a network answered, in the elements of a view."""
+    logits, trust = (np.zeros((cube.side,) * 3, np.float32) for _ in range(2))
+    if not told.answered:
+        return logits, trust
+    known = np.zeros(tuple(shape), bool)
+    for index, mask in told.answered.items():
+        np.moveaxis(known, told.axis, 0)[index] = mask
+        np.moveaxis(trust, told.axis, 0)[cube.planes(told.axis, index)] = ANSWERED
+    planes = np.moveaxis(cube.sample(known, 0.0) > 0.5, told.axis, 0)
+    heights = np.stack([_height(plane) for plane in planes])
+    return np.moveaxis(heights, 0, told.axis) * (trust > 0), trust
+
+
+def _in_plane(mask: Mask, axis: int, cube: Cube) -> Field:
     """(side, side) signed distance in elements of a slice's mask, as logits."""
-    flat = np.moveaxis(spot, axis, 0)[index].astype(np.float32)
     a, b = (n for n in range(3) if n != axis)
     step, low = cube.scale[[a, b]], cube.low[[a, b]]
-    size = (cube.side, cube.side)
-    plane = ndimage.affine_transform(flat, step, low + step / 2 - 0.5, size, order=1,
-                                     mode="grid-constant", cval=0.0) > 0.5  # fmt: skip
+    plane = ndimage.affine_transform(
+        mask.astype(np.float32), step, low + step / 2 - 0.5, (cube.side,) * 2, order=1,
+        mode="grid-constant", cval=0.0,
+    )  # fmt: skip
+    return _height(plane > 0.5)
+
+
+def _height(plane: Mask) -> Field:
+    """Signed distance in elements from the outline of a mask, positive inside."""
     if not plane.any():
-        return np.full(size, ABSENT, np.float32)
+        return np.full(plane.shape, ABSENT, np.float32)
     depth = ndimage.distance_transform_edt(plane) - ndimage.distance_transform_edt(~plane)
     return np.clip(depth, ABSENT, -ABSENT).astype(np.float32)
 
