@@ -1,9 +1,10 @@
 """Train the coarse 3D view (promptseg/propagation/coarse_network.py).
 
-    OMP_NUM_THREADS=1 nice -n 19 python weights/train_coarse.py --hours 10
+    OMP_NUM_THREADS=1 nice -n 19 torchrun --nproc-per-node 2 weights/train_coarse.py --hours 10
 
-One process, one thread. A second call goes on from `last.pt`; the rate is constant but for a
-warm-up and the last quarter of the hours of the processor. left_atrium, medscribble and all that
+One single-threaded process a core, `BATCH` views each. A second call goes on from `last.pt`; the
+rate is constant but for a warm-up and the last quarter of the hours of one core, so that a run may
+be cut and gone on with at any time. left_atrium, medscribble and all that
 `sources.py` holds back are never read.
 """
 
@@ -18,6 +19,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+import torch.distributed as dist
 from sources import load_cases
 
 from promptseg.io.atomic import atomic_path
@@ -95,7 +97,7 @@ class Training:
 
     def tasks(self, draw: Draw) -> list[CoarseTask]:
         """A batch; some of it after an answer and one or two clicks on what is wrong."""
-        rng = np.random.default_rng((self.seed, self.step))
+        rng = np.random.default_rng((self.seed, place()[0], self.step))
         tasks = [draw.task(rng) for _ in range(BATCH)]
         return [self._clicked(task, rng) if rng.random() < CLICKED else task for task in tasks]
 
@@ -115,6 +117,7 @@ class Training:
         loss, dice = coarse_loss(*self.network(inputs), target)
         self.network.zero_grad(set_to_none=True)
         loss.backward()
+        average_gradients(self.network)
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         for flat, parameter in zip(self.flat, self.wide, strict=True):
             flat.grad = parameter.grad.view_as(flat)
@@ -129,13 +132,40 @@ class Training:
         return {"loss": float(loss.detach()), "dice": float(dice.mean())}
 
 
+def place() -> tuple[int, int]:
+    """Rank of this process and number of processes."""
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+
+
+def average_gradients(network: torch.nn.Module) -> None:
+    """Give every process the mean of all gradients."""
+    world = place()[1]
+    if world == 1:
+        return
+    held = [p for p in network.parameters() if p.grad is not None]
+    packed = torch.cat([p.grad.flatten() for p in held])
+    dist.all_reduce(packed)
+    for p, part in zip(held, packed.div_(world).split([p.numel() for p in held]), strict=True):
+        p.grad.copy_(part.view_as(p))
+
+
+def agreed_seconds(seconds: float) -> float:
+    """The mean over all processes, so that they end and change their rate together."""
+    held = torch.tensor([seconds], dtype=torch.float64)
+    if place()[1] > 1:
+        dist.all_reduce(held)
+    return float(held) / place()[1]
+
+
 def train(training: Training, draw: Draw, out: Path, save_every: float = 300.0) -> None:
     rows: list[dict[str, float]] = []
     saved, began = time.time(), time.process_time()
     while training.progress < 1:
         rows.append(training.learn(training.tasks(draw)))
-        training.seconds += time.process_time() - began
+        training.seconds += agreed_seconds(time.process_time() - began)
         began = time.process_time()
+        if place()[0]:
+            continue
         if training.step % 50 == 0:
             means = {k: float(np.mean([row[k] for row in rows])) for k in rows[0]}
             row = {"step": training.step, "minutes": training.seconds / 60, **means}
@@ -145,18 +175,21 @@ def train(training: Training, draw: Draw, out: Path, save_every: float = 300.0) 
         if time.time() - saved > save_every:
             training.save()
             saved = time.time()
-    training.save()
+    if not place()[0]:
+        training.save()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--out", type=Path, default=Path("runs/coarse"))
-    parser.add_argument("--hours", type=float, default=10.0, help="of the processor, in all")
+    parser.add_argument("--hours", type=float, default=10.0, help="of one core, in all")
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=1)
     chosen = parser.parse_args()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    if "RANK" in os.environ:
+        dist.init_process_group("gloo")
     chosen.out.mkdir(parents=True, exist_ok=True)
     training = Training(chosen.out, chosen.hours, chosen.rate, chosen.seed)
     cases = load_cases(chosen.data, held_back=False)
