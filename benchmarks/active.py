@@ -48,7 +48,7 @@ from promptseg.finetune.running import train_adapter
 from promptseg.io.atomic import atomic_path
 from promptseg.predictor.learning import Effort
 from promptseg.prompts.types import Box
-from promptseg.segmenter import Segmenter
+from promptseg.session import Segmenter
 from promptseg.volume import bounding_slices
 
 FIRST, LAST = 57, 68

@@ -28,16 +28,14 @@ import numpy as np
 from scipy.stats import rankdata
 
 from promptseg.adapters.stack import base_digest
-from promptseg.assets import asset_dir
 from promptseg.datasets.cohort import Pair
 from promptseg.evaluate.protocols import box_prompts
 from promptseg.evaluate.settings import Settings
 from promptseg.evaluate.tasks import Task, volume_task
 from promptseg.io.atomic import atomic_path
-from promptseg.segmenter import Segmenter
-from promptseg.uncertainty import Calibration
-from promptseg.uncertainty.asking import shares
-from promptseg.uncertainty.calibration import (
+from promptseg.predictor.uncertainty import Calibration
+from promptseg.predictor.uncertainty.asking import shares
+from promptseg.predictor.uncertainty.calibration import (
     FILE,
     Reliability,
     fit,
@@ -45,6 +43,8 @@ from promptseg.uncertainty.calibration import (
     reliability,
     write_calibration,
 )
+from promptseg.session import Segmenter
+from promptseg.weights.assets import asset_dir
 
 DATA = Path(
     os.environ.get("PROMPTSEG_DATA", Path(__file__).resolve().parents[2] / "shared" / "data")

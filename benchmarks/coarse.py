@@ -22,13 +22,13 @@ from targets import HALVES, Target, box_on, ellipsoid, targets
 from promptseg.evaluate.metrics import dice
 from promptseg.evaluate.settings import Settings
 from promptseg.evaluate.tasks import Task, volume_task
-from promptseg.intensity import choose_window, normalise
 from promptseg.prompts.types import Box
 from promptseg.propagation.coarse import CoarseAnswer, CoarseView, Told, load_coarse
 from promptseg.propagation.coarse_inputs import CHANNELS
 from promptseg.propagation.coarse_network import CoarseNetwork
-from promptseg.segmenter import Segmenter
-from promptseg.slicing import take_slice
+from promptseg.session import Segmenter
+from promptseg.volume.intensity import choose_window, normalise
+from promptseg.volume.slicing import take_slice
 
 
 def read_view(path: Path) -> CoarseView:

@@ -22,8 +22,7 @@ import torch
 
 from promptseg.io.atomic import atomic_path
 from promptseg.prompts.types import Box, Point
-from promptseg.segmenter import Segmenter
-from promptseg.session import Session
+from promptseg.session import Segmenter, Session
 from promptseg.volume import Volume
 
 

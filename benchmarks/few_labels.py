@@ -29,7 +29,7 @@ from promptseg.finetune.yardsticks.plain import PlainNetwork
 from promptseg.finetune.yardsticks.predicting import block_labels
 from promptseg.finetune.yardsticks.sampling import BlockSampler
 from promptseg.finetune.yardsticks.training import PlainTrainer, Schedule
-from promptseg.segmenter import Segmenter
+from promptseg.session import Segmenter
 
 HERE = Path(__file__).resolve().parent
 SPLIT = HERE / "splits" / "left_atrium.json"

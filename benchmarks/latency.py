@@ -9,7 +9,7 @@ import torch
 
 from promptseg.backbones import load_backbone
 from promptseg.backbones.base import PixelPrompts, PromptBatch
-from promptseg.bench.limits import best_of
+from promptseg.evaluate.bench.limits import best_of
 from promptseg.inference.device import autocast, choose_device, choose_precision
 
 

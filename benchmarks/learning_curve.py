@@ -45,10 +45,10 @@ from promptseg.finetune.organ_case import OrganCase
 from promptseg.finetune.running import train_adapter
 from promptseg.finetune.views import ViewMaker
 from promptseg.inference.device import autocast, choose_precision
-from promptseg.intensity import Window, normalise
 from promptseg.io.atomic import atomic_path
-from promptseg.segmenter import Segmenter
-from promptseg.slicing import Frame, Region
+from promptseg.session import Segmenter
+from promptseg.volume.intensity import Window, normalise
+from promptseg.volume.slicing import Frame, Region
 
 RECIPE = Path(__file__).parents[1] / "adapters" / "left_atrium" / "recipe.toml"
 METHODS: dict[str, dict[str, Any]] = {

@@ -36,7 +36,6 @@ from promptseg.evaluate.metrics import dice
 from promptseg.evaluate.protocols import margin_places
 from promptseg.inference.labels import probabilities
 from promptseg.inference.slice_prompts import margin_bounds
-from promptseg.intensity import choose_window
 from promptseg.io.atomic import atomic_path
 from promptseg.predictor.answering import Answerer
 from promptseg.prompts.types import MarginPoints, PromptSet
@@ -44,6 +43,7 @@ from promptseg.propagation.extremes import span_of, spanned
 from promptseg.propagation.postprocessing import Consistency
 from promptseg.refine import graph_cut_refine
 from promptseg.refine.volume import click_voxels, refined_labels, within
+from promptseg.volume.intensity import choose_window
 
 DATA = Path(
     os.environ.get("PROMPTSEG_DATA", Path(__file__).resolve().parents[2] / "shared" / "data")

@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 
 from promptseg.datasets.cohort import Case, Pair, case_name, load_cases
+from promptseg.datasets.simulation.users import jittered_box
 from promptseg.evaluate.metrics import dice, over_propagation
 from promptseg.evaluate.protocols import box_prompts
 from promptseg.evaluate.settings import Settings
@@ -34,9 +35,8 @@ from promptseg.evaluate.tasks import Task, on_slice, volume_task
 from promptseg.io.atomic import atomic_path
 from promptseg.prompts.types import Box, Prompt
 from promptseg.propagation.stopping import StopCriteria
-from promptseg.segmenter import Segmenter
-from promptseg.simulation.users import jittered_box
-from promptseg.slicing import in_plane, take_slice
+from promptseg.session import Segmenter
+from promptseg.volume.slicing import in_plane, take_slice
 
 TUNING = (3, 12, 22, 34, 45, 53)
 EVERY = 20

@@ -22,8 +22,8 @@ import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
+from promptseg.datasets.simulation.clicks import bounding_slices, corrective_click
 from promptseg.refine import graph_cut_refine, plain_graph_cut
-from promptseg.simulation.clicks import bounding_slices, corrective_click
 
 DATA = Path(
     os.environ.get("PROMPTSEG_DATA", Path(__file__).resolve().parents[2] / "shared" / "data")

@@ -36,7 +36,7 @@ from promptseg.finetune.yardsticks.plain import PlainNetwork
 from promptseg.finetune.yardsticks.predicting import slice_labels
 from promptseg.finetune.yardsticks.sampling import SliceSampler
 from promptseg.finetune.yardsticks.training import PlainTrainer, Schedule
-from promptseg.segmenter import Segmenter
+from promptseg.session import Segmenter
 
 HERE = Path(__file__).resolve().parent
 SPLIT = HERE / "splits" / "acdc.json"

@@ -30,16 +30,15 @@ import numpy as np
 
 from promptseg.adapters.stack import base_digest
 from promptseg.datasets.cohort import Pair
+from promptseg.datasets.simulation.clicks import corrective_click
 from promptseg.evaluate.metrics import dice
 from promptseg.evaluate.protocols import box_prompts
 from promptseg.evaluate.settings import Settings
 from promptseg.evaluate.tasks import Task, on_slice, volume_task
 from promptseg.io.atomic import atomic_path
 from promptseg.prompts.types import Box, Mask, Point
-from promptseg.segmenter import Segmenter
-from promptseg.session import Session
-from promptseg.simulation.clicks import corrective_click
-from promptseg.slicing import in_plane, take_slice
+from promptseg.session import Segmenter, Session
+from promptseg.volume.slicing import in_plane, take_slice
 
 DATA = Path(
     os.environ.get("PROMPTSEG_DATA", Path(__file__).resolve().parents[2] / "shared" / "data")

@@ -37,7 +37,7 @@ from promptseg.evaluate.scores import Scores, finite_mean, trial_scores
 from promptseg.evaluate.settings import Settings
 from promptseg.evaluate.tasks import Task, slice_tasks, volume_task
 from promptseg.io.atomic import atomic_path
-from promptseg.segmenter import Segmenter
+from promptseg.session import Segmenter
 
 RIVALS = ("ellipse", "grabcut", "random_walker")
 Source = Callable[[Path], Iterator[Case]]

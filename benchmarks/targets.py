@@ -26,16 +26,16 @@ import numpy as np
 import promptseg as ps
 from promptseg.datasets.cohort import Case
 from promptseg.datasets.phantom import abdomen_phantom
+from promptseg.datasets.simulation.clicks import corrective_click, deepest
+from promptseg.datasets.simulation.users import jittered_box
 from promptseg.evaluate.metrics import dice, over_propagation
 from promptseg.evaluate.playing import Player
 from promptseg.evaluate.settings import Settings
 from promptseg.evaluate.tasks import Task, on_slice, volume_task
 from promptseg.io.atomic import atomic_path
 from promptseg.prompts.types import Box, Point, Prompt
-from promptseg.segmenter import Segmenter
-from promptseg.simulation.clicks import corrective_click, deepest
-from promptseg.simulation.users import jittered_box
-from promptseg.slicing import in_plane, take_slice
+from promptseg.session import Segmenter
+from promptseg.volume.slicing import in_plane, take_slice
 
 HALVES = ("development", "reporting")
 PROMPTS = ("box", "loose", "click", "box3d", "boxes", "clicks3", "clicks5")

@@ -5,8 +5,6 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from promptseg.assets import VERSION
-
 if TYPE_CHECKING:
     from promptseg.errors import (
         AdapterError,
@@ -18,16 +16,17 @@ if TYPE_CHECKING:
     )
     from promptseg.evaluate import evaluate
     from promptseg.io.provenance import read_provenance
-    from promptseg.postprocessing import postprocess
+    from promptseg.io.version import __version__
     from promptseg.prompts.types import Box, MarginPoints, Mask, Point, PromptSet, Scribble, Text
+    from promptseg.refine.postprocessing import postprocess
     from promptseg.report.measurements import measure
     from promptseg.report.quality import review
-    from promptseg.segmenter import Segmenter
-    from promptseg.session import Session
-    from promptseg.timeseries import read_phases, segment_phases
+    from promptseg.session import Segmenter, Session
+    from promptseg.session.timeseries import read_phases, segment_phases
     from promptseg.volume import Segmentation, Volume, read, read_labels, write
 
 _PLACES = {
+    "__version__": "io.version",
     "AdapterError": "errors",
     "FormatError": "errors",
     "PromptError": "errors",
@@ -37,12 +36,12 @@ _PLACES = {
     "evaluate": "evaluate",
     "finetune": "finetune",
     "measure": "report.measurements",
-    "postprocess": "postprocessing",
+    "postprocess": "refine.postprocessing",
     "read": "volume",
-    "read_phases": "timeseries",
+    "read_phases": "session.timeseries",
     "read_provenance": "io.provenance",
     "review": "report.quality",
-    "segment_phases": "timeseries",
+    "segment_phases": "session.timeseries",
     "read_labels": "volume",
     "write": "volume",
     "Box": "prompts.types",
@@ -52,13 +51,12 @@ _PLACES = {
     "PromptSet": "prompts.types",
     "Scribble": "prompts.types",
     "Text": "prompts.types",
-    "Segmenter": "segmenter",
+    "Segmenter": "session",
     "Session": "session",
     "Segmentation": "volume",
     "Volume": "volume",
 }
 
-__version__ = VERSION
 __all__ = [
     "AdapterError",
     "Box",

@@ -2,7 +2,7 @@
 
 import sys
 
-from promptseg.cli import main
+from promptseg.commands.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -20,7 +20,7 @@ from promptseg.backbones.network import PromptsegConfig, PromptsegModel
 from promptseg.backbones.segment_anything import SegmentAnything, build_sam
 from promptseg.backbones.standins import SMALL_SAM
 from promptseg.inference.encoder import SliceEncoder
-from promptseg.segmenter import Segmenter
+from promptseg.session import Segmenter
 from promptseg.volume import Volume
 
 SIZE = 64

@@ -9,7 +9,7 @@ import pytest
 HEAVY = {"torch", "transformers", "scipy", "skimage", "nibabel", "PIL", "matplotlib", "numba"}
 SCRIPT = """
 import json, sys
-from promptseg.cli import main
+from promptseg.commands.cli import main
 status = main(sys.argv[1:])
 print("\\n" + json.dumps([status, sorted(name for name in sys.modules if "." not in name)]))
 """

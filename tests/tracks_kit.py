@@ -9,7 +9,7 @@ from support import bright_encoder, discs
 from promptseg.inference.decoder import SliceDecoder, SliceMask
 from promptseg.inference.slice_prompts import SlicePrompts
 from promptseg.propagation.tracker import Tracker
-from promptseg.slicing import Frame, Region
+from promptseg.volume.slicing import Frame, Region
 
 SHAPE = (32, 32, 16)
 FRAME = Frame(2, Region((0, 32), (0, 32)), SHAPE, (1.0, 1.0, 1.0), 64)

@@ -28,16 +28,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from rival_networks import NETWORKS, TITLES, Named
-from sources import load_cases, named_concepts
 from torch import Tensor, nn
-from train_default import SHARES, Draw, Optimiser, collate, corrected
 
+from pretraining.episodes import Case, Episode, real_episode
 from promptseg.backbones.base import PixelPrompts, PromptBatch
+from promptseg.datasets.simulation import users
 from promptseg.finetune.losses import candidate_loss
 from promptseg.io.atomic import atomic_path
-from promptseg.pretraining.episodes import Case, Episode, real_episode
-from promptseg.simulation import users
+from rival_networks import NETWORKS, TITLES, Named
+from sources import load_cases, named_concepts
+from train_default import SHARES, Draw, Optimiser, collate, corrected
 
 SIZE, BATCH, USED = 128, 8, 256
 HELD_SEED = 2024

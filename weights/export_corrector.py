@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from export_default import soup
 
+from export_default import soup
 from promptseg.refine.corrector import save_corrector
 from promptseg.refine.corrector_network import ClickCorrector
 from promptseg.weights.registry import sha256_file

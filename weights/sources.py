@@ -15,8 +15,8 @@ import cv2
 import nibabel
 import numpy as np
 
+from pretraining.named import NamedCase
 from promptseg.datasets.breadth import held_sets, read_manifest
-from promptseg.pretraining.named import NamedCase
 from promptseg.text.vocabulary import vocabulary
 
 MEDSCRIBBLE_ACDC = ("patient004", "patient017", "patient018", "patient050", "patient056")

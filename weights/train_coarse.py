@@ -20,14 +20,14 @@ import cv2
 import numpy as np
 import torch
 import torch.distributed as dist
-from sources import load_cases
 
+from pretraining.coarse_tasks import CoarseTask, coarse_loss, coarse_task, with_click
+from pretraining.episodes import Case
+from pretraining.muon import Muon
 from promptseg.io.atomic import atomic_path
-from promptseg.pretraining.coarse_tasks import CoarseTask, coarse_loss, coarse_task, with_click
-from promptseg.pretraining.episodes import Case
-from promptseg.pretraining.muon import Muon
 from promptseg.propagation.coarse_inputs import CHANNELS, coarse_channels
 from promptseg.propagation.coarse_network import CoarseNetwork
+from sources import load_cases
 
 SHARES = {
     "totalsegmentator": 0.30, "acdc": 0.12, "hippocampus": 0.08, "brats": 0.10, "sarcoma": 0.10,

@@ -20,29 +20,29 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from sources import load_cases
 from torch import Tensor
 
 import promptseg as ps
-from promptseg.datasets.cohort import Case
-from promptseg.evaluate.metrics import dice
-from promptseg.evaluate.playing import Player
-from promptseg.evaluate.protocols import first_prompts
-from promptseg.evaluate.settings import Settings
-from promptseg.evaluate.tasks import volume_task
-from promptseg.intensity import normalise
-from promptseg.io.atomic import atomic_path
-from promptseg.pretraining import episodes
-from promptseg.pretraining.corrections import (
+from pretraining import episodes
+from pretraining.corrections import (
     Correction,
     Crop,
     correction_loss,
     draw_correction,
     with_clicks,
 )
+from promptseg.datasets.cohort import Case
+from promptseg.evaluate.metrics import dice
+from promptseg.evaluate.playing import Player
+from promptseg.evaluate.protocols import first_prompts
+from promptseg.evaluate.settings import Settings
+from promptseg.evaluate.tasks import volume_task
+from promptseg.io.atomic import atomic_path
 from promptseg.refine.corrector import save_corrector
 from promptseg.refine.corrector_network import ClickCorrector
+from promptseg.volume.intensity import normalise
 from promptseg.weights.registry import sha256_file
+from sources import load_cases
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 SHARES = {

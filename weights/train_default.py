@@ -25,14 +25,19 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from safetensors.torch import load_file
-from sources import load_cases, named_concepts
 from torch import Tensor
 from torch.nn import functional
 from torch.utils.tensorboard import SummaryWriter
 
+from pretraining.episodes import Episode, real_episode, synthetic_episode
+from pretraining.muon import Muon
+from pretraining.named import NamedCase, NamedEpisode, named_episode
+from pretraining.regions import region_episode
+from pretraining.runs import Run, run_episode
 from promptseg.backbones.base import PixelPrompts, PromptBatch
 from promptseg.backbones.network import PromptsegConfig, PromptsegModel
 from promptseg.backbones.prompt_maps import named_maps, prompt_maps
+from promptseg.datasets.simulation import users
 from promptseg.finetune.learning import dense_loss
 from promptseg.finetune.losses import (
     candidate_loss,
@@ -42,12 +47,7 @@ from promptseg.finetune.losses import (
 )
 from promptseg.inference.device import cpu_computes_bfloat16
 from promptseg.io.atomic import atomic_path
-from promptseg.pretraining.episodes import Episode, real_episode, synthetic_episode
-from promptseg.pretraining.muon import Muon
-from promptseg.pretraining.named import NamedCase, NamedEpisode, named_episode
-from promptseg.pretraining.regions import region_episode
-from promptseg.pretraining.runs import Run, run_episode
-from promptseg.simulation import users
+from sources import load_cases, named_concepts
 
 SHARES = {
     "acdc": 0.16, "hippocampus": 0.04, "totalsegmentator": 0.09, "brats": 0.07, "sarcoma": 0.04,

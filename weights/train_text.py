@@ -23,7 +23,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from text_wordings import CHINESE_FOREIGN, CHINESE_TEMPLATES, FOREIGN, TEMPLATES, Wordings, framed
 from torch import Tensor
 from torch.nn import functional
 
@@ -40,6 +39,7 @@ from promptseg.text.tower import (
 )
 from promptseg.text.vocabulary import vocabulary
 from promptseg.weights.registry import sha256_file
+from text_wordings import CHINESE_FOREIGN, CHINESE_TEMPLATES, FOREIGN, TEMPLATES, Wordings, framed
 
 if sys.version_info >= (3, 11):
     import tomllib

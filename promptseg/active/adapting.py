@@ -24,7 +24,7 @@ from promptseg.finetune.card import write_card
 from promptseg.finetune.config import FOLDERS, FinetuneConfig, checked
 from promptseg.finetune.running import train_adapter
 from promptseg.io.atomic import atomic_path
-from promptseg.segmenter import Segmenter
+from promptseg.session import Segmenter
 
 STAGES, REPORT = "stages", "adapt.json"
 ANNOTATED, PSEUDO, BOTH = "1_annotated", "2_pseudo", "3_both"

@@ -19,9 +19,9 @@ from promptseg.predictor.automatic import BODY_LEVEL, body_region
 from promptseg.predictor.engine import Engine
 from promptseg.predictor.examples import LEAST_PIXELS, spread
 from promptseg.prompts.types import PromptSet
-from promptseg.segmenter import Segmenter
-from promptseg.slicing import Frame
+from promptseg.session import Segmenter
 from promptseg.volume import Volume
+from promptseg.volume.slicing import Frame
 
 SLICES = 24
 Progress = Callable[[str, int, int], None]

@@ -18,7 +18,7 @@ from promptseg.active.samples import Sample, case_of
 from promptseg.active.strategies import REFERENCE, TOKENS, Choice, Strategy
 from promptseg.errors import FormatError
 from promptseg.io.atomic import atomic_path
-from promptseg.segmenter import Segmenter
+from promptseg.session import Segmenter
 from promptseg.volume import Volume
 
 COLUMNS = ("case", "slice", "score", "reason", "path")

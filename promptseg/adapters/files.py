@@ -18,9 +18,9 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from promptseg.adapters.info import AdapterInfo, read_info, read_json
-from promptseg.assets import asset_dir
 from promptseg.errors import AdapterError, PromptsegError
 from promptseg.io.atomic import atomic_path
+from promptseg.weights.assets import asset_dir
 from promptseg.weights.registry import sha256_file
 
 INFO, CONFIG = "promptseg.json", "adapter_config.json"

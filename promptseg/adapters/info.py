@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from promptseg.errors import AdapterError, VolumeError
-from promptseg.orientation import CANONICAL, check_codes
+from promptseg.volume.orientation import CANONICAL, check_codes
 
 FORMAT, VERSION = "promptseg-adapter", 1
 MAX_JSON_BYTES = 1 << 20

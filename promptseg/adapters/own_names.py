@@ -6,7 +6,7 @@ from promptseg.adapters.files import Adapter
 from promptseg.adapters.info import AdapterInfo
 from promptseg.adapters.stack import base_digest
 from promptseg.backbones.base import Backbone, KnowsNames
-from promptseg.orientation import CANONICAL
+from promptseg.volume.orientation import CANONICAL
 
 OWN = "own names"
 

@@ -10,12 +10,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from promptseg.bench.rows import CHECKS, ROWS
 from promptseg.commands.parsing import UsageError, add_json, note, print_json
+from promptseg.evaluate.bench.rows import CHECKS, ROWS
 
 if TYPE_CHECKING:
-    from promptseg.bench.lineup import Lineup
-    from promptseg.bench.turns import Turns
+    from promptseg.evaluate.bench.lineup import Lineup
+    from promptseg.evaluate.bench.turns import Turns
 
 AGAINST = ("sam-predictor", "transformers", "sam2-video")
 RANDOM = "random-vit-b"
@@ -94,7 +94,7 @@ class Report:
 
     def text(self) -> str:
         """For a reader."""
-        from promptseg.bench.turns import table
+        from promptseg.evaluate.bench.turns import table
 
         results = self.turns.results()
         stages = [
@@ -108,7 +108,7 @@ class Report:
 
 def measure(lineup: Lineup, keys: Sequence[str], arguments: argparse.Namespace) -> Report:
     """Let the contenders of some keys take turns, then check the rest."""
-    from promptseg.bench.turns import Turns
+    from promptseg.evaluate.bench.turns import Turns
 
     turns = Turns(lineup.contenders(keys), arguments.rounds)
     report = Report(arguments.output, _about(lineup, arguments), turns)
@@ -148,7 +148,7 @@ def checks_text(checks: dict[str, Any]) -> list[str]:
 
 
 def _agreement(lineup: Lineup, turns: Turns, arguments: argparse.Namespace) -> dict[str, Any]:
-    from promptseg.bench.agreement import agreement
+    from promptseg.evaluate.bench.agreement import agreement
 
     ran = {result.key: result.name for result in turns.results()}
     others = {ran[k]: turns.masks(k)[0] for k in ("transformers", "sam-predictor") if k in ran}
@@ -157,15 +157,15 @@ def _agreement(lineup: Lineup, turns: Turns, arguments: argparse.Namespace) -> d
 
 
 def _limit(lineup: Lineup, turns: Turns, arguments: argparse.Namespace) -> dict[str, Any]:
-    from promptseg.bench.limits import encoder_limit
+    from promptseg.evaluate.bench.limits import encoder_limit
 
     found = encoder_limit(lineup.segmenter)
     return {"precision": lineup.segmenter.precision, **asdict(found), "share": found.share}
 
 
 def _lineup(arguments: argparse.Namespace) -> Lineup:
-    from promptseg.bench.lineup import Lineup, checkpoint_vit_b, random_vit_b
-    from promptseg.bench.scenes import ball_scene
+    from promptseg.evaluate.bench.lineup import Lineup, checkpoint_vit_b, random_vit_b
+    from promptseg.evaluate.bench.scenes import ball_scene
 
     fit = arguments.model == RANDOM
     return Lineup(

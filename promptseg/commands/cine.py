@@ -21,7 +21,7 @@ from promptseg.commands.progress import Bars
 from promptseg.commands.prompt_options import add_prompts, build_prompts
 
 if TYPE_CHECKING:
-    from promptseg.timeseries import Phase
+    from promptseg.session.timeseries import Phase
     from promptseg.volume import Segmentation
 
 
@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Segment every phase; print the volumes and the ejection fraction."""
     from promptseg.report.audit import check_log, record
-    from promptseg.timeseries import read_phases, save_phases, volume_table, write_table
+    from promptseg.session.timeseries import read_phases, save_phases, volume_table, write_table
 
     paths = {"labels": arguments.output, "table": arguments.table}
     paths = {role: path for role, path in paths.items() if path is not None}
@@ -79,7 +79,7 @@ def _segmented(
     arguments: argparse.Namespace, phases: Sequence[Phase]
 ) -> tuple[Run, list[Segmentation]]:
     """The run on the prompted phase, and labels for each phase."""
-    from promptseg.timeseries import segment_phases
+    from promptseg.session.timeseries import segment_phases
 
     if not 0 <= arguments.phase < len(phases):
         raise UsageError(f"--phase is {arguments.phase}: there are 0 to {len(phases) - 1}")
@@ -113,7 +113,7 @@ def _tell(
     results: Sequence[Segmentation],
     rows: list[dict[str, Any]],
 ) -> None:
-    from promptseg.timeseries import ejection
+    from promptseg.session.timeseries import ejection
 
     targets = results[0].targets
     given_off = {target: ejection(results, target) for target in targets}

@@ -14,7 +14,7 @@ from promptseg.evaluate.settings import BASELINES, PROTOCOLS, REFINES, STARTS, S
 
 if TYPE_CHECKING:
     from promptseg.evaluate.reports import Report
-    from promptseg.segmenter import Segmenter
+    from promptseg.session import Segmenter
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -215,7 +215,7 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
 
 
 def _segmenter(arguments: argparse.Namespace) -> Segmenter:
-    from promptseg.segmenter import Segmenter
+    from promptseg.session import Segmenter
 
     if len(arguments.adapter) > 1:
         raise UsageError(f"--adapter is given {len(arguments.adapter)} times: give one")

@@ -13,11 +13,11 @@ from promptseg.commands.progress import Bars
 from promptseg.errors import WeightsError
 
 if TYPE_CHECKING:
-    from promptseg.grey_levels import Modality
     from promptseg.inference.device import Precision
     from promptseg.prompts.types import PromptSet
-    from promptseg.segmenter import Segmenter
+    from promptseg.session import Segmenter
     from promptseg.volume import Segmentation, Volume
+    from promptseg.volume.grey_levels import Modality
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 CONSISTENCY = ("auto", "none", "clean", "vote", "both")
@@ -43,7 +43,7 @@ class Choices:
         corrector: `auto`, a file or None: what takes up corrective clicks before the graph cut.
         stop: As `--stop` gives it, or limits by name.
         corrector_sha256: Digest that its file must have, None for any.
-        postprocess: Steps of `promptseg.postprocessing`, in order.
+        postprocess: Steps of `promptseg.refine.postprocessing`, in order.
     """
 
     model: str = "default"
@@ -114,8 +114,8 @@ class Run:
 
     def taken_for(self) -> list[str]:
         """What the image was taken for, and by what it was segmented: a line each."""
-        from promptseg.intensity import Window
-        from promptseg.orientation import axis_codes
+        from promptseg.volume.intensity import Window
+        from promptseg.volume.orientation import axis_codes
 
         levels, report = self.volume.levels, self.result.report
         modality = str(levels)
@@ -278,10 +278,10 @@ def run_job(volume: Volume, prompts: PromptSet, choices: Choices) -> Run:
     Raises:
         PromptsegError: The model, the adapter, the window or the prompts cannot be used.
     """
-    from promptseg.intensity import choose_window
-    from promptseg.postprocessing import check_steps, postprocess
     from promptseg.prompts.types import Text
     from promptseg.propagation.stopping import stop_criteria
+    from promptseg.refine.postprocessing import check_steps, postprocess
+    from promptseg.volume.intensity import choose_window
 
     steps = check_steps(choices.postprocess)
     stop_criteria(choices.stop)
@@ -318,7 +318,7 @@ def run_job(volume: Volume, prompts: PromptSet, choices: Choices) -> Run:
 
 def load_segmenter(choices: Choices) -> Segmenter:
     _hush_transformers()
-    from promptseg.segmenter import Segmenter
+    from promptseg.session import Segmenter
 
     segmenter = Segmenter.from_pretrained(
         choices.model,

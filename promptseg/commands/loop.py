@@ -12,7 +12,7 @@ from promptseg.commands.progress import Bars
 
 if TYPE_CHECKING:
     from promptseg.active.loop.project import Project
-    from promptseg.segmenter import Segmenter
+    from promptseg.session import Segmenter
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -150,7 +150,7 @@ def _next(arguments: argparse.Namespace, project: Project) -> int:
 
 
 def _segmenter(arguments: argparse.Namespace, project: Project) -> Segmenter:
-    from promptseg.segmenter import Segmenter
+    from promptseg.session import Segmenter
 
     return Segmenter.from_pretrained(project.store.setting("model"), device=arguments.device)
 

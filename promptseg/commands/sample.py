@@ -74,7 +74,7 @@ def middle_box(mask: np.ndarray) -> Box:
 
 def _write(done: Run, known: np.ndarray, paths: dict[str, Path]) -> dict[str, Any]:
     from promptseg.report import save_manifest
-    from promptseg.visualization.pictures import overlay_figure
+    from promptseg.report.visualization.pictures import overlay_figure
     from promptseg.volume import Segmentation, write
 
     volume: Volume = done.volume

@@ -103,7 +103,7 @@ def _shares(post: Sequence[str]) -> bool:
     """True if targets will share voxels after these steps, which are checked."""
     if not post:
         return False
-    from promptseg.postprocessing import check_steps, will_overlap
+    from promptseg.refine.postprocessing import check_steps, will_overlap
 
     return will_overlap(check_steps(post))
 

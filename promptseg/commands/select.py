@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from promptseg.active.looking import Looker
     from promptseg.active.reference import Reference
     from promptseg.active.selecting import Selection
-    from promptseg.segmenter import Segmenter
+    from promptseg.session import Segmenter
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -91,7 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def load_segmenter(arguments: argparse.Namespace) -> Segmenter:
     """The model that the options name, with its licence on stderr."""
-    from promptseg.segmenter import Segmenter
+    from promptseg.session import Segmenter
 
     if len(arguments.adapter) > 1:
         raise UsageError("--adapter is given several times: give one")

@@ -66,7 +66,7 @@ from promptseg.demo.visit import Visit
 from promptseg.demo.words import give_words
 from promptseg.errors import PromptError
 from promptseg.prompts.types import Box, Point, Scribble, Text
-from promptseg.slicing import resolve_axis
+from promptseg.volume.slicing import resolve_axis
 
 State = dict[str, Any]
 

@@ -12,8 +12,8 @@ from promptseg.demo.visit_parts import Trial
 from promptseg.errors import PromptError, PromptsegError
 from promptseg.prompts.types import Box, Point, Prompt, PromptSet, Scribble
 from promptseg.session import Session
-from promptseg.slicing import resolve_axis
 from promptseg.volume import Volume
+from promptseg.volume.slicing import resolve_axis
 
 AXES = ("axial", "coronal", "sagittal")
 

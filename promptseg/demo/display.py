@@ -11,10 +11,10 @@ from PIL import Image, ImageChops, ImageColor, ImageDraw
 from PIL.ImageFilter import BoxBlur
 
 from promptseg.prompts.types import Box, Point, PromptSet, Scribble
-from promptseg.slicing import take_slice
-from promptseg.visualization import planes
-from promptseg.visualization.planes import Plane
+from promptseg.report.visualization import planes
+from promptseg.report.visualization.planes import Plane
 from promptseg.volume import Volume
+from promptseg.volume.slicing import take_slice
 
 LONGEST = 880
 DOUBT_COLOUR = (255, 176, 46)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from promptseg.demo.visit import Visit
-from promptseg.postprocessing import check_steps, postprocess
+from promptseg.refine.postprocessing import check_steps, postprocess
 from promptseg.volume import Segmentation
 
 CHOICES: dict[str, tuple[str, ...]] = {

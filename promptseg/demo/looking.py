@@ -13,11 +13,11 @@ from promptseg.demo.setting_aside import setting_aside
 from promptseg.demo.visit import COLOURS, Target, View, Visit
 from promptseg.demo.visits import Visits
 from promptseg.errors import PromptError, VolumeError
-from promptseg.intensity import Window, choose_window
 from promptseg.prompts.slice_axis import choose_axis
 from promptseg.prompts.types import PromptSet, Text
-from promptseg.slicing import resolve_axis
 from promptseg.volume import Volume
+from promptseg.volume.intensity import Window, choose_window
+from promptseg.volume.slicing import resolve_axis
 
 MOST_TARGETS = 24
 CUSTOM = "custom"

@@ -10,7 +10,7 @@ from promptseg.adapters.info import read_info
 from promptseg.errors import PromptsegError
 from promptseg.inference.device import Precision
 from promptseg.inference.encoder import EmbeddingCache
-from promptseg.segmenter import Segmenter
+from promptseg.session import Segmenter
 from promptseg.weights.registry import locate, registry
 
 MOST_LOADED = 3

@@ -10,7 +10,7 @@ import gradio as gr
 
 from promptseg.demo.finishing import CHOICES
 from promptseg.demo.parts import Page, button, group, segments, text
-from promptseg.intensity import WINDOWS
+from promptseg.volume.intensity import WINDOWS
 
 HERE = Path(__file__).parent
 TOOLS = ("plus", "minus", "box", "brush", "eraser")

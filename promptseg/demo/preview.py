@@ -14,12 +14,12 @@ import numpy as np
 
 from promptseg.prompts.slice_axis import choose_axis
 from promptseg.prompts.types import Box, Mask, Point, Prompt, PromptSet, Scribble
-from promptseg.slicing import take_slice
 from promptseg.volume import Volume
+from promptseg.volume.slicing import take_slice
 
 if TYPE_CHECKING:
-    from promptseg.intensity import Window
-    from promptseg.segmenter import Segmenter
+    from promptseg.session import Segmenter
+    from promptseg.volume.intensity import Window
 
 
 def slice_index(prompt: Prompt, axis: int) -> int | None:

@@ -11,8 +11,8 @@ import numpy as np
 from promptseg.demo.corrections import AXES, axis_name, slice_axis, trial_of
 from promptseg.demo.display import Plane, data_url, draw_slice, plane_of
 from promptseg.demo.visit import Visit
-from promptseg.slicing import take_slice
 from promptseg.volume import Volume
+from promptseg.volume.slicing import take_slice
 
 if TYPE_CHECKING:
     from promptseg.demo.resuming import Offer

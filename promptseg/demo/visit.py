@@ -19,8 +19,7 @@ from promptseg.errors import PromptsegError
 from promptseg.prompts.types import PromptSet
 
 if TYPE_CHECKING:
-    from promptseg.segmenter import Segmenter
-    from promptseg.session import Session
+    from promptseg.session import Segmenter, Session
     from promptseg.volume import Volume
 
 COLOURS = ("#26c6da", "#ff7043", "#9ccc65", "#ab82ff", "#ffca28", "#ec64a0")

@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from promptseg.datasets.cohort import Images, Labels
     from promptseg.evaluate.reports import Report
     from promptseg.inference.encoder import Progress
-    from promptseg.segmenter import Segmenter
-    from promptseg.session import RefineMode
+    from promptseg.session import RefineMode, Segmenter
 
 __all__ = ["evaluate"]
 

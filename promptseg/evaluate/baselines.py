@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.segmentation import random_walker
 
+from promptseg.datasets.simulation.clicks import Mask
 from promptseg.refine import plain_graph_cut
-from promptseg.simulation.clicks import Mask
 from promptseg.volume import bounding_slices
 
 Corners = tuple[tuple[int, ...], tuple[int, ...]]

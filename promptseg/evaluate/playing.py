@@ -8,19 +8,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from promptseg.datasets.simulation.clicks import Mask, corrective_click
 from promptseg.errors import PromptError
 from promptseg.evaluate.protocols import first_prompts
 from promptseg.evaluate.settings import Settings
 from promptseg.evaluate.tasks import Task
 from promptseg.prompts.types import Box, Point, Prompt, PromptSet, Scribble
 from promptseg.prompts.types import Mask as MaskPrompt
-from promptseg.simulation.clicks import Mask, corrective_click
 from promptseg.volume import Segmentation
 
 if TYPE_CHECKING:
     from promptseg.evaluate.baselines import Scene
-    from promptseg.segmenter import Segmenter
-    from promptseg.session import RefineMode, Session
+    from promptseg.session import RefineMode, Segmenter, Session
 
 
 @dataclass
@@ -140,7 +139,7 @@ def replay(
 def scene_of(task: Task, prompts: list[Prompt], probability: np.ndarray | None = None) -> Scene:
     """Image and prompts of a task's view, for a baseline."""
     from promptseg.evaluate.baselines import Scene
-    from promptseg.intensity import choose_window, normalise
+    from promptseg.volume.intensity import choose_window, normalise
 
     seeds = np.zeros((2, *task.volume.shape), bool)
     box = None

@@ -7,14 +7,14 @@ from collections.abc import Callable
 import numpy as np
 from scipy import ndimage
 
+from promptseg.datasets.simulation import users
+from promptseg.datasets.simulation.clicks import Mask, deepest, largest_component
 from promptseg.errors import PromptError
 from promptseg.evaluate.settings import Settings
 from promptseg.evaluate.tasks import Task, on_slice
 from promptseg.prompts.types import Box, MarginPoints, Point, Prompt, Scribble, Text
-from promptseg.simulation import users
-from promptseg.simulation.clicks import Mask, deepest, largest_component
-from promptseg.slicing import in_plane, take_slice
 from promptseg.volume import bounding_slices
+from promptseg.volume.slicing import in_plane, take_slice
 
 _INSET = 2.5
 _ROOM = 0.5

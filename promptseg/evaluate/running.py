@@ -26,11 +26,11 @@ from promptseg.evaluate.scores import mean_scores, trial_scores
 from promptseg.evaluate.settings import Settings
 from promptseg.evaluate.tasks import Task, slab_task, slice_tasks, volume_task
 from promptseg.prompts.types import Box, Point, Scribble
-from promptseg.slicing import in_plane, take_slice
+from promptseg.volume.slicing import in_plane, take_slice
 
 if TYPE_CHECKING:
     from promptseg.inference.encoder import Progress
-    from promptseg.segmenter import Segmenter
+    from promptseg.session import Segmenter
 
 PICTURES = 6
 

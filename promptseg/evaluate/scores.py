@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from promptseg.datasets.simulation.clicks import Mask
 from promptseg.evaluate import metrics
 from promptseg.evaluate.playing import Played, rounds
 from promptseg.evaluate.settings import Settings
-from promptseg.simulation.clicks import Mask
 
 Scores = dict[str, float]
 QUALITY = ("dice", "jaccard", "nsd_1mm", "nsd_2mm", "hd95_mm", "assd_mm")

@@ -11,11 +11,11 @@ import numpy as np
 from promptseg.datasets.cohort import Case
 from promptseg.datasets.strokes import Strokes
 from promptseg.evaluate.settings import Settings
-from promptseg.intensity import choose_window
 from promptseg.prompts.slice_axis import choose_axis
 from promptseg.prompts.types import PromptSet
-from promptseg.slicing import in_plane, take_slice
 from promptseg.volume import Volume
+from promptseg.volume.intensity import choose_window
+from promptseg.volume.slicing import in_plane, take_slice
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,10 +12,10 @@ from promptseg.finetune.data import Split
 from promptseg.finetune.objectives import objective_class
 from promptseg.finetune.organ_case import OrganCase, organ_case, with_levels, with_strokes
 from promptseg.finetune.strokes import NOT_ANNOTATED
-from promptseg.intensity import choose_window
 from promptseg.predictor.seen import Seen
 from promptseg.prompts.types import PromptSet
 from promptseg.volume import Volume
+from promptseg.volume.intensity import choose_window
 
 
 def organ_cases(

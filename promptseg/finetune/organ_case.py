@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from promptseg.datasets.simulation import users
 from promptseg.finetune.objectives.levels import level_set
-from promptseg.simulation import users
-from promptseg.slicing import in_plane
+from promptseg.volume.slicing import in_plane
 
 LEAST_PIXELS = 12
 UNKNOWN = 255

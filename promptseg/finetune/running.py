@@ -36,8 +36,8 @@ from promptseg.finetune.trainer import SHORT_STEPS, Progress, Trainer
 from promptseg.finetune.validation import Validation
 from promptseg.finetune.views import ViewMaker
 from promptseg.finetune.words import label_words
-from promptseg.orientation import CANONICAL
 from promptseg.report import versions
+from promptseg.volume.orientation import CANONICAL
 
 DEFAULT_STEPS = 1000
 

@@ -15,7 +15,7 @@ from promptseg.evaluate.settings import Settings
 from promptseg.finetune.case_loading import window_of
 from promptseg.finetune.config import FinetuneConfig
 from promptseg.finetune.trainer import Progress
-from promptseg.segmenter import Segmenter
+from promptseg.session import Segmenter
 
 SHOWN = ("dice", "hd95_mm")
 

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from promptseg.backbones.base import PixelPrompts
-from promptseg.simulation import users
+from promptseg.datasets.simulation import users
 
 Mask2D = NDArray[np.bool_]
 CLICK, CLICKS = 0.5, 0.7

@@ -12,6 +12,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from promptseg.backbones.base import BackboneSpec, PixelPrompts
+from promptseg.datasets.simulation import users
+from promptseg.datasets.simulation.pixel_prompts import sample_prompts
 from promptseg.finetune.augment import augment
 from promptseg.finetune.config import FinetuneConfig
 from promptseg.finetune.organ_case import LEAST_PIXELS, UNKNOWN, Box, OrganCase, carried, grown
@@ -19,8 +21,6 @@ from promptseg.finetune.stroke_prompts import stroke_prompts
 from promptseg.finetune.warping import warp
 from promptseg.inference.crop import CROP, LEAST_VOXELS
 from promptseg.propagation.carrying import CARRIED_MM, CARRIED_MOST, box_of, shown_as
-from promptseg.simulation import users
-from promptseg.simulation.pixel_prompts import sample_prompts
 
 ON_SLICE, ALL_LABELS = 0.5, 0.2
 

@@ -11,7 +11,7 @@ import torch
 from promptseg.inference.decoder import Request, SliceDecoder, SliceMask
 from promptseg.inference.encoder import SliceEncoder
 from promptseg.inference.slice_prompts import SlicePrompts
-from promptseg.slicing import Frame, Region, in_plane
+from promptseg.volume.slicing import Frame, Region, in_plane
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from promptseg.backbones.memory import Memory, Recollection, memory_backbone
 from promptseg.errors import PromptsegError
 from promptseg.inference.device import autocast, out_of_memory
 from promptseg.inference.encoder import Progress, SliceEncoder
-from promptseg.slicing import Frame
+from promptseg.volume.slicing import Frame
 
 ABSENT_LOGIT = -8.0
 

@@ -26,7 +26,7 @@ from promptseg.backbones.base import Backbone, Embedding
 from promptseg.errors import PromptsegError
 from promptseg.inference.device import DTYPES, autocast, out_of_memory
 from promptseg.io.atomic import atomic_path
-from promptseg.slicing import Frame
+from promptseg.volume.slicing import Frame
 from promptseg.weights.digests import tensors_digest
 
 Progress = Callable[[str, int, int], None]

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from promptseg.inference.decoder import SliceMask
-from promptseg.slicing import Frame, take_slice
+from promptseg.volume.slicing import Frame, take_slice
 
 CERTAIN_LOGIT = 60.0
 Answers = dict[int, dict[int, SliceMask]]

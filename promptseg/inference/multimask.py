@@ -18,7 +18,7 @@ from torch import Tensor
 from promptseg.inference.crop import frame_of, squared, touches_edge, whole_slice, zoomed
 from promptseg.inference.decoder import Request, SliceDecoder, SliceMask
 from promptseg.inference.slice_prompts import SlicePrompts
-from promptseg.slicing import Frame, Region, in_plane
+from promptseg.volume.slicing import Frame, Region, in_plane
 
 VIEWS = 6
 STEP = 0.5**0.5

@@ -13,7 +13,7 @@ from promptseg.backbones.base import PixelPrompts
 from promptseg.errors import PromptError
 from promptseg.prompts.types import MARGIN, Box, Mask, Point, PromptSet, Scribble
 from promptseg.prompts.validation import relaxed_box
-from promptseg.slicing import Frame, Region, in_plane, take_slice
+from promptseg.volume.slicing import Frame, Region, in_plane, take_slice
 
 CORRECTION, REFINE, BOTH = "correction", "refine", "correction+refine"
 GIVEN_MASK_LOGIT = 8.0

@@ -8,8 +8,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from promptseg.assets import VERSION
 from promptseg.errors import FormatError
+from promptseg.io.version import __version__
 
 KEY = "promptseg"
 """Name of the NRRD field and key of the JSON object."""
@@ -25,7 +25,7 @@ def provenance_of(report: Mapping[str, Any]) -> dict[str, Any]:
         `software`, `version`, `model`, `adapters` and `postprocessing`; the last three only where
         there are any. No time and no path: equal masks give equal files.
     """
-    found: dict[str, Any] = {"software": "promptseg", "version": VERSION}
+    found: dict[str, Any] = {"software": "promptseg", "version": __version__}
     if report.get("model"):
         found["model"] = dict(report["model"])
     adapters = list(_adapters(report))

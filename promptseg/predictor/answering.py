@@ -12,8 +12,6 @@ import numpy as np
 from promptseg.inference.encoder import Progress, SliceEncoder
 from promptseg.inference.labels import FrameMasks, FusedLabels, fuse_labels, probabilities
 from promptseg.inference.slice_prompts import BOTH, REFINE, margin_bounds
-from promptseg.intensity import Window, normalise
-from promptseg.orientation import CANONICAL, axis_codes
 from promptseg.predictor.engine import Engine, Timings
 from promptseg.predictor.question import Question, Reply
 from promptseg.predictor.runtime import Runtime
@@ -22,6 +20,8 @@ from promptseg.prompts.types import Point, Prompt, PromptSet, Scribble
 from promptseg.propagation.postprocessing import Consistency
 from promptseg.propagation.stopping import StopCriteria
 from promptseg.volume import Segmentation, Volume
+from promptseg.volume.intensity import Window, normalise
+from promptseg.volume.orientation import CANONICAL, axis_codes
 
 if TYPE_CHECKING:
     from promptseg.inference.device import Precision

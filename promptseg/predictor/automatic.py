@@ -30,7 +30,7 @@ from promptseg.inference.encoder import Progress
 from promptseg.inference.labels import FrameMasks
 from promptseg.predictor.engine import Engine
 from promptseg.propagation.tracker import Tracker
-from promptseg.slicing import Frame, Region
+from promptseg.volume.slicing import Frame, Region
 
 COARSE_SLICES = 24
 BODY_LEVEL = 0.04

@@ -17,7 +17,7 @@ from promptseg.predictor.components import boxed_parts
 from promptseg.predictor.engine import Engine
 from promptseg.prompts.types import PromptSet
 from promptseg.refine.strokes import obeyed
-from promptseg.slicing import take_slice
+from promptseg.volume.slicing import take_slice
 
 
 def candidates(

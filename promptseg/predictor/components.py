@@ -12,7 +12,7 @@ from promptseg.inference.crop import mask_extent
 from promptseg.inference.labels import FrameMasks
 from promptseg.inference.slice_prompts import BOTH, CORRECTION, REFINE
 from promptseg.prompts.types import Box, Mask, Point, Prompt, PromptSet, Scribble
-from promptseg.slicing import in_plane
+from promptseg.volume.slicing import in_plane
 
 if TYPE_CHECKING:
     from typing_extensions import TypeIs

@@ -14,8 +14,8 @@ from time import perf_counter
 import numpy as np
 from torch import Tensor
 
-from promptseg.caching import LRUCache
 from promptseg.errors import PromptError
+from promptseg.inference.caching import LRUCache
 from promptseg.inference.crop import (
     choose_region,
     crop_factor,
@@ -52,7 +52,7 @@ from promptseg.propagation.plane_votes import TargetTrack, Witnesses
 from promptseg.propagation.postprocessing import Consistency, cleaned
 from promptseg.propagation.stopping import StopCriteria
 from promptseg.propagation.tracker import Tracker
-from promptseg.slicing import Frame, Region, in_plane, take_slice
+from promptseg.volume.slicing import Frame, Region, in_plane, take_slice
 
 GROWTH = 1.5
 GROWTHS = 3

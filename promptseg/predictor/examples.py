@@ -17,8 +17,8 @@ from promptseg.backbones.base import Embedding
 from promptseg.errors import PromptError
 from promptseg.inference.crop import CROP, squared, whole_slice
 from promptseg.inference.encoder import SliceEncoder
-from promptseg.slicing import Frame, Region, in_plane, take_slice
 from promptseg.volume import bounding_slices
+from promptseg.volume.slicing import Frame, Region, in_plane, take_slice
 
 LEAST_PIXELS = 12
 # Slices of a case close to a label, of the whole body, and without any label. A view at half the

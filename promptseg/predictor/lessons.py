@@ -14,8 +14,6 @@ from promptseg.backbones.default import DefaultBackbone
 from promptseg.backbones.network import STRIDE
 from promptseg.errors import VolumeError
 from promptseg.inference.encoder import EmbeddingCache, SliceEncoder
-from promptseg.intensity import Window, normalise
-from promptseg.orientation import CANONICAL
 from promptseg.predictor.automatic import body_region
 from promptseg.predictor.engine import Engine
 from promptseg.predictor.examples import Example, make_example
@@ -23,6 +21,8 @@ from promptseg.predictor.learning import Effort, learn
 from promptseg.predictor.runtime import Runtime
 from promptseg.predictor.seen import Seen
 from promptseg.volume import Volume, anatomical_axes
+from promptseg.volume.intensity import Window, normalise
+from promptseg.volume.orientation import CANONICAL
 
 LEARNED = "learned"
 DIRECTIONS = ("sagittal", "coronal", "axial")

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from promptseg.intensity import Window
 from promptseg.prompts.types import Box, PromptSet
 from promptseg.volume import Segmentation, Volume
+from promptseg.volume.intensity import Window
 
 _FORMS_APART_MM = 1.0
 

@@ -8,12 +8,12 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from promptseg.orientation import CANONICAL, Orientation
 from promptseg.prompts.reordering import reordered, reordered_prompt
 from promptseg.prompts.slice_axis import choose_axis
 from promptseg.prompts.types import Mask, PromptSet
-from promptseg.slicing import resolve_axis
 from promptseg.volume import Volume
+from promptseg.volume.orientation import CANONICAL, Orientation
+from promptseg.volume.slicing import resolve_axis
 
 Values = TypeVar("Values", bound=np.generic)
 

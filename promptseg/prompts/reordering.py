@@ -8,9 +8,9 @@ from typing import TypeVar, cast
 
 import numpy as np
 
-from promptseg.orientation import Orientation
 from promptseg.prompts.types import Box, Mask, Point, Prompt, PromptSet, Scribble
 from promptseg.prompts.validation import whole
+from promptseg.volume.orientation import Orientation
 
 One = TypeVar("One", bound=Prompt)
 

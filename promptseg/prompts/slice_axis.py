@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from promptseg.prompts.types import Box, Mask, Prompt, PromptSet, Scribble
-from promptseg.slicing import resolve_axis
 from promptseg.volume import Volume
+from promptseg.volume.slicing import resolve_axis
 
 _TIE = 0.01
 

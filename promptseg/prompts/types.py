@@ -14,11 +14,11 @@ import numpy as np
 
 from promptseg.errors import FormatError, PromptError
 from promptseg.io.atomic import atomic_path
-from promptseg.orientation import backward_axes
 from promptseg.prompts import serialization as prompt_json
 from promptseg.prompts import validation as checks
 from promptseg.prompts.scribble_files import read_strokes
 from promptseg.volume import CoordinateFrame
+from promptseg.volume.orientation import backward_axes
 
 if TYPE_CHECKING:
     from promptseg.volume import Volume

@@ -9,7 +9,7 @@ from torch import Tensor
 from promptseg.inference.decoder import SliceMask
 from promptseg.propagation.intensities import FEWEST, beside
 from promptseg.propagation.track import TrackState
-from promptseg.slicing import Frame, take_slice
+from promptseg.volume.slicing import Frame, take_slice
 
 GREY_BINS = 16
 COMPARED_MM = 2.0, 4.5

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from promptseg.backbones.base import Backbone, BackboneSpec, Propagates
-from promptseg.slicing import Frame
+from promptseg.volume.slicing import Frame
 
 Shown = Literal["mask", "box"]
 CARRIED_MM = 3.0

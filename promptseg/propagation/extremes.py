@@ -26,7 +26,7 @@ from promptseg.inference.slice_prompts import REFINE, SlicePrompts
 from promptseg.prompts.types import Point, PromptSet
 from promptseg.propagation.multiplanar import LIMIT, handed
 from promptseg.propagation.postprocessing import THICKEST
-from promptseg.slicing import Frame, Region, in_plane, take_slice
+from promptseg.volume.slicing import Frame, Region, in_plane, take_slice
 
 ROUNDS = 2
 Bound = tuple[slice, ...]

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from promptseg.inference.decoder import SliceMask
 from promptseg.propagation.multiplanar import LIMIT, Crossing
-from promptseg.slicing import Frame
+from promptseg.volume.slicing import Frame
 
 WALK_MM, LEAST_WALK, MOST_WALK = 6.0, 0.25, 0.75
 VOTE_MM, LEAST_VOTE = 3.0, 1 / 3

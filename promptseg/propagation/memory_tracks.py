@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 
 from promptseg.backbones.base import Embedding, PixelPrompts
 from promptseg.backbones.memory import Memory, MemoryBackbone
-from promptseg.caching import LRUCache
+from promptseg.inference.caching import LRUCache
 from promptseg.inference.decoder import Request, SliceDecoder, SliceMask
 from promptseg.propagation.memory_bank import Bank
 from promptseg.propagation.track import Track, TrackState, tensor_key
-from promptseg.slicing import Frame
+from promptseg.volume.slicing import Frame
 
 ANCHOR_BYTES = 64 << 20
 Anchors = Mapping[int, Mapping[int, SliceMask]]

@@ -17,7 +17,7 @@ from torch import Tensor
 from promptseg.inference.crop import CROP, frame_of, squared
 from promptseg.inference.decoder import Request, SliceDecoder
 from promptseg.inference.slice_prompts import SlicePrompts
-from promptseg.slicing import Frame, Region, in_plane, take_slice
+from promptseg.volume.slicing import Frame, Region, in_plane, take_slice
 
 Known = Mapping[int, np.ndarray]
 STEP_MM = 5.0

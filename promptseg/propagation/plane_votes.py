@@ -13,14 +13,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from promptseg.caching import LRUCache
+from promptseg.inference.caching import LRUCache
 from promptseg.inference.decoder import ABSENT_LOGIT, SliceDecoder, SliceMask
 from promptseg.inference.multimask import plane_mask
 from promptseg.propagation.guide import Guide
 from promptseg.propagation.multiplanar import Crossing, cross
 from promptseg.propagation.stopping import StopCriteria
 from promptseg.propagation.tracker import Guides, Tracker
-from promptseg.slicing import Frame, take_slice
+from promptseg.volume.slicing import Frame, take_slice
 
 CROSSINGS = 8
 SURE, MISSED_SHARE = 0.97, 0.25

@@ -13,7 +13,7 @@ from torch import Tensor
 from promptseg.backbones.base import BackboneSpec
 from promptseg.errors import PromptsegError
 from promptseg.inference.decoder import SliceMask
-from promptseg.slicing import in_plane
+from promptseg.volume.slicing import in_plane
 
 SWITCHES = ("auto", "none", "clean", "vote", "both")
 THICKEST = 3.0

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from promptseg.backbones.base import PixelPrompts
 from promptseg.backbones.memory import memory_backbone
-from promptseg.caching import LRUCache
+from promptseg.inference.caching import LRUCache
 from promptseg.inference.decoder import ABSENT_LOGIT, Request, SliceDecoder, SliceMask
 from promptseg.inference.encoder import Progress
 from promptseg.inference.slice_prompts import GIVEN_MASK_LOGIT, SlicePrompts
@@ -43,7 +43,7 @@ from promptseg.propagation.track import (
     tensor_key,
     track_bytes,
 )
-from promptseg.slicing import Frame
+from promptseg.volume.slicing import Frame
 
 AGREEING = 2
 Guides = Mapping[int, Guide]

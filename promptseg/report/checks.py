@@ -13,8 +13,8 @@ from scipy import ndimage
 
 from promptseg.errors import VolumeError
 from promptseg.report.texts import reason
-from promptseg.slicing import in_plane
 from promptseg.volume import Segmentation, Volume, bounding_slices
+from promptseg.volume.slicing import in_plane
 
 OUTLIER = 0.35
 """Share by which a slice's area may differ from what its neighbours say: 1 of 2,014 slices of

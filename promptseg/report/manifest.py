@@ -16,7 +16,7 @@ from promptseg.errors import FormatError
 
 if TYPE_CHECKING:
     from promptseg.prompts.types import PromptSet
-    from promptseg.segmenter import Segmenter
+    from promptseg.session import Segmenter
     from promptseg.volume import Segmentation, Volume
 
 FORMAT = "promptseg-run"
@@ -136,7 +136,7 @@ def _model(segmenter: Segmenter) -> dict[str, Any]:
 
 
 def _input(volume: Volume) -> dict[str, Any]:
-    from promptseg.orientation import axis_codes
+    from promptseg.volume.orientation import axis_codes
 
     source, series = volume.source, None
     if isinstance(source, Path):

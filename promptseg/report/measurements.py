@@ -15,8 +15,8 @@ from scipy.spatial import ConvexHull, QhullError
 from scipy.spatial.distance import pdist, squareform
 
 from promptseg.errors import FormatError, VolumeError
-from promptseg.slicing import in_plane, resolve_axis
 from promptseg.volume import Segmentation, Volume, bounding_slices
+from promptseg.volume.slicing import in_plane, resolve_axis
 
 COLUMNS = (
     "target", "name", "voxels", "volume_ml", "largest_axial_diameter_mm", "recist_long_mm",

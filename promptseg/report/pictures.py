@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from promptseg.intensity import choose_window, normalise
 from promptseg.prompts.types import Prompt, PromptSet
-from promptseg.visualization.planes import Plane, marked_slices, plane_of
-from promptseg.visualization.tiles import PALETTE, draw_tile
+from promptseg.report.visualization.planes import Plane, marked_slices, plane_of
+from promptseg.report.visualization.tiles import PALETTE, draw_tile
 from promptseg.volume import Segmentation, Volume
+from promptseg.volume.intensity import choose_window, normalise
 
 _QUALITY = 88
 _WIDTH, _HEIGHT, _LEFT, _BELOW = 640.0, 120.0, 46.0, 18.0

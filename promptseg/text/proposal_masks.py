@@ -17,7 +17,7 @@ from promptseg.backbones.base import Embedding, PixelPrompts, PromptBatch
 from promptseg.errors import PromptError
 from promptseg.inference.decoder import ABSENT_LOGIT, SliceDecoder
 from promptseg.inference.device import autocast
-from promptseg.slicing import Frame, in_plane
+from promptseg.volume.slicing import Frame, in_plane
 
 MOST_CANDIDATES = 512
 

@@ -17,7 +17,7 @@ import numpy as np
 from promptseg.errors import PromptError
 from promptseg.inference.crop import squared
 from promptseg.predictor.engine import Engine
-from promptseg.slicing import Frame, Region
+from promptseg.volume.slicing import Frame, Region
 
 CONTEXT = 1.4
 TEMPLATES = {

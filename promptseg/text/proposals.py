@@ -33,9 +33,9 @@ from promptseg.inference.encoder import Progress
 from promptseg.predictor.automatic import body_region
 from promptseg.predictor.engine import Engine
 from promptseg.prompts.types import Mask
-from promptseg.slicing import Frame
 from promptseg.text.proposal_masks import Candidate, MaskRules, automatic_masks
 from promptseg.text.proposal_scores import CONTRASTS, Scorer, mask_pictures
+from promptseg.volume.slicing import Frame
 
 THRESHOLD = 0.5
 LOOKS = 12

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from promptseg.assets import asset_dir
 from promptseg.errors import WeightsError
 from promptseg.io.toml_text import parse_toml
+from promptseg.weights.assets import asset_dir
 from promptseg.weights.checkpoint import convert, converted_from, load_state, sha256_file
 
 __all__ = [

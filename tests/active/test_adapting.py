@@ -6,7 +6,7 @@ from active_kit import write_place
 
 from promptseg.active.adapting import ANNOTATED, BOTH, PSEUDO, STAGES, Job, config_from
 from promptseg.adapters import read_adapter
-from promptseg.cli import main
+from promptseg.commands.cli import main
 from promptseg.errors import FormatError
 
 SHORT = ["--steps", "1", "--batch", "1", "--device", "cpu", "--precision", "fp32", "--seed", "3"]

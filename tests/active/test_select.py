@@ -7,7 +7,7 @@ from PIL import Image
 
 from promptseg.active.samples import case_of
 from promptseg.active.selecting import count_of, read_chosen
-from promptseg.cli import main
+from promptseg.commands.cli import main
 from promptseg.errors import FormatError
 
 

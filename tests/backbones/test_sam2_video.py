@@ -11,8 +11,8 @@ from promptseg.backbones import load_backbone
 from promptseg.backbones.folders import model_class, wrap
 from promptseg.backbones.memory import MemoryBackbone, MemorySpan, Recollection
 from promptseg.backbones.sam2_video import TransformersSam2Video
-from promptseg.bench.video import image_part
 from promptseg.errors import WeightsError
+from promptseg.evaluate.bench.video import image_part
 
 MASK = VIDEO_SIDE // 4
 

@@ -11,7 +11,7 @@ from backbones.tiny_sam import randomise
 from torch import Tensor
 from transformers.models.sam2_video.modeling_sam2_video import Sam2VideoInferenceSession
 
-from promptseg.bench.video import random_video
+from promptseg.evaluate.bench.video import random_video
 
 VIDEO_SIDE = 128
 BOX_LABELS = (2, 3)

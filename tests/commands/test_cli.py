@@ -10,10 +10,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from promptseg import cli
-from promptseg.cli import main
-from promptseg.commands import doctor, progress
+from promptseg.commands import cli, doctor, progress
 from promptseg.commands import segment as segment_command
+from promptseg.commands.cli import main
 from promptseg.commands.parsing import join_negatives
 from promptseg.datasets.phantom import abdomen_phantom
 from promptseg.inference.slice_prompts import BOTH
@@ -727,7 +726,7 @@ class TestMissingExtra:
         def missing(_arguments):
             raise ModuleNotFoundError("No module named 'cv2'", name="cv2")
 
-        monkeypatch.setattr("promptseg.cli._run", missing)
+        monkeypatch.setattr("promptseg.commands.cli._run", missing)
         assert main(["evaluate"]) == 2
         assert capsys.readouterr().err == (
             "promptseg: cv2 is not installed: pip install 'promptseg[train]'\n"

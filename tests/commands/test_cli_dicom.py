@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import promptseg as ps
-from promptseg.cli import main
+from promptseg.commands.cli import main
 
 pydicom = pytest.importorskip("pydicom", reason="needs the dicom extra")
 pytest.importorskip("highdicom", reason="needs the dicom extra")

@@ -9,7 +9,7 @@ from support import bright_volume, discs, segmenter, tiny_network
 
 import promptseg as ps
 from promptseg.backbones.default import save_default
-from promptseg.cli import main
+from promptseg.commands.cli import main
 from promptseg.errors import FormatError
 from promptseg.evaluate.reports import Report
 from promptseg.volume import Segmentation, write

@@ -6,7 +6,7 @@ from adapter_kit import write_cohort
 from support import tiny_network
 
 from promptseg.backbones.default import save_default
-from promptseg.cli import main
+from promptseg.commands.cli import main
 
 SHORT = ["--steps", "2", "--batch", "1", "--rank", "2", "--device", "cpu", "--precision", "fp32"]
 

@@ -9,7 +9,7 @@ import pytest
 from pacs_kit import Orthanc, ct_series
 from pydicom.uid import generate_uid
 
-from promptseg.cli import main
+from promptseg.commands.cli import main
 from promptseg.io.pacs import parse_address
 from promptseg.io.pacs.exchange import connect, store_files
 from promptseg.io.provenance import read_provenance

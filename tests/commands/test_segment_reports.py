@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from promptseg.cli import main
+from promptseg.commands.cli import main
 from promptseg.datasets.phantom import abdomen_phantom
 from promptseg.io.provenance import read_provenance
 from promptseg.report.audit import verify

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image as Pictures
 from support import tiny_network
 
-from promptseg.cli import main
+from promptseg.commands.cli import main
 from promptseg.datasets.phantom import abdomen_phantom
 from promptseg.volume import read, write
 

@@ -10,7 +10,7 @@ from support import bright_volume, discs, segmenter
 
 from promptseg.demo.models import Models
 from promptseg.demo.server import Server
-from promptseg.segmenter import Segmenter
+from promptseg.session import Segmenter
 from promptseg.volume import Volume
 
 

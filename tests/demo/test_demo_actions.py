@@ -219,7 +219,7 @@ class TestDownloads:
 
     def test_python_code_runs_and_gives_the_same(self, done, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
-        from promptseg.segmenter import Segmenter
+        from promptseg.session import Segmenter
         from promptseg.volume import write
 
         write(tubes(), tmp_path / "tubes.nii.gz")

@@ -1,6 +1,6 @@
 import pytest
 
-from promptseg.cli import main
+from promptseg.commands.cli import main
 from promptseg.commands.demo import parse_size
 
 

@@ -7,6 +7,7 @@ from evaluation_cases import SHAPE, case_of, two_discs
 from scipy import ndimage
 from support import segmenter
 
+from promptseg.datasets.simulation.clicks import corrective_click, deepest, largest_component
 from promptseg.datasets.strokes import check_strokes, label_strokes, read_strokes
 from promptseg.errors import FormatError, PromptError, VolumeError
 from promptseg.evaluate.playing import answered_label, play
@@ -15,7 +16,6 @@ from promptseg.evaluate.running import run
 from promptseg.evaluate.settings import PROTOCOLS, Settings
 from promptseg.evaluate.tasks import slice_tasks, volume_task
 from promptseg.prompts.types import Box, MarginPoints, Point, Scribble
-from promptseg.simulation.clicks import corrective_click, deepest, largest_component
 from promptseg.volume import Segmentation, write
 
 FLAT = Settings(protocol="box", axis=2)

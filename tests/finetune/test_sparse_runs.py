@@ -11,7 +11,7 @@ from support import tiny_default, tiny_network, tiny_sam
 
 from promptseg.adapters import read_adapter
 from promptseg.backbones.default import save_default
-from promptseg.cli import main
+from promptseg.commands.cli import main
 from promptseg.finetune import finetune
 from promptseg.finetune.lora import make_learner
 from promptseg.finetune.running import plan_adapter, train_adapter

@@ -19,7 +19,7 @@ from promptseg.inference.crop import (
 )
 from promptseg.inference.decoder import SliceDecoder, SliceMask
 from promptseg.inference.slice_prompts import SlicePrompts
-from promptseg.slicing import Frame, Region
+from promptseg.volume.slicing import Frame, Region
 
 SHAPE = (96, 80, 6)
 EVEN = (1.0, 1.0, 1.0)

@@ -10,7 +10,7 @@ from promptseg.backbones.memory import Recollection
 from promptseg.errors import PromptsegError
 from promptseg.inference.decoder import Request, SliceDecoder, SliceMask, best_candidates
 from promptseg.inference.encoder import SliceEncoder
-from promptseg.slicing import Frame, Region
+from promptseg.volume.slicing import Frame, Region
 
 SHAPE = (32, 32, 8)
 FRAME = Frame(2, Region((0, 32), (0, 32)), SHAPE, (1.0, 1.0, 1.0), 64)

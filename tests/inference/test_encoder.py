@@ -13,7 +13,7 @@ from promptseg.errors import PromptsegError
 from promptseg.inference.decoder import Request, SliceDecoder
 from promptseg.inference.device import choose_device, choose_precision
 from promptseg.inference.encoder import EmbeddingCache, SliceEncoder
-from promptseg.slicing import Frame, Region
+from promptseg.volume.slicing import Frame, Region
 
 SHAPE = (32, 32, 12)
 IMAGE = discs(SHAPE, 2, {n: (10 + n, 14, 5) for n in range(12)})

@@ -4,7 +4,7 @@ import torch
 
 from promptseg.inference.decoder import SliceMask
 from promptseg.inference.labels import FrameMasks, fuse_labels, probabilities
-from promptseg.slicing import Frame, Region
+from promptseg.volume.slicing import Frame, Region
 
 
 class TestPainting:

@@ -26,7 +26,7 @@ from promptseg.inference.multimask import (
 from promptseg.inference.slice_prompts import SlicePrompts
 from promptseg.predictor.engine import Engine
 from promptseg.prompts.types import PromptSet
-from promptseg.slicing import Frame, Region
+from promptseg.volume.slicing import Frame, Region
 
 SHAPE = (160, 140, 4)
 EVEN = (1.0, 1.0, 1.0)

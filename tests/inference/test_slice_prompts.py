@@ -15,7 +15,7 @@ from promptseg.inference.slice_prompts import (
     target_limits,
 )
 from promptseg.prompts.types import Box, Mask, Point, PromptSet, Scribble, Text
-from promptseg.slicing import Frame, Region
+from promptseg.volume.slicing import Frame, Region
 
 SHAPE = (20, 24, 12)
 

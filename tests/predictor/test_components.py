@@ -7,7 +7,7 @@ from promptseg.inference.slice_prompts import CORRECTION
 from promptseg.predictor.components import box_bounds, boxed_parts
 from promptseg.predictor.engine import tightened
 from promptseg.prompts.types import Box, Point, PromptSet, Scribble
-from promptseg.slicing import Region
+from promptseg.volume.slicing import Region
 
 SHAPE = (64, 60, 20)
 ONE = discs(SHAPE, 2, dict.fromkeys(range(4, 10), (14, 16, 5)))

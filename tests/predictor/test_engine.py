@@ -18,8 +18,8 @@ from promptseg.inference.slice_prompts import REFINE
 from promptseg.predictor.engine import Engine
 from promptseg.prompts.types import Box, Mask, Point, PromptSet, Scribble, Text
 from promptseg.propagation.stopping import StopCriteria
-from promptseg.slicing import Frame, Region
 from promptseg.volume import Volume
+from promptseg.volume.slicing import Frame, Region
 
 EVEN = (1.0, 1.0, 1.0)
 SHAPE = (40, 44, 24)

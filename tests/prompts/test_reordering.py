@@ -2,9 +2,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from promptseg.orientation import Orientation
 from promptseg.prompts.reordering import reordered, reordered_prompt
 from promptseg.prompts.types import Box, Mask, Point, PromptSet, Scribble, Text
+from promptseg.volume.orientation import Orientation
 
 SHAPE = (9, 8, 7)
 ORIENTATIONS = st.builds(

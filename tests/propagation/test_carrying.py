@@ -9,7 +9,7 @@ from promptseg.backbones.memory import MemorySpan
 from promptseg.inference.decoder import SliceDecoder
 from promptseg.propagation.carrying import box_of, carried_by, lag_of, shown_as
 from promptseg.propagation.tracker import Tracker
-from promptseg.slicing import Frame
+from promptseg.volume.slicing import Frame
 
 
 class TestLag:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 from margin_kit import extremes, overlap
+from session_kit import ONE, SHAPE, TWO
 from support import BrightRegion
-from test_session import ONE, SHAPE, TWO
 
 import promptseg as ps
 from promptseg.inference.decoder import SliceDecoder

@@ -18,8 +18,8 @@ from promptseg.prompts.types import Box, Point
 from promptseg.propagation.stopping import NEVER
 from promptseg.propagation.track import Track, TrackState, track_bytes
 from promptseg.propagation.tracker import Tracker
-from promptseg.segmenter import Segmenter
-from promptseg.slicing import Frame, Region
+from promptseg.session import Segmenter
+from promptseg.volume.slicing import Frame, Region
 
 COUNT, START = 24, 6
 TURNED = [8, 9, 12, 13, 14, 20]

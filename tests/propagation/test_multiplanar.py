@@ -14,7 +14,7 @@ from promptseg.propagation.multiplanar import (
     view_along,
     within_reach,
 )
-from promptseg.slicing import Frame, Region, take_slice
+from promptseg.volume.slicing import Frame, Region, take_slice
 
 SHAPE = (40, 44, 36)
 EVEN = (1.0, 1.0, 1.0)

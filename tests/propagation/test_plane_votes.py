@@ -6,7 +6,7 @@ from promptseg.propagation import plane_votes as witnesses
 from promptseg.propagation.multiplanar import LIMIT
 from promptseg.propagation.plane_votes import TargetTrack, Witnesses, logit_volume, whole_mask
 from promptseg.propagation.stopping import StopCriteria
-from promptseg.slicing import take_slice
+from promptseg.volume.slicing import take_slice
 
 RULES = StopCriteria()
 

@@ -8,7 +8,7 @@ from promptseg.inference.slice_prompts import SlicePrompts
 from promptseg.propagation.stopping import StopCriteria
 from promptseg.propagation.tapering import LEAST_AREA, cut, likely_area, tapered
 from promptseg.propagation.tracker import Tracker
-from promptseg.slicing import Frame, Region
+from promptseg.volume.slicing import Frame, Region
 
 SIDE = 64
 MIDDLE, HALF, WIDEST = 30, 24, 20.0

@@ -8,7 +8,7 @@ from promptseg.inference.decoder import SliceDecoder
 from promptseg.inference.slice_prompts import GIVEN_MASK_LOGIT, SlicePrompts
 from promptseg.propagation.stopping import StopCriteria
 from promptseg.propagation.tracker import Tracker
-from promptseg.slicing import Frame
+from promptseg.volume.slicing import Frame
 
 
 class TestHandingOn:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 from margin_kit import extremes, on_slice, overlap
+from session_kit import ONE, SHAPE, TWO, session
 from support import BrightRegion
-from test_session import ONE, SHAPE, TWO, session
 
 import promptseg as ps
 from promptseg.inference.decoder import SliceMask
@@ -18,7 +18,7 @@ from promptseg.prompts.types import Box, MarginPoints, Point, PromptSet, Scribbl
 from promptseg.propagation.stopping import StopCriteria, criteria_where_extent_given
 from promptseg.propagation.track import plan_tracks
 from promptseg.refine.volume import certain_places, click_voxels, margin_maps
-from promptseg.segmenter import Segmenter
+from promptseg.session import Segmenter
 
 
 class TestSegmenting:

@@ -7,10 +7,10 @@ import pytest
 from scipy import ndimage
 
 from promptseg.datasets.phantom import abdomen_phantom
+from promptseg.datasets.simulation.clicks import corrective_click
 from promptseg.evaluate.metrics import dice
-from promptseg.intensity import choose_window, normalise
 from promptseg.refine.corrector import load_corrector
-from promptseg.simulation.clicks import corrective_click
+from promptseg.volume.intensity import choose_window, normalise
 from promptseg.weights.registry import locate, lookup
 
 SPACING = (1.6, 1.6, 3.0)

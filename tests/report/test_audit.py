@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from promptseg.cli import main
+from promptseg.commands.cli import main
 from promptseg.errors import FormatError
 from promptseg.report.audit import START, append, check_log, record, verify
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from promptseg.errors import PromptsegError
-from promptseg.postprocessing import postprocess
 from promptseg.prompts.types import Box, Point, Text
+from promptseg.refine.postprocessing import postprocess
 from promptseg.report.pictures import curve_svg
 from promptseg.report.quality import page, review, write_page
 from promptseg.report.texts import LANGUAGES, REASONS, labels

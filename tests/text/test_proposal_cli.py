@@ -8,7 +8,7 @@ from clip_kit import save_plain_folder
 from support import tiny_network
 
 from promptseg.backbones.default import save_default
-from promptseg.cli import main
+from promptseg.commands.cli import main
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from text_kit import tiny_tower, worded_adapter, words_for
 from promptseg.adapters import write_adapter
 from promptseg.backbones import load_backbone
 from promptseg.backbones.default import save_default
-from promptseg.cli import main
+from promptseg.commands.cli import main
 from promptseg.text import selecting
 from promptseg.text import tower as towers
 

@@ -15,7 +15,7 @@ from promptseg.active.reference import load_reference
 from promptseg.active.selecting import check_needs, collected, model_name
 from promptseg.active.strategies import strategy
 from promptseg.datasets.cohort import read_image
-from promptseg.segmenter import Segmenter
+from promptseg.session import Segmenter
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from promptseg.datasets.cohort import Pair
 from promptseg.errors import FormatError
 from promptseg.evaluate.metrics import dice
 from promptseg.finetune.running import train_adapter
-from promptseg.segmenter import Segmenter
+from promptseg.session import Segmenter
 
 LOCK = "train.lock"
 Progress = Callable[[str, int, int], None]

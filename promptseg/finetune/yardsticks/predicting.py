@@ -10,7 +10,7 @@ from torch import Tensor
 from promptseg.finetune.organ_case import OrganCase
 from promptseg.finetune.yardsticks.networks import Body
 from promptseg.finetune.yardsticks.sampling import Block, grey
-from promptseg.slicing import Frame, Region
+from promptseg.volume.slicing import Frame, Region
 
 SLICES = 8
 

@@ -10,7 +10,7 @@ from promptseg.active.federated.privacy import Privacy
 from promptseg.active.federated.site import Site, one_round
 from promptseg.active.federated.update import distance, update_of, with_update
 from promptseg.adapters import read_adapter, write_adapter
-from promptseg.cli import main
+from promptseg.commands.cli import main
 from promptseg.errors import FormatError
 from promptseg.io.toml_text import parse_toml
 

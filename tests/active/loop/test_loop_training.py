@@ -13,7 +13,7 @@ from promptseg.active.loop.showing import show_next
 from promptseg.active.loop.training import LOCK, train
 from promptseg.adapters import read_adapter
 from promptseg.backbones import load_backbone
-from promptseg.cli import main
+from promptseg.commands.cli import main
 from promptseg.errors import FormatError
 from promptseg.volume import read
 

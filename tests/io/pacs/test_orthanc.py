@@ -9,7 +9,7 @@ import pytest
 from pacs_kit import PASSWORD, SLICES, Orthanc, ct_series
 from pydicom.uid import generate_uid
 
-from promptseg.cli import main
+from promptseg.commands.cli import main
 from promptseg.errors import FormatError
 from promptseg.io.pacs import parse_address
 from promptseg.io.pacs.exchange import connect, fetch_series, store_files
