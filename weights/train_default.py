@@ -38,6 +38,7 @@ from promptseg.backbones.base import PixelPrompts, PromptBatch
 from promptseg.backbones.network import PromptsegConfig, PromptsegModel
 from promptseg.backbones.prompt_maps import named_maps, prompt_maps
 from promptseg.datasets.simulation import users
+from promptseg.datasets.simulation.clicks import largest_component
 from promptseg.finetune.learning import dense_loss
 from promptseg.finetune.losses import (
     candidate_loss,
@@ -207,7 +208,7 @@ def corrected(
         points, labels = [prompts.points[row][kept]], [prompts.labels[row][kept]]
         wrong = predictions[row] != truths[row]
         for _ in range(int(rng.integers(1, 4))):
-            part = users.largest_component(wrong)
+            part = largest_component(wrong)
             if part.sum() < 3:
                 break
             point = users.inner_click(part, rng) if rng.random() < 0.5 else users.centre_click(part)

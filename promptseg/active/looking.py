@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -62,8 +63,8 @@ class Looker:
         count = engine.shape[engine.axis]
         chosen = range(count) if self.slices is None else spread(range(count), self.slices)
         tokens = self.segmenter.adapters.tokens
-        look = _with_tokens if tokens else _whole_body
-        slices = look(name, str(path), engine, frame, list(chosen), tokens)
+        looked = Looked(name, str(path), engine, frame, list(chosen))
+        slices = _with_tokens(looked, tokens) if tokens else _whole_body(looked)
         doubt = self._doubt(volume) if self.uncertainty else None
         return case_of(slices, doubt), slices
 
@@ -81,17 +82,29 @@ class Looker:
         return float(result.uncertainty.sum()) / inside
 
 
-def _with_tokens(
-    name: str,
-    path: str,
-    engine: Engine,
-    frame: Frame,
-    indices: Sequence[int],
-    tokens: Mapping[int, Tensor],
-) -> list[Sample]:
-    samples = []
+@dataclass(frozen=True)
+class Looked:
+    """What is looked at of one case.
+
+    Args:
+        name: Of the case.
+        path: Where it comes from.
+        engine: Of its volume.
+        frame: The view of its slices.
+        indices: The slices.
+    """
+
+    name: str
+    path: str
+    engine: Engine
+    frame: Frame
+    indices: Sequence[int]
+
+
+def _with_tokens(case: Looked, tokens: Mapping[int, Tensor]) -> list[Sample]:
+    samples, engine, frame = [], case.engine, case.frame
     with watching(engine.encoder.backbone.module) as seen:
-        for index in indices:
+        for index in case.indices:
             maps, logits = [], []
             for token in tokens.values():
                 answer = engine.decoder.decode(frame, [Request(index, PixelPrompts(),
@@ -100,7 +113,7 @@ def _with_tokens(
                 logits.append(answer.logits if there
                               else torch.full_like(answer.logits, ABSENT_LOGIT))  # fmt: skip
                 maps.append(seen[0][0] if seen else _finest(engine, frame, index))
-            samples.append(_sample(name, path, index, maps, logits))
+            samples.append(_sample(case.name, case.path, index, maps, logits))
     return samples
 
 
@@ -119,20 +132,13 @@ def _sample(
     return Sample(name, index, feature, *doubts(shares), path=path)
 
 
-def _whole_body(
-    name: str,
-    path: str,
-    engine: Engine,
-    frame: Frame,
-    indices: Sequence[int],
-    tokens: Mapping[int, Tensor],
-) -> list[Sample]:
-    shown = frame.extract(engine.encoder.data, indices)[:, 1]
+def _whole_body(case: Looked) -> list[Sample]:
+    shown = case.frame.extract(case.engine.encoder.data, case.indices)[:, 1]
     samples = []
-    for row, index in enumerate(indices):
-        features = _finest(engine, frame, index)
+    for row, index in enumerate(case.indices):
+        features = _finest(case.engine, case.frame, index)
         feature = masked_feature([features], [shown[row] > BODY_LEVEL])
-        samples.append(Sample(name, index, feature, 0.0, 0.0, 0.0, path=path))
+        samples.append(Sample(case.name, index, feature, 0.0, 0.0, 0.0, path=case.path))
     return samples
 
 

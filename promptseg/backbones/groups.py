@@ -8,14 +8,17 @@ together, and the results put back in the order of the rows.
 from __future__ import annotations
 
 import dataclasses
+from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from promptseg.backbones.base import Decoded, Embedding, PromptBatch
+from promptseg.backbones.base import BackboneSpec, Decoded, Embedding, PromptBatch
+from promptseg.backbones.inputs import normalised
 from promptseg.backbones.points import with_scribble_points
 
 # SAM numbers pixels by their centres and adds one half itself.
@@ -45,6 +48,58 @@ class Group:
         """True if nothing says what the target is."""
         given = self.points, self.boxes, self.masks, self.concept
         return all(part is None for part in given)
+
+
+class GroupedBackbone(ABC):
+    """What networks with SAM's prompt encoder share: grey values in, ragged prompts in groups.
+
+    Attributes:
+        module: The network.
+        spec: What it can do.
+    """
+
+    module: nn.Module
+    spec: BackboneSpec
+
+    @property
+    def _network(self) -> Any:
+        return self.module
+
+    def encode(self, images: Tensor) -> Embedding:
+        """Encode (B, 3, input_size, input_size) in [0, 1].
+
+        Raises:
+            ValueError: If the images have another shape.
+        """
+        return Embedding(self._encode(normalised(images, self.spec.input_size, self.spec.pixels)))
+
+    def decode(
+        self,
+        embedding: Embedding,
+        prompts: PromptBatch,
+        multimask: bool = False,
+        concept: Tensor | None = None,
+    ) -> Decoded:
+        """Decode B prompts on B embeddings; three candidates with `multimask`, else one.
+
+        `concept` (B, C) is appended to the prompt tokens.
+
+        Raises:
+            ValueError: If there are not as many prompts as embeddings.
+        """
+
+        def decode(features: Embedding, group: Group) -> Decoded:
+            return self._decode(features, group, multimask)
+
+        return decode_in_groups(self.module, embedding, prompts, decode, concept)
+
+    @abstractmethod
+    def _encode(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        """Features of normalised images, each (B, C, H, W)."""
+
+    @abstractmethod
+    def _decode(self, features: Embedding, group: Group, multimask: bool) -> Decoded:
+        """Masks of B prompts of one shape."""
 
 
 def decode_in_groups(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
 
 import torch
 from segment_anything.modeling import (
@@ -20,14 +19,14 @@ from segment_anything.modeling import (
 )
 from torch import Tensor, nn
 
-from promptseg.backbones.base import BackboneSpec, Decoded, Embedding, PromptBatch
-from promptseg.backbones.groups import Group, decode_in_groups
-from promptseg.backbones.inputs import Pixels, normalised
+from promptseg.backbones.base import BackboneSpec, Decoded, Embedding
+from promptseg.backbones.groups import Group, GroupedBackbone
+from promptseg.backbones.inputs import Pixels
 from promptseg.backbones.layout import DECODER_HEADS, SamShape, sam_shape
 from promptseg.backbones.loading import check_input_size, load_whole, resize_positions
 
 
-class SegmentAnything:
+class SegmentAnything(GroupedBackbone):
     """SAM as the segment-anything package builds it.
 
     Args:
@@ -57,7 +56,7 @@ class SegmentAnything:
         shape = sam_shape(state, name)
         wanted = shape.image_size if input_size is None else input_size
         grid = check_input_size(wanted, shape.patch_size, name) // shape.patch_size
-        self.module: nn.Module = build_sam(shape, wanted)
+        self.module = build_sam(shape, wanted)
         load_whole(self.module, resize_positions(state, grid), name)
         self.module.eval()
         self.spec = BackboneSpec(
@@ -72,54 +71,24 @@ class SegmentAnything:
             stored_as="state_dict",
         )
 
-    @property
-    def _network(self) -> Any:
-        return self.module
+    def _encode(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        return (self._network.image_encoder(pixels),)
 
-    def encode(self, images: Tensor) -> Embedding:
-        """Encode (B, 3, input_size, input_size) in [0, 1] to features (B, C, H, W).
-
-        Raises:
-            ValueError: If the images have another shape.
-        """
-        pixels = normalised(images, self.spec.input_size, self.spec.pixels)
-        return Embedding((self._network.image_encoder(pixels),))
-
-    def decode(
-        self,
-        embedding: Embedding,
-        prompts: PromptBatch,
-        multimask: bool = False,
-        concept: Tensor | None = None,
-    ) -> Decoded:
-        """Decode B prompts on B embeddings; three candidates with `multimask`, else one.
-
-        `concept` (B, C) is appended to the prompt tokens.
-
-        Raises:
-            ValueError: If there are not as many prompts as embeddings.
-        """
-
-        def decode(features: Embedding, group: Group) -> Decoded:
-            return self._decode(features.features[0], group, multimask)
-
-        return decode_in_groups(self.module, embedding, prompts, decode, concept)
-
-    def _decode(self, features: Tensor, group: Group, multimask: bool) -> Decoded:
+    def _decode(self, features: Embedding, group: Group, multimask: bool) -> Decoded:
+        (image,) = features.features
         prompt_encoder, decoder = self._network.prompt_encoder, self._network.mask_decoder
         points = None if group.points is None else (group.points, group.labels)
         sparse, dense = prompt_encoder(points, group.boxes, group.masks)
-        count = len(features)
-        sparse = sparse.expand(count, -1, -1)
+        sparse = sparse.expand(len(image), -1, -1)
         if group.concept is not None:
             sparse = torch.cat([sparse, group.concept[:, None]], dim=1)
         # The decoder repeats one image over all prompts. It adds the dense prompts to it, so
         # one image of zeros and the features among the dense prompts give each row its own.
         logits, quality = decoder(
-            image_embeddings=features.new_zeros(1, *features.shape[1:]),
+            image_embeddings=image.new_zeros(1, *image.shape[1:]),
             image_pe=prompt_encoder.get_dense_pe(),
             sparse_prompt_embeddings=sparse,
-            dense_prompt_embeddings=features + dense,
+            dense_prompt_embeddings=image + dense,
             multimask_output=multimask,
         )
         return Decoded(logits, quality.clamp(0.0, 1.0))

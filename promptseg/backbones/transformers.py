@@ -7,7 +7,7 @@ NeurIPS 2023; Ravi et al., SAM 2, ICLR 2025; Zhou et al., EdgeTAM, CVPR 2025.
 from __future__ import annotations
 
 import copy
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar
@@ -16,13 +16,13 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from promptseg.backbones.base import BackboneSpec, Decoded, Embedding, PromptBatch, Propagates
-from promptseg.backbones.groups import Group, decode_in_groups
-from promptseg.backbones.inputs import Pixels, normalised
+from promptseg.backbones.base import BackboneSpec, Decoded, Embedding, Propagates
+from promptseg.backbones.groups import Group, GroupedBackbone
+from promptseg.backbones.inputs import Pixels
 from promptseg.backbones.loading import check_input_size, load_whole, resize_positions
 
 
-class TransformersBackbone(ABC):
+class TransformersBackbone(GroupedBackbone):
     """What the wrappers of the library's models share.
 
     Args:
@@ -56,7 +56,7 @@ class TransformersBackbone(ABC):
         wanted = check_input_size(
             own if input_size is None else input_size, self._multiple(module.config), name
         )
-        self.module: nn.Module = module if wanted == own else self._resized(module, wanted, name)
+        self.module = module if wanted == own else self._resized(module, wanted, name)
         self.module.eval()
         self.spec = BackboneSpec(
             name=name,
@@ -71,38 +71,9 @@ class TransformersBackbone(ABC):
             propagates=self.propagates,
         )
 
-    @property
-    def _network(self) -> Any:
-        return self.module
-
-    def encode(self, images: Tensor) -> Embedding:
-        """Encode (B, 3, input_size, input_size) in [0, 1].
-
-        Raises:
-            ValueError: If the images have another shape.
-        """
-        return Embedding(self._encode(normalised(images, self.spec.input_size, self.spec.pixels)))
-
-    def decode(
-        self,
-        embedding: Embedding,
-        prompts: PromptBatch,
-        multimask: bool = False,
-        concept: Tensor | None = None,
-    ) -> Decoded:
-        """Decode B prompts on B embeddings; three candidates with `multimask`, else one.
-
-        `concept` (B, C) is appended to the prompt tokens.
-
-        Raises:
-            ValueError: If there are not as many prompts as embeddings.
-        """
-
-        def decode(features: Embedding, group: Group) -> Decoded:
-            with appended_token(self._network.prompt_encoder, group.concept):
-                return self._decoded(features, group, multimask)
-
-        return decode_in_groups(self.module, embedding, prompts, decode, concept)
+    def _decode(self, features: Embedding, group: Group, multimask: bool) -> Decoded:
+        with appended_token(self._network.prompt_encoder, group.concept):
+            return self._decoded(features, group, multimask)
 
     def _decoded(self, features: Embedding, group: Group, multimask: bool) -> Decoded:
         """Masks of B prompts of one shape."""
@@ -125,10 +96,6 @@ class TransformersBackbone(ABC):
     @abstractmethod
     def _resized(module: Any, size: int, name: str) -> nn.Module:
         """The same model for another input size."""
-
-    @abstractmethod
-    def _encode(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        """Features, each (B, C, H, W)."""
 
     @abstractmethod
     def _given(self, features: tuple[Tensor, ...]) -> dict[str, Any]:

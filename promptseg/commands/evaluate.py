@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from promptseg.commands.job import AXES, add_model_options
+from promptseg.commands.job import AXES, add_model_options, load_segmenter, model_choices
 from promptseg.commands.parsing import UsageError, add_json, note, print_json
 from promptseg.commands.progress import Bars
 from promptseg.commands.prompt_options import add_text_model
@@ -125,12 +125,12 @@ def _add_choice(group: argparse._ArgumentGroup) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Evaluate and write the report."""
-    from promptseg.datasets.cohort import load_cases, notes_of
+    from promptseg.datasets.cohort import load_cases, notes_of, parse_cases
     from promptseg.evaluate.running import opened
     from promptseg.evaluate.running import run as run_protocol
 
     settings = settings_of(arguments)
-    cases = parse_cases(arguments.cases)
+    cases = parse_cases(arguments.cases, "--cases")
     _check_output(arguments.output)
     trusted = arguments.trust_voxels
     pairs = opened(arguments.images, arguments.labels, settings, cases, trusted)
@@ -147,25 +147,6 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         print("\n".join([*lines(report), f"{arguments.output} written"]))
     return 0
-
-
-def parse_cases(text: str | None) -> int | tuple[int, int] | None:
-    """`N`, `A-B` or nothing.
-
-    Raises:
-        UsageError: It is neither.
-    """
-    if text is None:
-        return None
-    parts = text.split("-")
-    if not all(part.isdecimal() and int(part) > 0 for part in parts) or len(parts) > 2:
-        raise UsageError(f"--cases is {text!r}: give a number from 1 up, or a range such as 57-68")
-    numbers = [int(part) for part in parts]
-    if len(numbers) == 1:
-        return numbers[0]
-    if numbers[0] > numbers[1]:
-        raise UsageError(f"--cases is {text!r}: the range must not end before it starts")
-    return numbers[0], numbers[1]
 
 
 def lines(report: Report) -> list[str]:
@@ -215,27 +196,11 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
 
 
 def _segmenter(arguments: argparse.Namespace) -> Segmenter:
-    from promptseg.session import Segmenter
-
-    if len(arguments.adapter) > 1:
-        raise UsageError(f"--adapter is given {len(arguments.adapter)} times: give one")
     if arguments.text_model is not None and arguments.prompt != "text":
         raise UsageError("--text-model is given, but no words are: use --prompt text")
     if arguments.corrector is not None and arguments.refine == "network":
         raise UsageError("--corrector is given, but no click asks for it: use --refine both")
-    segmenter = Segmenter.from_pretrained(
-        arguments.model,
-        adapter=arguments.adapter[0] if arguments.adapter else None,
-        device=arguments.device,
-        precision=arguments.precision,
-        text_model=arguments.text_model,
-        corrector=arguments.corrector,
-    )
-    spec = segmenter.backbone.spec
-    note(
-        f"model {spec.name} on {segmenter.device} in {segmenter.precision}; licence: {spec.licence}"
-    )
-    return segmenter
+    return load_segmenter(model_choices(arguments))
 
 
 def _check_output(folder: Path) -> None:

@@ -247,6 +247,24 @@ def _modality(text: str) -> str:
     return known[text.strip().lower()]
 
 
+def model_choices(arguments: argparse.Namespace) -> Choices:
+    """Which model runs where, for commands that run one with at most one adapter.
+
+    Raises:
+        UsageError: Several adapters are given.
+    """
+    if len(arguments.adapter) > 1:
+        raise UsageError(f"--adapter is given {len(arguments.adapter)} times: give one")
+    return Choices(
+        model=arguments.model,
+        adapters=tuple(arguments.adapter),
+        device=arguments.device,
+        precision=arguments.precision,
+        text_model=getattr(arguments, "text_model", None),
+        corrector=arguments.corrector,
+    )
+
+
 def choices_of(arguments: argparse.Namespace) -> Choices:
     """The options of both groups."""
     return Choices(
@@ -317,6 +335,11 @@ def run_job(volume: Volume, prompts: PromptSet, choices: Choices) -> Run:
 
 
 def load_segmenter(choices: Choices) -> Segmenter:
+    """The chosen model with its adapters; says on stderr under what licence.
+
+    Raises:
+        WeightsError: It is not the one whose digest is wanted, or cannot be loaded.
+    """
     _hush_transformers()
     from promptseg.session import Segmenter
 

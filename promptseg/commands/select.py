@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from promptseg.commands.job import add_model_options
+from promptseg.commands.job import add_model_options, load_segmenter, model_choices
 from promptseg.commands.parsing import UsageError, add_json, note, print_json
 from promptseg.commands.progress import Bars
 
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from promptseg.active.looking import Looker
     from promptseg.active.reference import Reference
     from promptseg.active.selecting import Selection
-    from promptseg.session import Segmenter
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -77,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.slices is not None and arguments.slices < 1:
         raise UsageError(f"--slices is {arguments.slices}: give at least 1")
     images = case_files(arguments.images)
-    segmenter = load_segmenter(arguments)
+    segmenter = load_segmenter(model_choices(arguments))
     from promptseg.active.looking import SLICES, Looker
 
     every = arguments.by == "slice" or arguments.make_reference
@@ -87,23 +86,6 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.make_reference:
         return _make_reference(arguments, looker, images)
     return _select(arguments, looker, images)
-
-
-def load_segmenter(arguments: argparse.Namespace) -> Segmenter:
-    """The model that the options name, with its licence on stderr."""
-    from promptseg.session import Segmenter
-
-    if len(arguments.adapter) > 1:
-        raise UsageError("--adapter is given several times: give one")
-    segmenter = Segmenter.from_pretrained(
-        arguments.model,
-        adapter=arguments.adapter,
-        device=arguments.device,
-        precision=arguments.precision,
-    )
-    spec = segmenter.backbone.spec
-    note(f"model {spec.name} on {segmenter.device}; licence: {spec.licence}")
-    return segmenter
 
 
 def _make_reference(arguments: argparse.Namespace, looker: Looker, images: dict[str, Path]) -> int:

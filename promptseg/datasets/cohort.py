@@ -168,6 +168,23 @@ def notes_of(pairs: Sequence[Pair]) -> list[str]:
     return list(dict.fromkeys(text for pair in pairs for text in pair.notes))
 
 
+def parse_cases(text: str | None, option: str) -> int | tuple[int, int] | None:
+    """`N`, `A-B` or nothing, as `open_cohort` takes it.
+
+    Raises:
+        FormatError: It is neither, or the range ends before it starts.
+    """
+    if text is None:
+        return None
+    parts = str(text).split("-")
+    if len(parts) > 2 or not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise FormatError(f"{option} is {text!r}: give a number from 1 up, or a range such as 1-16")
+    first, last = int(parts[0]), int(parts[-1])
+    if first > last:
+        raise FormatError(f"{option} is {text!r}: the range must not end before it starts")
+    return first if len(parts) == 1 else (first, last)
+
+
 def case_files(folder: PathLike, role: str = "image") -> dict[str, Path]:
     """File by case name in a folder of images, or of labels with the role `mask`.
 

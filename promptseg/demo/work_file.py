@@ -15,7 +15,7 @@ from promptseg.demo.visit import Visit
 from promptseg.errors import FormatError, PromptError
 from promptseg.io.atomic import atomic_path
 from promptseg.prompts.types import PromptSet
-from promptseg.volume import Volume, bounding_slices
+from promptseg.volume import Volume, bounding_slices, pasted
 
 FORMAT = "promptseg-work"
 VERSION = 1
@@ -137,10 +137,9 @@ def _work(record: dict[str, Any], arrays: dict[str, np.ndarray]) -> Work:
         raise ValueError(f"its image has shape {shape}")
     labels = None
     if "labels" in arrays:
-        labels = np.zeros(shape, np.uint16)
         box = tuple(slice(int(start), int(start) + side) for start, side in
                     zip(arrays["corner"], arrays["labels"].shape, strict=True))  # fmt: skip
-        labels[box] = arrays["labels"]
+        labels = pasted(arrays["labels"].astype(np.uint16), box, shape)
     targets = {int(label): (str(n), str(c)) for label, (n, c) in record["targets"].items()}
     prompts = PromptSet.from_json(record["prompts"])
     plain = {**record, "shape": shape, "indices": tuple(record["indices"]), "targets": targets}

@@ -17,7 +17,7 @@ from skimage.segmentation import random_walker
 
 from promptseg.datasets.simulation.clicks import Mask
 from promptseg.refine import plain_graph_cut
-from promptseg.volume import bounding_slices
+from promptseg.volume import bounding_slices, pasted
 
 Corners = tuple[tuple[int, ...], tuple[int, ...]]
 CORE = 0.6
@@ -103,9 +103,7 @@ def walker(scene: Scene) -> Mask | None:
     seeds[frame_of(seeds.shape) & (seeds == 0)] = 1
     if not (seeds == 2).any() or not (seeds == 0).any() or not np.ptp(scene.image[window]):
         return inside
-    mask = np.zeros(scene.image.shape, bool)
-    mask[window] = _walk(scene.image[window], seeds, scene.spacing)
-    return mask
+    return pasted(_walk(scene.image[window], seeds, scene.spacing), window, scene.image.shape)
 
 
 def graph_cut(scene: Scene) -> Mask | None:

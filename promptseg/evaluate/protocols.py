@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from scipy import ndimage
 
 from promptseg.datasets.simulation import users
-from promptseg.datasets.simulation.clicks import Mask, deepest, largest_component
+from promptseg.datasets.simulation.clicks import Mask, deepest, largest_component, margin_places
 from promptseg.errors import PromptError
 from promptseg.evaluate.settings import Settings
 from promptseg.evaluate.tasks import Task, on_slice
@@ -16,7 +15,6 @@ from promptseg.prompts.types import Box, MarginPoints, Point, Prompt, Scribble, 
 from promptseg.volume import bounding_slices
 from promptseg.volume.slicing import in_plane, take_slice
 
-_INSET = 2.5
 _ROOM = 0.5
 
 
@@ -64,22 +62,6 @@ def margin_prompts(task: Task, settings: Settings, rng: np.random.Generator) -> 
     except PromptError:
         return [Point(place) for place in places]
     return [margin]
-
-
-def margin_places(target: Mask, rng: np.random.Generator) -> list[tuple[int, ...]]:
-    """Distinct elements just inside the boundary, one near each extreme of a non-empty target."""
-    box = bounding_slices(target)
-    if box is None:
-        raise ValueError("the target is empty")
-    depth = ndimage.distance_transform_edt(np.pad(target[box], 1))
-    inner = (depth > 1) & (depth <= _INSET)
-    rim = np.argwhere(inner if inner.any() else depth > 0) - 1 + [side.start for side in box]
-    chosen = []
-    for axis in range(target.ndim):
-        for end in (rim[:, axis].min(), rim[:, axis].max()):
-            ends = np.flatnonzero(rim[:, axis] == end)
-            chosen.append(tuple(rim[ends[int(rng.integers(len(ends)))]].tolist()))
-    return list(dict.fromkeys(chosen))
 
 
 def scribble_prompts(task: Task, settings: Settings, rng: np.random.Generator) -> list[Prompt]:

@@ -19,6 +19,7 @@ from promptseg.datasets.cohort import (
     named_files,
     notes_of,
     open_cohort,
+    parse_cases,
     present_labels,
     raise_all,
 )
@@ -180,20 +181,6 @@ def _validation(images: Images, labels: Labels, names: set[str], ignore: int | N
             faults.append(error)
     raise_all(faults)
     return pairs
-
-
-def parse_cases(text: str | None, option: str) -> int | tuple[int, int] | None:
-    """`N`, `A-B` or nothing.
-
-    Raises:
-        FormatError: It is neither.
-    """
-    if text is None:
-        return None
-    parts = str(text).split("-")
-    if len(parts) > 2 or not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise FormatError(f"{option} is {text!r}: give a number from 1 up, or a range such as 1-16")
-    return int(parts[0]) if len(parts) == 1 else (int(parts[0]), int(parts[1]))
 
 
 def _opened(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,12 +25,11 @@ from promptseg.finetune.objectives import objective_class
 from promptseg.finetune.processes import Processes
 from promptseg.finetune.state import Log, State, load_state, save_state
 from promptseg.finetune.views import View, ViewMaker
-from promptseg.inference.device import choose_precision, out_of_memory
+from promptseg.inference.device import choose_precision, halved_until_it_fits
 
 LOG_EVERY = 20
 CLIP = 1.0
 SHORT_STEPS = 200
-logger = logging.getLogger(__name__)
 Validate = Callable[[int], dict[str, float]]
 Progress = Callable[[str, int, int], None]
 
@@ -237,32 +235,28 @@ class Trainer:
 
     def _gradients(self, views: Sequence[View]) -> dict[str, float]:
         """Gradients of the mean over the whole batch, in parts that fit into memory."""
-        while True:
-            self.optimiser.zero_grad(set_to_none=True)
-            try:
-                return self._accumulate(views)
-            except (RuntimeError, MemoryError) as error:
-                if not out_of_memory(error):
-                    raise
-                if self.micro == 1:
-                    raise PromptsegError(
-                        "one slice does not fit into memory: use checkpointing, a smaller model, "
-                        "encoder = frozen or a smaller input_size"
-                    ) from error
-                self.micro = max(1, min(self.micro, len(views)) // 2)
-                logger.warning("out of memory: going on with %d slices at once", self.micro)
-                if self.processes.device.type == "cuda":
-                    torch.cuda.empty_cache()
+        most = min(self.micro, len(views))
+        parts, fitted = halved_until_it_fits(
+            most,
+            lambda count: self._accumulate(views, count),
+            "slice",
+            self.processes.device,
+            "use checkpointing, a smaller model, encoder = frozen or a smaller input_size",
+        )
+        if fitted < most:
+            self.micro = fitted
+        return parts
 
-    def _accumulate(self, views: Sequence[View]) -> dict[str, float]:
+    def _accumulate(self, views: Sequence[View], count: int) -> dict[str, float]:
+        self.optimiser.zero_grad(set_to_none=True)
         # Dropout is the only randomness of a step, and must not depend on what ran before.
         devices = [] if self.processes.device.type == "cpu" else [self.processes.device]
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed((self.config.seed << 32) + self.step * self.processes.world
                               + self.processes.rank)  # fmt: skip
             sums: dict[str, float] = {}
-            for start in range(0, len(views), self.micro):
-                chunk = views[start : start + self.micro]
+            for start in range(0, len(views), count):
+                chunk = views[start : start + count]
                 batch = self.network.collate(chunk, self.progress, self.views.boost)
                 loss, parts = self.objective(batch)
                 loss = loss / self.config.batch

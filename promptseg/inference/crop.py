@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -12,6 +13,9 @@ from promptseg.inference.decoder import Request, SliceDecoder, SliceMask
 from promptseg.inference.encoder import SliceEncoder
 from promptseg.inference.slice_prompts import SlicePrompts
 from promptseg.volume.slicing import Frame, Region, in_plane
+
+View = TypeVar("View")
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,31 @@ def touches_edge(mask: SliceMask, frame: Frame) -> bool:
     )
     low = any(inner[0] <= outer[0] + 1 and outer[0] > 0 for inner, outer, _ in sides)
     return low or any(i[1] >= o[1] - 1 and o[1] < count for i, o, count in sides)
+
+
+def widened(
+    view: View,
+    answer: Callable[[View, bool], Found | None],
+    wider: Callable[[View], View],
+    times: int,
+) -> Found:
+    """What is answered in the first of ever wider views that holds all of the target.
+
+    Args:
+        view: The first.
+        answer: In a view; None if it should be wider. True says that it is the last, whose answer
+            is taken as it is.
+        wider: The next view.
+        times: How often it may be widened.
+    """
+    for _ in range(times):
+        if (found := answer(view, False)) is not None:
+            return found
+        view = wider(view)
+    last = answer(view, True)
+    if last is None:
+        raise ValueError("the last view must be answered")
+    return last
 
 
 def choose_region(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -12,14 +11,11 @@ from torch import Tensor
 
 from promptseg.backbones.base import Backbone, Decoded, Embedding, PixelPrompts, PromptBatch
 from promptseg.backbones.memory import Memory, Recollection, memory_backbone
-from promptseg.errors import PromptsegError
-from promptseg.inference.device import autocast, out_of_memory
+from promptseg.inference.device import autocast, halved_until_it_fits
 from promptseg.inference.encoder import Progress, SliceEncoder
 from promptseg.volume.slicing import Frame
 
 ABSENT_LOGIT = -8.0
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -46,6 +42,16 @@ class SliceMask:
     def area(self) -> int:
         """Pixels inside."""
         return int((self.logits > 0).sum())
+
+
+def mean_mask(masks: Sequence[SliceMask], weights: Sequence[float]) -> SliceMask:
+    """Weighted mean of answers for one target on one slice; the weights sum to 1."""
+    weighted = list(zip(weights, masks, strict=True))
+    return SliceMask(
+        torch.stack([weight * mask.logits for weight, mask in weighted]).sum(0),
+        sum(weight * mask.quality for weight, mask in weighted),
+        sum(weight * mask.presence for weight, mask in weighted),
+    )
 
 
 @dataclass(frozen=True)
@@ -110,22 +116,15 @@ class SliceDecoder:
         self, embedding: Embedding, requests: Sequence[Request], rows: list[int]
     ) -> list[SliceMask]:
         """Masks of as many of `rows`, from the front, as fit into memory."""
-        while True:
-            try:
-                decoded = self._forward(embedding[rows], [requests[n] for n in rows])
-                return best_candidates(decoded)
-            except (RuntimeError, MemoryError) as error:
-                if not out_of_memory(error):
-                    raise
-                if len(rows) == 1:
-                    raise PromptsegError(
-                        "one mask does not fit into memory: use a smaller model or the CPU"
-                    ) from error
-                rows = rows[: len(rows) // 2]
-                self.batch_size = len(rows)
-                logger.warning("out of memory: going on with batches of %d masks", len(rows))
-                if self.encoder.device.type == "cuda":
-                    torch.cuda.empty_cache()
+
+        def compute(count: int) -> list[SliceMask]:
+            some = rows[:count]
+            return best_candidates(self._forward(embedding[some], [requests[n] for n in some]))
+
+        found, fitted = halved_until_it_fits(len(rows), compute, "mask", self.encoder.device)
+        if fitted < len(rows):
+            self.batch_size = fitted
+        return found
 
     def candidates(self, frame: Frame, requests: Sequence[Request]) -> Decoded:
         """All candidate masks of N requests, each taken as ambiguous, in their order.

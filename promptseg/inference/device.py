@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import platform
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 
 from promptseg.errors import PromptsegError
 
+logger = logging.getLogger(__name__)
+Found = TypeVar("Found")
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -76,3 +80,36 @@ def out_of_memory(error: BaseException) -> bool:
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
+def halved_until_it_fits(
+    size: int,
+    compute: Callable[[int], Found],
+    what: str,
+    device: torch.device,
+    advice: str = "use a smaller model or the CPU",
+) -> tuple[Found, int]:
+    """What `compute` gives of the greatest size that fits into memory, and that size.
+
+    Args:
+        size: How many are tried first, halved for as long as an allocation fails.
+        compute: Given how many.
+        what: One of them, for messages.
+        device: Where it computes; freed in between.
+        advice: What to do where a single one does not fit.
+
+    Raises:
+        PromptsegError: A single one does not fit.
+    """
+    while True:
+        try:
+            return compute(size), size
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            if size == 1:
+                raise PromptsegError(f"one {what} does not fit into memory: {advice}") from error
+            size //= 2
+            logger.warning("out of memory: going on with batches of %d (%s)", size, what)
+            if device.type == "cuda":
+                torch.cuda.empty_cache()

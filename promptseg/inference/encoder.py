@@ -23,8 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from promptseg.backbones.base import Backbone, Embedding
-from promptseg.errors import PromptsegError
-from promptseg.inference.device import DTYPES, autocast, out_of_memory
+from promptseg.inference.device import DTYPES, autocast, halved_until_it_fits
 from promptseg.io.atomic import atomic_path
 from promptseg.volume.slicing import Frame
 from promptseg.weights.digests import tensors_digest
@@ -228,21 +227,12 @@ class SliceEncoder:
 
     def _encode(self, places: Sequence[tuple[Frame, int]]) -> Embedding:
         """Encode as many of `places`, from the front, as fit into memory."""
-        while True:
-            try:
-                return self._forward(self._images(places))
-            except (RuntimeError, MemoryError) as error:
-                if not out_of_memory(error):
-                    raise
-                if len(places) == 1:
-                    raise PromptsegError(
-                        "one slice does not fit into memory: use a smaller model or the CPU"
-                    ) from error
-                places = places[: len(places) // 2]
-                self.batch_size = len(places)
-                logger.warning("out of memory: going on with batches of %d", self.batch_size)
-                if self.device.type == "cuda":
-                    torch.cuda.empty_cache()
+        found, fitted = halved_until_it_fits(
+            len(places), lambda n: self._forward(self._images(places[:n])), "slice", self.device
+        )
+        if fitted < len(places):
+            self.batch_size = fitted
+        return found
 
     def _images(self, places: Sequence[tuple[Frame, int]]) -> Tensor:
         context = self.backbone.spec.context

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -24,8 +25,9 @@ from promptseg.inference.crop import (
     squared,
     touches_edge,
     whole_slice,
+    widened,
 )
-from promptseg.inference.decoder import ABSENT_LOGIT, Request, SliceDecoder, SliceMask
+from promptseg.inference.decoder import ABSENT_LOGIT, Request, SliceDecoder, SliceMask, mean_mask
 from promptseg.inference.encoder import Progress
 from promptseg.inference.labels import FrameMasks
 from promptseg.predictor.engine import Engine
@@ -183,14 +185,15 @@ def _answer_group(
     whole = whole_slice(engine.encoder, engine.axis)
     crop = engine.encoder.backbone.spec.crop
     view = squared(found.region, engine.axis, engine.spacing, CROP.unprompted) if crop else whole
-    for attempt in range(GROWTHS + 1):
+
+    def fitting(view: Region, last: bool) -> tuple[Frame, dict[int, Masks]] | None:
         frame = frame_of(engine.encoder, engine.axis, view, engine.spacing)
         direct = _every_slice(engine, frame, tokens, found, progress)
         masks = (m for answers in direct.values() for m in trusted(answers).values())
         cut = any(touches_edge(mask, frame) for mask in masks)
-        if not cut or attempt == GROWTHS or view.contains(whole):
-            break
-        view = view.grow(factor=GROWTH)
+        return None if cut and not last and not view.contains(whole) else (frame, direct)
+
+    frame, direct = widened(view, fitting, partial(Region.grow, factor=GROWTH), GROWTHS)
     return FrameMasks(frame, {t: consistent(engine, frame, m) for t, m in direct.items()})
 
 
@@ -231,14 +234,5 @@ def consistent(engine: Engine, frame: Frame, direct: Masks) -> Masks:
     walker = Tracker(engine.decoder, frame, engine.criteria)
     limits = {1: (min(direct), max(direct) + 1)}
     walked = walker.propagate({1: {best: full[best]}}, limits)[1]
-    merged = {i: averaged(direct[i], walked[i]) for i in walked}
+    merged = {i: mean_mask([direct[i], walked[i]], [0.5, 0.5]) for i in walked}
     return connected({**sure, **merged}, sorted(direct))
-
-
-def averaged(one: SliceMask, other: SliceMask) -> SliceMask:
-    """Mean of two answers on one slice."""
-    return SliceMask(
-        (one.logits + other.logits) / 2,
-        (one.quality + other.quality) / 2,
-        (one.presence + other.presence) / 2,
-    )

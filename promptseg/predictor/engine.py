@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import inf
 from time import perf_counter
 
@@ -25,6 +26,7 @@ from promptseg.inference.crop import (
     squared,
     touches_edge,
     whole_slice,
+    widened,
 )
 from promptseg.inference.decoder import SliceDecoder, SliceMask
 from promptseg.inference.encoder import Progress, SliceEncoder
@@ -52,6 +54,7 @@ from promptseg.propagation.plane_votes import TargetTrack, Witnesses
 from promptseg.propagation.postprocessing import Consistency, cleaned
 from promptseg.propagation.stopping import StopCriteria
 from promptseg.propagation.tracker import Tracker
+from promptseg.volume import pasted
 from promptseg.volume.slicing import Frame, Region, in_plane, take_slice
 
 GROWTH = 1.5
@@ -248,9 +251,7 @@ class Engine:
         if known is None or known[0] != span:
             known = span, spanned(self.decoder, self.axis, self.spacing, span, progress=progress)
             self._spans[target] = known
-        volume = np.zeros(self.shape, np.float32)
-        volume[bound] = known[1]
-        return volume
+        return pasted(known[1], bound, self.shape)
 
     def mask_candidates(self, index: int, click: SlicePrompts) -> list[MaskCandidate]:
         """What a click could mean, the likeliest first; nothing is computed twice.
@@ -340,10 +341,14 @@ class Engine:
         its edge is named in `cut`.
         """
         told = limits if propagate else None
-        propagator, grown = self._tracker(region, progress), 0
-        while (answers := self._fitting(propagator, by_target, told, grown == GROWTHS)) is None:
-            region, grown = region.grow(factor=GROWTH), grown + 1
-            propagator = self._tracker(region, progress)
+
+        def fitting(view: Region, last: bool) -> tuple[Tracker, Answers] | None:
+            tracker = self._tracker(view, progress)
+            found = self._fitting(tracker, by_target, told, last)
+            return None if found is None else (tracker, found)
+
+        grow = partial(Region.grow, factor=GROWTH)
+        propagator, answers = widened(region, fitting, grow, GROWTHS)
         cut = tuple(self._cut(propagator.frame, answers))
         if propagate and self.consistency.clean:
             answers = self._cleaned(propagator, by_target, answers)

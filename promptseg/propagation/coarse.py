@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,13 +9,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from scipy import ndimage
 from skimage.measure import block_reduce
 
 from promptseg.errors import PromptError, WeightsError
-from promptseg.io.atomic import atomic_path
 from promptseg.propagation.coarse_inputs import (
     ANSWERED,
     CHANNELS,
@@ -25,8 +21,10 @@ from promptseg.propagation.coarse_inputs import (
     coarse_channels,
 )
 from promptseg.propagation.coarse_network import CoarseNetwork
+from promptseg.volume import pasted
+from promptseg.weights.described import Described
 
-FORMAT, VERSION = "promptseg-coarse", 1
+FILE = Described("promptseg-coarse", 1, "coarse view")
 SIDE = 48
 # Side of the first view over the longest side of what is prompted: the middle of what training saw.
 AROUND = 2.2
@@ -123,9 +121,7 @@ class CoarseAnswer:
     def mask(self, shape: Sequence[int]) -> Mask:
         """(I, J, K) bool on the volume's grid."""
         region, values = self.cube.paste(self.logits, shape)
-        found = np.zeros(tuple(shape), bool)
-        found[region] = values > 0
-        return found
+        return pasted(values > 0, region, shape)
 
 
 @dataclass(frozen=True)
@@ -301,10 +297,7 @@ def _middle(found: CoarseAnswer) -> tuple[float, float, float]:
 
 def save_coarse(network: CoarseNetwork, path: Path, about: Mapping[str, str]) -> None:
     """Write one safetensors file in half precision that carries its own configuration."""
-    state = {name: value.half().contiguous() for name, value in network.state_dict().items()}
-    metadata = {"format": FORMAT, "version": str(VERSION), "config": json.dumps(network.config())}
-    with atomic_path(path) as temporary:
-        save_file(state, temporary, {**metadata, **about})
+    FILE.save(network, network.config(), path, about)
 
 
 def load_coarse(path: Path) -> CoarseView:
@@ -313,19 +306,7 @@ def load_coarse(path: Path) -> CoarseView:
     Raises:
         WeightsError: If the file is missing, corrupt or holds something else.
     """
-    try:
-        with safe_open(path, "pt") as file:
-            about = file.metadata() or {}
-            state = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise WeightsError(f"{path} is no whole safetensors file: {error}") from error
-    if about.get("format") != FORMAT or about.get("version") != str(VERSION):
-        raise WeightsError(f"{path} holds {about.get('format')!r}: a {FORMAT} file is needed")
-    try:
-        network = CoarseNetwork(**json.loads(about["config"]))
-        network.load_state_dict(state)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise WeightsError(f"{path} does not hold the network it claims: {error}") from error
+    network = FILE.load(path, CoarseNetwork)
     if network.inputs != CHANNELS:
         raise WeightsError(f"{path} takes {network.inputs} channels: this version gives {CHANNELS}")
     return CoarseView(network)

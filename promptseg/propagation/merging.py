@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import torch
 
-from promptseg.inference.decoder import ABSENT_LOGIT, SliceMask
+from promptseg.inference.decoder import ABSENT_LOGIT, SliceMask, mean_mask
 from promptseg.propagation.track import TrackState
 
 AGREED_DICE = 0.97
@@ -36,13 +36,8 @@ def meet(index: int, states: Sequence[TrackState]) -> SliceMask:
     """
     finding = [s for s in states if index in s.answers]
     weights = [1 / abs(index - s.walk.start) for s in finding]
-    answers = [s.answers[index] for s in finding]
     total = sum(weights)
-    shares = [weight / total for weight in weights]
-    logits = torch.stack([w * a.logits for w, a in zip(shares, answers, strict=True)]).sum(0)
-    quality = sum(w * a.quality for w, a in zip(shares, answers, strict=True))
-    presence = sum(w * a.presence for w, a in zip(shares, answers, strict=True))
-    return SliceMask(logits, quality, presence)
+    return mean_mask([s.answers[index] for s in finding], [weight / total for weight in weights])
 
 
 def agree(one: SliceMask | None, other: SliceMask | None) -> bool:
@@ -80,11 +75,7 @@ def between(one: SliceMask | None, other: SliceMask | None, share: float) -> Sli
         return None
     lost = SliceMask(torch.full_like(held.logits, ABSENT_LOGIT), 0.0, 0.0)
     first, second = lost if one is None else one, lost if other is None else other
-    return SliceMask(
-        share * first.logits + (1 - share) * second.logits,
-        share * first.quality + (1 - share) * second.quality,
-        share * first.presence + (1 - share) * second.presence,
-    )
+    return mean_mask([first, second], [share, 1 - share])
 
 
 def bridged(

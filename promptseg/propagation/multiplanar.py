@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from promptseg.inference.crop import CROP, frame_of, squared
+from promptseg.inference.crop import CROP, frame_of, squared, widened
 from promptseg.inference.decoder import Request, SliceDecoder
 from promptseg.inference.slice_prompts import SlicePrompts
 from promptseg.volume.slicing import Frame, Region, in_plane, take_slice
@@ -147,8 +147,9 @@ def view_along(
     indices = crossed(other, axis, spacing, known)
     if not len(indices):
         return None
-    factor, side = 1.0, decoder.backbone.spec.mask_size
-    for attempt in range(GROWTHS + 1):
+    side = decoder.backbone.spec.mask_size
+
+    def fitting(factor: float, last: bool) -> CrossView | None:
         frame = frame_across(decoder, other, axis, spacing, known, factor)
         requests = []
         for i in indices.tolist():
@@ -159,10 +160,9 @@ def view_along(
         masks = decoder.decode(frame, requests)
         logits = frame.restore(torch.stack([m.logits.clamp(-LIMIT, LIMIT) for m in masks]))
         view = CrossView(frame, indices, logits.numpy().astype(np.float16))
-        if attempt == GROWTHS or not reaches_end(view, axis):
-            break
-        factor *= GROWTH
-    return view
+        return view if last or not reaches_end(view, axis) else None
+
+    return widened(1.0, fitting, lambda factor: factor * GROWTH, GROWTHS)
 
 
 def handed(frame: Frame, plane: np.ndarray, side: int) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -11,13 +10,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from promptseg.errors import PromptError, WeightsError
+from promptseg.errors import PromptError
 from promptseg.inference.device import Precision, autocast
-from promptseg.io.atomic import atomic_path
 from promptseg.refine.corrector_inputs import (
     ClickDistances,
     Patch,
@@ -28,9 +24,11 @@ from promptseg.refine.corrector_inputs import (
     standardised,
 )
 from promptseg.refine.corrector_network import ClickCorrector
+from promptseg.weights.described import Described
 from promptseg.weights.registry import check, lookup, pull, sha256_file
 
-NAME, FORMAT, VERSION = "corrector", "promptseg-corrector", 1
+NAME = "corrector"
+FILE = Described("promptseg-corrector", 1, "corrector")
 NOWHERE = np.zeros((0, 3), np.int64)
 AROUND = 8.0
 ELSEWHERE = 0.15
@@ -141,11 +139,7 @@ def save_corrector(
         path: File to write.
         about: Further metadata.
     """
-    state = {name: value.half().contiguous() for name, value in network.state_dict().items()}
-    config = json.dumps(network.config())
-    metadata = {"format": FORMAT, "version": str(VERSION), "config": config, **(about or {})}
-    with atomic_path(path) as temporary:
-        save_file(state, temporary, metadata)
+    FILE.save(network, network.config(), path, about or {})
 
 
 def load_corrector(path: Path | None = None) -> Corrector:
@@ -166,17 +160,4 @@ def _shipped(path: Path) -> Corrector:
 
 
 def _read(path: Path) -> Corrector:
-    try:
-        with safe_open(path, "pt") as file:
-            about = file.metadata() or {}
-            state = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise WeightsError(f"{path} is no whole safetensors file: {error}") from error
-    if about.get("format") != FORMAT or about.get("version") != str(VERSION):
-        raise WeightsError(f"{path} is no corrector of version {VERSION}")
-    try:
-        network = ClickCorrector(**json.loads(about["config"]))
-        network.load_state_dict(state)
-    except (KeyError, ValueError, TypeError, RuntimeError) as error:
-        raise WeightsError(f"{path} is no whole corrector: {error}") from error
-    return Corrector(network, sha256_file(path))
+    return Corrector(FILE.load(path, ClickCorrector), sha256_file(path))

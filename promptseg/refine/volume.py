@@ -11,6 +11,7 @@ from promptseg.prompts.types import MARGIN, Box, Point, PromptSet, Scribble
 from promptseg.prompts.validation import relaxed_box
 from promptseg.refine.geodesic import egd
 from promptseg.refine.graphcut import Region, graph_cut_refine, seed_mask
+from promptseg.volume import pasted
 
 _SLIP = 0.1
 
@@ -87,8 +88,8 @@ def margin_maps(
             box = tuple(slice(int(a), int(b)) for a, b in zip(lo, hi, strict=True))
             crop = image[box]
             weight = 1 / max(float(crop.std()), 1e-6)
-            maps[target] = np.zeros(image.shape, np.float32)
-            maps[target][box] = egd(crop, seed_mask(inside, image.shape)[box], spacing, weight)
+            found = egd(crop, seed_mask(inside, image.shape)[box], spacing, weight)
+            maps[target] = pasted(np.asarray(found, np.float32), box, image.shape)
     return maps
 
 
@@ -115,9 +116,7 @@ def enclosed(bound: Region, shape: Sequence[int]) -> tuple[Region, np.ndarray]:
 
 def within(probability: np.ndarray, bound: Region) -> np.ndarray:
     """The same inside `bound`, 0 outside."""
-    kept = np.zeros_like(probability)
-    kept[bound] = probability[bound]
-    return kept
+    return pasted(probability[bound], bound, probability.shape)
 
 
 def click_voxels(clicks: PromptSet) -> tuple[np.ndarray, np.ndarray]:

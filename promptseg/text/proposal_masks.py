@@ -17,6 +17,7 @@ from promptseg.backbones.base import Embedding, PixelPrompts, PromptBatch
 from promptseg.errors import PromptError
 from promptseg.inference.decoder import ABSENT_LOGIT, SliceDecoder
 from promptseg.inference.device import autocast
+from promptseg.inference.multimask import plane_mask
 from promptseg.volume.slicing import Frame, in_plane
 
 MOST_CANDIDATES = 512
@@ -169,12 +170,9 @@ def _trusted(seen: _Seen, frame: Frame, shown: Tensor, rules: MaskRules) -> _See
 
 def _placed(seen: _Seen, frame: Frame) -> list[Candidate]:
     """On the whole slice; masks that have no voxel of it are left out."""
-    rows, cols = in_plane(frame.axis)
-    image, region = frame.paste_slices()
     candidates = []
     for logits, quality, stability in zip(seen.logits, seen.quality, seen.stability, strict=True):
-        plane = np.zeros((frame.shape[rows], frame.shape[cols]), bool)
-        plane[image] = frame.restore(logits[None])[0].numpy()[region] > 0
+        plane = plane_mask(frame, logits)
         if plane.any():
             candidates.append(Candidate(plane, float(quality), float(stability)))
     return candidates

@@ -16,15 +16,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from promptseg.errors import WeightsError
-from promptseg.io.atomic import atomic_path
 from promptseg.text.folding import fold
+from promptseg.weights.described import Described
 
-NAME, FORMAT, VERSION = "text", "promptseg-text", 1
+NAME = "text"
+FILE = Described("promptseg-text", 1, "text tower")
 PAD, START, FIRST = 0, 1, 2
 BYTES = 512
 BATCH = 256
@@ -186,22 +185,17 @@ def save_tower(tower: TextTower, path: Path, about: Mapping[str, str] | None = N
         path: File.
         about: Further metadata, such as the measured rates.
     """
-    state = {
-        f"tower.{name}": t.half().contiguous() for name, t in tower.module.state_dict().items()
-    }
+    state = {f"tower.{name}": t for name, t in tower.module.state_dict().items()}
     names = list(tower.concepts)
-    state["concepts"] = torch.from_numpy(np.stack([tower.concepts[name] for name in names])).half()
+    state["concepts"] = torch.from_numpy(np.stack([tower.concepts[name] for name in names]))
     metadata = {
-        "format": FORMAT,
-        "version": str(VERSION),
         "config": json.dumps(asdict(tower.config)),
         "tokens": json.dumps([t for t in tower.tokens.kept if t >= BYTES], separators=(",", ":")),
         "concepts": json.dumps(names),
         "threshold": repr(float(tower.threshold)),
         **(about or {}),
     }
-    with atomic_path(path) as temporary:
-        save_file(state, temporary, metadata)
+    FILE.write(state, path, metadata)
 
 
 def load_tower(path: Path | None = None) -> TextTower:
@@ -232,17 +226,7 @@ def _kept(path: Path, _changed: int) -> TextTower:
 
 
 def _read(path: Path, sha256: str | None) -> TextTower:
-    try:
-        with safe_open(path, "pt") as file:
-            about = file.metadata() or {}
-            state = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118
-    except (OSError, ValueError, SafetensorError) as error:
-        raise WeightsError(f"{path} is no whole safetensors file: {error}") from error
-    if about.get("format") != FORMAT or about.get("version") != str(VERSION):
-        raise WeightsError(
-            f"{path} is no text tower of this promptseg: its format is {about.get('format')!r}, "
-            f"version {about.get('version')!r}"
-        )
+    about, state = FILE.read(path)
     try:
         return _built(about, state, sha256)
     except Exception as error:  # a wrong number fails wherever it is first used

@@ -436,6 +436,20 @@ def bounding_slices(mask: np.ndarray) -> tuple[slice, ...] | None:
     return tuple(sides)
 
 
+def pasted(part: np.ndarray, where: tuple[slice, ...], shape: Sequence[int]) -> np.ndarray:
+    """An array of zeros of `shape` with `part` in it; the other way round of `whole[where]`.
+
+    Example:
+        >>> import numpy as np
+        >>> pasted(np.ones((1, 2), int), (slice(0, 1), slice(1, 3)), (2, 3))
+        array([[0, 1, 1],
+               [0, 0, 0]])
+    """
+    whole = np.zeros(tuple(shape), part.dtype)
+    whole[where] = part
+    return whole
+
+
 def digest(data: np.ndarray, affine: np.ndarray) -> str:
     """Sha256 of values, shape, type and affine; the same for any memory order."""
     state = hashlib.sha256(f"{data.dtype.str} {data.shape}".encode())

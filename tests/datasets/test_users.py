@@ -97,24 +97,6 @@ class TestDepth:
         np.testing.assert_allclose(users.depth(target), exact, atol=0.9)
 
 
-class TestComponents:
-    @few
-    @given(targets())
-    def test_is_the_largest_of_eight_connected_parts(self, target):
-        found = users.largest_component(target)
-        parts, _ = ndimage.label(target, np.ones((3, 3)))
-        assert np.all(target[found])
-        assert len(np.unique(parts[found])) == 1
-        assert found.sum() == np.bincount(parts[target]).max()
-
-    def test_corners_connect(self):
-        diagonal = np.eye(8, dtype=bool)
-        np.testing.assert_array_equal(users.largest_component(diagonal), diagonal)
-
-    def test_empty_stays_empty(self):
-        assert not users.largest_component(np.zeros((9, 9), bool)).any()
-
-
 class TestClicks:
     @few
     @given(targets(), seeds)
@@ -146,50 +128,6 @@ class TestClicks:
                 return draw
 
         assert inside(users.inner_click(TARGETS[kind], Fixed()), TARGETS[kind])
-
-
-class TestCorrectiveClick:
-    @few
-    @given(targets(), targets(), seeds)
-    def test_lies_in_the_largest_error_and_names_its_kind(self, target, other, rng):
-        height, width = np.minimum(target.shape, other.shape)
-        target, prediction = target[:height, :width], other[:height, :width]
-        found = users.corrective_click(prediction, target, rng)
-        wrong = prediction != target
-        if not wrong.any():
-            assert found is None
-            return
-        point, label = found
-        assert inside(point, users.largest_component(wrong))
-        assert label == int(inside(point, target))
-
-    def test_missed_part_gets_a_foreground_click_in_its_middle(self):
-        target = np.zeros((40, 40), bool)
-        target[5:35, 5:35] = True
-        prediction = target.copy()
-        prediction[10:21, 12:23] = False
-        point, label = users.corrective_click(prediction, target)
-        assert (point.tolist(), label) == ([[17.5, 15.5]], 1)
-
-    def test_false_part_gets_a_background_click(self):
-        target = np.zeros((40, 40), bool)
-        target[5:20, 5:20] = True
-        prediction = target.copy()
-        prediction[25:36, 25:36] = True
-        point, label = users.corrective_click(prediction, target)
-        assert (point.tolist(), label) == ([[30.5, 30.5]], 0)
-
-    def test_the_larger_error_comes_first(self):
-        target = np.zeros((40, 40), bool)
-        target[2:8, 2:8] = True
-        prediction = np.zeros((40, 40), bool)
-        prediction[20:40, 20:40] = True
-        assert users.corrective_click(prediction, target)[1] == 0
-        assert users.corrective_click(prediction & False, target)[1] == 1
-
-    def test_nothing_wrong_nothing_to_click(self):
-        target = TARGETS["ring"]
-        assert users.corrective_click(target, target) is None
 
 
 class TestMarginPoints:
@@ -269,7 +207,6 @@ class TestSeeds:
             users.margin_points,
             users.scribble,
             users.rough_mask,
-            lambda target, rng: users.corrective_click(~target, target, rng)[0],
         ],
     )
     def test_same_seed_same_user_other_seed_another(self, user):

@@ -7,11 +7,10 @@ from evaluation_cases import SHAPE, case_of, two_discs
 from scipy import ndimage
 from support import segmenter
 
-from promptseg.datasets.simulation.clicks import corrective_click, deepest, largest_component
 from promptseg.datasets.strokes import check_strokes, label_strokes, read_strokes
 from promptseg.errors import FormatError, PromptError, VolumeError
 from promptseg.evaluate.playing import answered_label, play
-from promptseg.evaluate.protocols import first_prompts, margin_places
+from promptseg.evaluate.protocols import first_prompts
 from promptseg.evaluate.running import run
 from promptseg.evaluate.settings import PROTOCOLS, Settings
 from promptseg.evaluate.tasks import slice_tasks, volume_task
@@ -116,11 +115,6 @@ class TestFirstPrompts:
         clicks = first_prompts(task, settings, rng())
         assert {p.at for p in clicks if isinstance(p, Point)} == {(4, 7, 1), (5, 7, 1)}
 
-    def test_margin_places_of_a_single_pixel(self):
-        target = np.zeros((9, 9), bool)
-        target[4, 5] = True
-        assert margin_places(target, rng()) == [(4, 5)]
-
     @pytest.mark.parametrize("dims", ["2d", "3d"])
     def test_scribbles_stay_on_their_side(self, dims):
         settings = Settings(protocol="scribble", dims=dims, axis=2)
@@ -137,56 +131,6 @@ class TestFirstPrompts:
     def test_text_needs_words(self):
         with pytest.raises(PromptError, match="no words"):
             first_prompts(tasks_of(FLAT)[0], Settings(protocol="text"), rng())
-
-
-class TestClicks:
-    def test_the_largest_component_of_any_flat_mask(self):
-        rng = np.random.default_rng(0)
-        for _ in range(200):
-            mask = rng.random(rng.integers(1, 10, 2)) < 0.4
-            parts, count = ndimage.label(mask, np.ones((3, 3)))
-            sizes = [int((parts == n).sum()) for n in range(1, count + 1)]
-            assert largest_component(mask).sum() == max(sizes, default=0)
-
-    def test_deepest_of_the_largest_component(self):
-        error = np.zeros((30, 30), bool)
-        error[2:5, 2:5] = True
-        error[10:21, 10:17] = True
-        at, positive = corrective_click(np.zeros_like(error), error, (1, 1), rng())
-        assert positive
-        depth = ndimage.distance_transform_edt(error)
-        assert depth[at] == depth.max()
-
-    def test_background_click_on_a_false_positive(self):
-        truth = np.zeros((20, 20), bool)
-        truth[5:10, 5:10] = True
-        prediction = truth.copy()
-        prediction[10:19, 5:14] = True
-        at, positive = corrective_click(prediction, truth, (1, 1), rng())
-        assert not positive
-        assert at == (14, 9)
-
-    def test_no_click_without_an_error(self):
-        mask = np.eye(5, dtype=bool)
-        assert corrective_click(mask, mask, (1, 1), rng()) is None
-
-    def test_diagonal_voxels_belong_together(self):
-        chain = np.zeros((5, 5, 5), bool)
-        chain[np.arange(4), np.arange(4), np.arange(4)] = True
-        block = np.zeros_like(chain)
-        block[4, 4, 0] = block[4, 3, 0] = block[4, 4, 1] = True
-        assert np.array_equal(largest_component(chain | block), chain)
-
-    def test_ties_are_drawn(self):
-        line = np.zeros((3, 40), bool)
-        line[1] = True
-        found = {deepest(line, (1, 1), rng(seed)) for seed in range(30)}
-        assert len(found) > 5
-
-    def test_depth_is_in_millimetres(self):
-        error = np.zeros((11, 11, 3), bool)
-        error[2:9, 2:9, 1] = True
-        assert deepest(error, (1.0, 1.0, 10.0), rng()) == (5, 5, 1)
 
 
 class TestPlay:

@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from promptseg.volume import bounding_slices
+from promptseg.volume import bounding_slices, pasted
 
 Mask = NDArray[np.bool_]
 _TIE = 1e-6
+_INSET = 2.5
 
 
 def corrective_click(
@@ -50,9 +51,8 @@ def largest_component(region: Mask) -> Mask:
         parts = ndimage.label(crop, np.ones((3, 3)))[0]
     else:
         parts = cc3d.connected_components(crop.astype(np.uint8), connectivity=26)
-    kept = np.zeros_like(region)
-    kept[box] = parts == 1 + int(np.argmax(np.bincount(parts.ravel())[1:]))
-    return kept
+    largest = 1 + int(np.argmax(np.bincount(parts.ravel())[1:]))
+    return pasted(parts == largest, box, region.shape)
 
 
 def deepest(region: Mask, spacing: Sequence[float], rng: np.random.Generator) -> tuple[int, ...]:
@@ -67,3 +67,24 @@ def deepest(region: Mask, spacing: Sequence[float], rng: np.random.Generator) ->
     candidates = np.argwhere(depth >= depth.max() - _TIE) - 1
     chosen = candidates[int(rng.integers(len(candidates)))]
     return tuple(int(c) + side.start for c, side in zip(chosen, box, strict=True))
+
+
+def margin_places(target: Mask, rng: np.random.Generator) -> list[tuple[int, ...]]:
+    """Distinct elements just inside the boundary, one near each extreme of a non-empty target."""
+    box = bounding_slices(target)
+    if box is None:
+        raise ValueError("the target is empty")
+    depth = ndimage.distance_transform_edt(np.pad(target[box], 1))
+    inner = (depth > 1) & (depth <= _INSET)
+    rim = np.argwhere(inner if inner.any() else depth > 0) - 1 + [side.start for side in box]
+    return list(dict.fromkeys(map(tuple, extremes(rim, rng).tolist())))
+
+
+def extremes(cells: NDArray[np.integer], rng: np.random.Generator) -> NDArray[np.integer]:
+    """(2 D, D) of (N, D) elements: one at either end of every axis, ties at random."""
+    ends = [
+        np.flatnonzero(cells[:, axis] == end)
+        for axis in range(cells.shape[1])
+        for end in (cells[:, axis].min(), cells[:, axis].max())
+    ]
+    return np.stack([cells[tied[int(rng.integers(len(tied)))]] for tied in ends])

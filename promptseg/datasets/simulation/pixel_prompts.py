@@ -12,6 +12,7 @@ from torch import Tensor
 
 from promptseg.backbones.base import PixelPrompts
 from promptseg.datasets.simulation import users
+from promptseg.datasets.simulation.clicks import largest_component
 
 Mask2D = NDArray[np.bool_]
 Prompter = Callable[[Mask2D, np.random.Generator], PixelPrompts]
@@ -81,10 +82,12 @@ def scribble_prompt(target: Mask2D, rng: np.random.Generator) -> PixelPrompts:
 def rough_prompt(target: Mask2D, rng: np.random.Generator) -> PixelPrompts:
     """A rough mask, sometimes already corrected by a click on its largest error."""
     rough = users.rough_mask(target, rng)
-    click = users.corrective_click(rough, target, rng) if rng.random() < 0.5 else None
-    if click is None:
+    error = largest_component(rough != target) if rng.random() < 0.5 else np.zeros_like(target)
+    if not error.any():
         return PixelPrompts(mask=mask_logits(rough, rng))
-    return PixelPrompts(torch.from_numpy(click[0]), torch.tensor([click[1]]),
+    point = users.inner_click(error, rng)
+    missed = int(target[int(point[0, 1]), int(point[0, 0])])
+    return PixelPrompts(torch.from_numpy(point), torch.tensor([missed]),
                         mask=mask_logits(rough, rng))  # fmt: skip
 
 

@@ -10,6 +10,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from promptseg.datasets.simulation.clicks import extremes
+
 Mask2D = NDArray[np.bool_]
 Points = NDArray[np.float32]
 
@@ -39,15 +41,6 @@ def depth(region: Mask2D) -> NDArray[np.float32]:
     return inside.astype(np.float32, copy=False)
 
 
-def largest_component(region: Mask2D) -> Mask2D:
-    """Largest 8-connected component; the region itself if it is empty."""
-    grey = region.astype(np.uint8)
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(grey, connectivity=8)
-    if count < 2:
-        return region
-    return labels == 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))
-
-
 def centre_click(region: Mask2D) -> Points:
     """(1, 2) deepest point of a non-empty region."""
     row, column = np.unravel_index(int(np.argmax(depth(region))), region.shape)
@@ -63,24 +56,6 @@ def inner_click(region: Mask2D, rng: np.random.Generator) -> Points:
     return np.array([[column + 0.5, row + 0.5]], np.float32)
 
 
-def corrective_click(
-    prediction: Mask2D, target: Mask2D, rng: np.random.Generator | None = None
-) -> tuple[Points, int] | None:
-    """Click on the largest error component: 1 where the target is missed, 0 where it is not.
-
-    The rule of the CVPR 2025 interactive 3D segmentation challenge, on one slice: the deepest
-    point, or with `rng` a random point that favours depth.
-
-    Returns:
-        (1, 2) point and its label, or None where there is no error.
-    """
-    error = largest_component(prediction != target)
-    if not error.any():
-        return None
-    point = centre_click(error) if rng is None else inner_click(error, rng)
-    return point, int(target[int(point[0, 1]), int(point[0, 0])])
-
-
 def margin_points(target: Mask2D, rng: np.random.Generator, inset: float = 2.0) -> Points:
     """(N, 2) interior margin points: near the extremes, plus up to five more, moved inwards.
 
@@ -89,10 +64,9 @@ def margin_points(target: Mask2D, rng: np.random.Generator, inset: float = 2.0) 
     inside = depth(target)
     reach = max(inset, float(inside[target].min()))
     rim = np.argwhere(target & (inside <= reach))
-    chosen = [rim[rng.choice(np.flatnonzero(rim[:, a] == f(rim[:, a])))]
-              for a in (0, 1) for f in (np.min, np.max)]  # fmt: skip
+    corners = extremes(rim, rng)
     extra = rim[rng.integers(0, len(rim), int(rng.integers(0, 6)))]
-    cells = np.concatenate([np.array(chosen), extra])
+    cells = np.concatenate([corners, extra])
     return (cells[:, ::-1] + 0.5).astype(np.float32)
 
 

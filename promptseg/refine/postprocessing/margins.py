@@ -11,7 +11,7 @@ from scipy.signal import oaconvolve
 from promptseg.errors import PromptError
 from promptseg.refine.postprocessing.shape import around
 from promptseg.refine.postprocessing.steps import Grid, Made
-from promptseg.volume import bounding_slices
+from promptseg.volume import bounding_slices, pasted
 
 DIRECTIONS = ("right", "left", "anterior", "posterior", "superior", "inferior")
 """Along +x, -x, +y, -y, +z, -z of RAS+ millimetres."""
@@ -90,18 +90,16 @@ def _dilated(mask: np.ndarray, grid: Grid, reach: Mapping[str, float]) -> np.nda
     if where is None:
         return mask
     hits = oaconvolve(mask[where].astype(np.float32), structure.astype(np.float32), mode="same")
-    made = np.zeros_like(mask)
-    made[where] = hits > 0.5
-    return made
+    return pasted(hits > 0.5, where, mask.shape)
 
 
 def _eroded(mask: np.ndarray, grid: Grid, reach: Mapping[str, float]) -> np.ndarray:
     """Without what is within reach of the outside; the mask ends at the edge of the image."""
-    where, made = bounding_slices(mask), np.zeros_like(mask)
-    if where is not None:
-        outside = _dilated(~np.pad(mask[where], 1), grid, reach)
-        made[where] = ~outside[1:-1, 1:-1, 1:-1]
-    return made
+    where = bounding_slices(mask)
+    if where is None:
+        return mask
+    outside = _dilated(~np.pad(mask[where], 1), grid, reach)
+    return pasted(~outside[1:-1, 1:-1, 1:-1], where, mask.shape)
 
 
 def _barrier(

@@ -7,7 +7,7 @@ import numpy as np
 from scipy import ndimage
 
 from promptseg.refine.postprocessing.steps import Grid, Made
-from promptseg.volume import bounding_slices
+from promptseg.volume import bounding_slices, pasted
 from promptseg.volume.slicing import resolve_axis
 
 _REACH = 4.0
@@ -77,9 +77,7 @@ def smooth(masks: list[np.ndarray], grid: Grid, mm: float = 1.0) -> Made:
     level = np.partition(blurred.ravel(), -wanted)[-wanted]
     choices = [blurred > level, blurred >= level]
     nearest = min(choices, key=lambda one: abs(int(one.sum()) - wanted))
-    made = np.zeros_like(mask)
-    made[where] = nearest
-    return made, []
+    return pasted(nearest, where, mask.shape), []
 
 
 def around(mask: np.ndarray, room: list[int]) -> tuple[slice, ...] | None:
