@@ -34,7 +34,9 @@ Field = NDArray[np.float32]
 SUPERVOXELS, LESIONS = 0.12, 0.08
 # Chances of what is told: the mask of one prompted slice with its box, without a box, of several
 # slices, a 3D box, and answers on all slices from a slice network.
-ONE, BOXLESS, SEVERAL, BOX3D, ALL = 0.4, 0.15, 0.15, 0.1, 0.2
+ONE, BOXLESS, SEVERAL, BOX3D, ALL = 0.28, 0.12, 0.12, 0.08, 0.4
+# What a track does beyond the end of its target, or before it: ends early, runs on, neither.
+EARLY, ON = 0.35, 0.35
 
 
 @dataclass
@@ -98,7 +100,7 @@ def _told(
     # A slice that is thicker than an element of the view fills several of its planes.
     reach = int(np.clip(round((thickness - 1) / 2 * rng.uniform(0.3, 1)), 0, 3))
     if kind == 4:
-        _answer_all(hints, target, axis, rng)
+        _answer_all(hints, target, axis, index, rng)
     for key in {index, *(int(n) for n in rng.choice(filled, 3) if kind == 2)}:
         _answer_slice(hints, target, axis, key, reach, rng)
     if kind != 1:
@@ -136,19 +138,33 @@ def _signed2d(plane: Mask) -> Field:
     return inside - cv2.distanceTransform((~plane).astype(np.uint8), cv2.DIST_L2, 5)
 
 
-def _answer_all(hints: CoarseHints, target: Mask, axis: int, rng: Rng) -> None:
-    """Answers of a slice network on a stretch of slices, with faults that runs of slices have."""
-    logits = faulty_logits(target, hints.image, rng)
-    filled = np.flatnonzero(_planes(target, axis).any((1, 2)))
-    over = int(rng.integers(0, 5))
-    low, high = max(0, filled[0] - over), min(len(target) - 1, filled[-1] + over)
+def _answer_all(hints: CoarseHints, target: Mask, axis: int, index: int, rng: Rng) -> None:
+    """Answers of a slice network from a key slice on, with the faults of tracks.
+
+    A track ends early or runs on beyond the target with its last mask, that drifts.
+    """
+    logits = np.array(_planes(faulty_logits(target, hints.image, rng), axis))
     planes, known = _planes(hints.logits, axis), _planes(hints.trust, axis)
-    noise = smooth_field((len(planes), 4, 4), 2, rng)
-    for n in range(low, high + 1):
-        if rng.random() < 0.93:
-            jitter = cv2.resize(noise[n], planes[n].shape[::-1])
-            planes[n] = _planes(logits, axis)[n] + jitter * np.float32(rng.uniform(0, 1.5))
-            known[n] = ANSWERED
+    filled = np.flatnonzero(_planes(target, axis).any((1, 2)))
+    noise = smooth_field((len(planes), 4, 4), 2, rng) * np.float32(rng.uniform(0, 1.5))
+    for step, last in ((-1, int(filled[0])), (1, int(filled[-1]))):
+        end = _end(index, last, step, len(planes), rng)
+        drift = np.float32(rng.normal(0, 0.4))
+        for n in range(index + step, end + step, step):
+            if (n - last) * step > 0:
+                logits[n] = logits[n - step] + drift
+            if rng.random() < 0.95:
+                planes[n] = logits[n] + cv2.resize(noise[n], planes[n].shape[::-1])
+                known[n] = ANSWERED
+
+
+def _end(index: int, last: int, step: int, count: int, rng: Rng) -> int:
+    """The last plane of a track from `index` that should end at `last`."""
+    draw = rng.random()
+    if draw < EARLY:
+        return index + int((last - index) * rng.uniform(0, 0.95))
+    beyond = int(rng.integers(1, 17) if draw < EARLY + ON else rng.integers(0, 3))
+    return int(np.clip(last + step * beyond, 0, count - 1))
 
 
 def _boxed(

@@ -18,6 +18,8 @@ View = tuple[Field, Mask, Mask]
 
 LEAST = 40
 ZOOM = (1.5, 3.6)
+# Views that hold all of a long target, as a view that has followed it.
+ALL, AROUND_ALL = 0.35, (1.1, 1.7)
 APART, SOMETIMES_APART = 0.9, 0.25
 # A view is at most so much finer than the finest voxels: below that it shows interpolation.
 FINEST = 0.35
@@ -36,6 +38,11 @@ def labelled_view(case: Case, axis: int, side: int, rng: Rng) -> View | None:
     centre, longest = _around_slice(mask, axis, np.array(case.spacing), rng)
     zoom = float(np.exp(rng.uniform(np.log(ZOOM[0]), np.log(ZOOM[1]))))
     length = max(longest * zoom, side * FINEST * min(case.spacing))
+    if rng.random() < ALL:
+        cells = np.argwhere(mask)
+        low, high = cells.min(0), cells.max(0) + 1
+        whole = float(((high - low) * case.spacing).max())
+        length, centre = max(length, whole * rng.uniform(*AROUND_ALL)), (low + high) / 2
     slack = min((length - longest) / 2 * 0.7, 0.15 * length)
     shift = rng.uniform(-1, 1, 3) * slack / np.array(case.spacing)
     # Mostly the prompted slice is in the middle; now and then the view has followed the target.
