@@ -94,6 +94,7 @@ def run(arguments: argparse.Namespace) -> int:
             unlabelled=unlabelled,
             resume=arguments.resume,
             progress=bars if _first() else None,
+            note=note if _first() else None,
         )
     if _first():
         _say(adapter, folder, arguments.json)

@@ -211,7 +211,9 @@ class AdapterSeen(Seen):
 
     def supervised(self) -> Loss:
         """Each view's loss is the weighted mean of its rows; prompts and tokens are rows."""
-        network, masks = self.network, self.batch.masks
+        network, masks, shown = self.network, self.batch.masks, self.batch.known
+        if shown is not None:
+            masks = masks * (shown >= 0.5)[:, None]
         counts = self._prompt_counts()
         total = masks.new_zeros(())
         parts: dict[str, float] = {}
@@ -221,7 +223,8 @@ class AdapterSeen(Seen):
                 continue
             decoded = self._answer(rows)
             target = masks[rows.views, rows.places]
-            losses, overlap = row_losses(decoded, target, network.loss)
+            part = None if shown is None else shown[rows.views]
+            losses, overlap = row_losses(decoded, target, network.loss, part)
             known = self.batch.labelled[rows.views]
             losses = losses * known
             each = counts[rows.views] if rows.prompted else min(self.count, ASKED_MOST)
@@ -231,11 +234,13 @@ class AdapterSeen(Seen):
                 # The rows of a view follow each other.
                 by_view = (len(self.batch), -1)
                 logits = decoded.logits[:, 0].float().unflatten(0, by_view)
-                apart = apart_loss(logits, target.unflatten(0, by_view)) * self.batch.labelled
+                apart = apart_loss(logits, target.unflatten(0, by_view), shown)
+                apart = apart * self.batch.labelled
                 total = total + network.dense * apart.sum()
         if network.dense:
             tokens = network.learner.named(range(self.count))
-            apart = dense_loss(network.coarse(self.embedding), tokens, masks) * self.batch.labelled
+            coarse = network.coarse(self.embedding)
+            apart = dense_loss(coarse, tokens, masks, shown) * self.batch.labelled
             total = total + network.dense * apart.sum()
             parts["dense_loss"] = float(apart.mean().detach())
         return total, parts

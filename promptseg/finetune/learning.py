@@ -17,6 +17,8 @@ from promptseg.finetune.objectives.terms import partial_cross_entropy
 from promptseg.finetune.views import View
 
 SCORING, PRESENCE, OTHERS = 1.0, 0.4, 0.1
+# Logits of what nobody annotated: as certainly outside as its target then is, and no gradient.
+SETTLED = -20.0
 NAMED_EVERY = 4
 ASKED_MOST = 4
 RARE = 0.01
@@ -96,7 +98,9 @@ def kind_of(rows: Rows) -> str:
     return ("named_" if rows.tokens else "") + ("click_iou" if rows.ambiguous else "prompt_iou")
 
 
-def dense_loss(features: Tensor, tokens: Tensor, masks: Tensor) -> Tensor:
+def dense_loss(
+    features: Tensor, tokens: Tensor, masks: Tensor, known: Tensor | None = None
+) -> Tensor:
     """`apart_loss` of a coarse map whose places point to the token of a label, or to none.
 
     It teaches the encoder and the tokens all labels of a view at once, at a small part of the
@@ -107,33 +111,39 @@ def dense_loss(features: Tensor, tokens: Tensor, masks: Tensor) -> Tensor:
         features: (B, C, h, w).
         tokens: (L, C).
         masks: (B, L, m, m) share of each pixel inside each label.
+        known: (B, m, m) share of each pixel that is annotated; None where all is.
 
     Returns:
         (B,) losses.
     """
     scores = concept_scores(features, tokens.expand(len(features), -1, -1))
     size = (features.shape[-2], features.shape[-1])
-    return apart_loss(scores, functional.adaptive_avg_pool2d(masks, size))
+    shown = None if known is None else functional.adaptive_avg_pool2d(known, size)
+    return apart_loss(scores, functional.adaptive_avg_pool2d(masks, size), shown)
 
 
-def apart_loss(scores: Tensor, shares: Tensor) -> Tensor:
+def apart_loss(scores: Tensor, shares: Tensor, known: Tensor | None = None) -> Tensor:
     """Cross-entropy of every place between some labels and what is none of them, whose score is 0.
 
     Args:
         scores: (B, L, h, w).
         shares: (B, L, h, w) share of each place inside each label.
+        known: (B, h, w) share of each place that is annotated; None where all is.
 
     Returns:
         (B,) losses; labels weigh the more the smaller they are.
     """
     scores = against_none(scores)
-    shares = torch.cat([(1 - shares.sum(1, keepdim=True)).clamp(min=0), shares], 1)
+    whole = 1 if known is None else known[:, None]
+    shares = torch.cat([(whole - shares.sum(1, keepdim=True)).clamp(min=0), shares], 1)
     weights = shares * (shares.mean((2, 3), keepdim=True) + RARE) ** -0.5
     losses = -(weights * scores.log_softmax(1)).flatten(1).sum(1)
-    return losses / weights.flatten(1).sum(1)
+    return losses / weights.flatten(1).sum(1).clamp(min=1e-6)
 
 
-def row_losses(decoded: Decoded, target: Tensor, loss: RowLoss) -> tuple[Tensor, Tensor]:
+def row_losses(
+    decoded: Decoded, target: Tensor, loss: RowLoss, known: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Loss of every row, and the overlap of its best mask.
 
     Of several candidates the best learns fully and the others a little, as in SAM (Kirillov et
@@ -143,22 +153,31 @@ def row_losses(decoded: Decoded, target: Tensor, loss: RowLoss) -> tuple[Tensor,
         decoded: B rows with M candidates.
         target: (B, m, m) in [0, 1].
         loss: Of a mask.
+        known: (B, m, m) share of each pixel that is annotated; None where all is. The rest has no
+            part in the loss, and nothing is learnt of whether a target is there that it may hide.
 
     Returns:
         (B,) losses and (B,) overlaps.
     """
     logits = decoded.logits.float()
     candidates = logits.shape[1]
+    seen = logits.new_ones(len(logits)), logits.new_ones(len(logits))
+    if known is not None:
+        shown = known >= 0.5
+        logits = logits.where(shown[:, None], SETTLED)
+        target = target * shown
+        seen = shown.flatten(1).any(1).float(), shown.flatten(1).all(1).float()
     wide = target[:, None].expand_as(logits)
     masks = loss(logits.flatten(0, 1), wide.flatten(0, 1)).view(-1, candidates)
     overlap = intersection_over_union(logits.detach(), wide)
     losses = masks.min(1).values
     if candidates > 1:
         losses = losses + OTHERS * masks.mean(1)
-    losses = losses + SCORING * (decoded.quality.float() - overlap).square().mean(1)
+    losses = losses + SCORING * seen[0] * (decoded.quality.float() - overlap).square().mean(1)
     if decoded.presence is not None:
         present = (target > 0.5).flatten(1).any(1).float()
-        losses = losses + PRESENCE * functional.binary_cross_entropy(
+        judged = torch.maximum(present, seen[1])
+        losses = losses + PRESENCE * judged * functional.binary_cross_entropy(
             decoded.presence.float(), present, reduction="none"
         )
     return losses, overlap.max(1).values

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -173,6 +173,7 @@ def train_adapter(
     backbone: Backbone | None = None,
     start: Adapter | None = None,
     progress: Progress | None = None,
+    note: Callable[[str], None] | None = None,
 ) -> Adapter:
     """Train and write an adapter folder.
 
@@ -187,6 +188,7 @@ def train_adapter(
         backbone: A loaded base; None loads `config.backbone`.
         start: Adapter to go on from, of the same base, rank and targets; None starts anew.
         progress: Called with "train" or "score", done, total.
+        note: Called before training with each sentence on what was made of the files.
 
     Returns:
         The adapter as it was written and read again.
@@ -201,6 +203,8 @@ def train_adapter(
     _check_folder(folder, resume)
     sources = Sources(images, labels, scribbles, unlabelled)
     with prepared(config, sources, folder, backbone, start) as run:
+        for text in run.split.notes if note is not None else ():
+            note(text)
         if resume and run.trainer.restore() and _finished(run, folder):
             return read_adapter(folder)
         if run.processes.first:

@@ -56,6 +56,10 @@ class TestFinetune:
         plan = capsys.readouterr().out
         assert "organ        disc (1 left ventricle)" in plan
         assert "note         3 cases matched by what their names share" in plan
+        trained = ["--organ", "disc", "-o", str(tmp_path / "adapter")]
+        assert main(["finetune", *data, *model, *SHORT, *trained]) == 0
+        said = capsys.readouterr().err
+        assert said.startswith("promptseg: 3 cases matched by what their names share")
 
     def test_recipe_repeats_the_run(self, place, adapter, tmp_path, capsys):
         out = tmp_path / "again"

@@ -10,9 +10,18 @@ from hypothesis import strategies as st
 from support import tiny_default, tiny_sam
 from torch.nn import functional
 
-from promptseg.backbones.base import PixelPrompts
-from promptseg.finetune.learning import ASKED_MOST, apart_loss, asked_of, dense_loss, rows_of
+from promptseg.backbones.base import Decoded, PixelPrompts
+from promptseg.finetune.learning import (
+    ASKED_MOST,
+    apart_loss,
+    asked_of,
+    dense_loss,
+    row_losses,
+    rows_of,
+)
 from promptseg.finetune.lora import make_learner
+from promptseg.finetune.named_losses import LOSSES, loss_by_name
+from promptseg.finetune.organ_case import UNKNOWN
 from promptseg.finetune.processes import Processes
 from promptseg.finetune.trainer import Trainer
 from promptseg.finetune.views import View, ViewMaker
@@ -111,3 +120,79 @@ class TestDense:
         assert (second[:8] > 0).all()
         assert (second[12:, 12:] < 0).all()
         assert (both.grad[0][:, 9] > 0).all()
+
+
+class TestIgnored:
+    """Nothing is learnt where nobody annotated: labels below 0."""
+
+    def answered(self) -> Decoded:
+        torch.manual_seed(0)
+        logits = torch.randn(2, 3, 16, 16).requires_grad_()
+        return Decoded(logits, torch.rand(2, 3), torch.rand(2))
+
+    def known(self, share: float) -> torch.Tensor:
+        known = torch.ones(2, 16, 16)
+        known[:, :, round(16 * share) :] = 0
+        return known
+
+    @pytest.mark.parametrize("name", [*LOSSES, "dice+3*cross_entropy"])
+    def test_no_loss_pulls_at_ignored_pixels(self, name):
+        answered, target = self.answered(), torch.zeros(2, 16, 16)
+        target[:, 2:12, 2:6] = 1
+        losses, _ = row_losses(answered, target, loss_by_name(name), self.known(0.5))
+        losses.sum().backward()
+        pulled = answered.logits.grad.abs().sum((0, 1)) > 0
+        assert not pulled[:, 8:].any()
+        assert pulled[:, :8].all()
+
+    def test_what_stands_on_them_is_all_the_same(self):
+        answered, target = self.answered(), torch.zeros(2, 16, 16)
+        target[:, 2:12, 2:6] = 1
+        other = target.clone()
+        other[:, 9:, 9:] = 1
+        known, loss = self.known(0.5), loss_by_name("dice+cross_entropy")
+        one, two = (row_losses(answered, t, loss, known)[0] for t in (target, other))
+        torch.testing.assert_close(one, two)
+
+    def test_a_target_that_they_may_hide_is_not_learnt_as_absent(self):
+        nothing, loss, one = torch.zeros(2, 16, 16), loss_by_name("cross_entropy"), self.answered()
+        told = [replace(one, presence=torch.full((2,), share)) for share in (0.01, 0.99)]
+        hidden = [row_losses(said, nothing, loss, self.known(0.5))[0] for said in told]
+        torch.testing.assert_close(*hidden)
+        absent, there = (row_losses(said, nothing, loss)[0] for said in told)
+        assert (there - absent > 1).all()
+
+    def test_a_view_of_nothing_else_teaches_nothing(self):
+        answered = self.answered()
+        losses, _ = row_losses(answered, torch.ones(2, 16, 16), loss_by_name("dice+focal"),
+                               self.known(0.0))  # fmt: skip
+        assert (losses < 0.01).all()
+        scores = torch.randn(2, 1, 16, 16)
+        shares = torch.zeros(2, 1, 16, 16)
+        assert not apart_loss(scores, shares, self.known(0.0)).any()
+
+    def test_the_map_of_the_encoder_is_not_pulled_either(self):
+        scores = torch.zeros(2, 1, 16, 16).requires_grad_()
+        shares = torch.zeros(2, 1, 16, 16)
+        shares[..., 2:6] = 1
+        apart_loss(scores, shares, self.known(0.5)).sum().backward()
+        assert not scores.grad[..., 8:].any()
+        assert (scores.grad[..., :8] != 0).all()
+
+    @pytest.mark.parametrize("make", [tiny_default, tiny_sam])
+    def test_a_step_is_the_same_whatever_they_hide(self, make):
+        """Half of every slice is ignored; what the image shows there changes the features alone."""
+        cases = []
+        for case in disc_cases():
+            labels = case.labels.copy()
+            labels[:, :, labels.shape[2] // 2 :] = UNKNOWN
+            cases.append(replace(case, labels=labels))
+        backbone, chosen = make(), config(dense=0.2 if make is tiny_default else 0.0)
+        learner = make_learner(backbone, chosen, 1)
+        maker = ViewMaker(cases, 1, backbone.spec, chosen)
+        one = Trainer(learner, maker, chosen, Processes(0, 1, torch.device("cpu")))
+        batch = one.network.collate([maker[n] for n in range(4)])
+        filled = batch.masks.maximum((batch.known < 0.5)[:, None].float())
+        losses = [float(one.network.see(b).supervised()[0].detach())
+                  for b in (batch, replace(batch, masks=filled))]  # fmt: skip
+        assert losses[0] == pytest.approx(losses[1], abs=1e-4)
