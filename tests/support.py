@@ -202,20 +202,22 @@ def filled(mask: np.ndarray, axis: int) -> list[int]:
     return np.flatnonzero(mask.any(others)).tolist()
 
 
+TINY_SAM = replace(
+    SMALL_SAM,
+    image_size=SIZE,
+    patch_size=8,
+    width=32,
+    depth=2,
+    hidden=64,
+    window=3,
+    global_blocks=(1,),
+    channels=32,
+    decoder_hidden=64,
+    quality_hidden=32,
+)
+
+
 def tiny_sam(seed: int = 0) -> SegmentAnything:
     """A SAM of two blocks with random weights."""
     torch.manual_seed(seed)
-    shape = replace(
-        SMALL_SAM,
-        image_size=SIZE,
-        patch_size=8,
-        width=32,
-        depth=2,
-        hidden=64,
-        window=3,
-        global_blocks=(1,),
-        channels=32,
-        decoder_hidden=64,
-        quality_hidden=32,
-    )
-    return SegmentAnything(build_sam(shape, SIZE).state_dict(), name=f"sam{seed}")
+    return SegmentAnything(build_sam(TINY_SAM, SIZE).state_dict(), name=f"sam{seed}")

@@ -66,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="TARGET=NAME",
         action="append",
         default=[],
-        help="name of a target in RTSTRUCT, DICOM-SEG and .seg.nrrd; may be repeated",
+        help="name of a target in RTSTRUCT, DICOM-SEG, .seg.nrrd and reports; may be repeated",
     )
     group.add_argument("--uncertainty", metavar="FILE", type=Path, help="write the uncertainty")
     add_reports(group)
@@ -152,8 +152,11 @@ def _names(texts: Sequence[str]) -> dict[int, str]:
 def _write(
     done: Run, paths: dict[str, Path], arguments: argparse.Namespace, reports: Reports
 ) -> dict[str, Any]:
+    names = _names(arguments.name)
     with staged(paths) as temporary:
-        done.result.save(temporary["mask"], arguments.format, _names(arguments.name))
+        done.result.save(temporary["mask"], arguments.format, names)
+        labels = {**done.result.labels, **names}
+        done = replace(done, result=replace(done.result, labels=labels))
         if "uncertainty" in paths:
             _write_uncertainty(done, temporary["uncertainty"])
         manifest = reports.write(done, done.manifest(describe(paths, temporary)), temporary)

@@ -10,26 +10,14 @@ import numpy as np
 import torch
 from segment_anything import SamPredictor
 from segment_anything.modeling import Sam
+from support import TINY_SAM
 from torch import nn
 
 from promptseg.backbones.base import PixelPrompts, PromptBatch
 from promptseg.backbones.segment_anything import build_sam
-from promptseg.backbones.standins import SMALL_SAM
 
 SIZE, MASK = 64, 32
-SHAPE = replace(
-    SMALL_SAM,
-    image_size=SIZE,
-    patch_size=8,
-    width=32,
-    depth=2,
-    hidden=128,
-    window=3,
-    global_blocks=(1,),
-    channels=32,
-    decoder_hidden=64,
-    quality_hidden=32,
-)
+SHAPE = replace(TINY_SAM, hidden=128)
 COMBINATIONS = list(itertools.product([False, True], repeat=3))
 
 

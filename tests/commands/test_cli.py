@@ -31,28 +31,6 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A folder with a very small network of random weights."""
-    import torch
-
-    from promptseg.backbones.network import PromptsegConfig, PromptsegModel
-
-    torch.manual_seed(0)
-    config = PromptsegConfig(
-        image_size=64,
-        stem=(8, 8, 8),
-        hidden_size=16,
-        depth=1,
-        heads=2,
-        decoder=(16, 8, 8, 8),
-        groups=4,
-    )
-    folder = tmp_path_factory.mktemp("model") / "tiny"
-    PromptsegModel(config).save_pretrained(folder)
-    return str(folder)
-
-
 @pytest.fixture(autouse=True)
 def no_debug(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PROMPTSEG_DEBUG", raising=False)

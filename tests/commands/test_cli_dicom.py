@@ -19,23 +19,6 @@ BOX = ["--box", "10,8,2,30,26,3"]
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory) -> str:
-    """A folder with a very small network of random weights."""
-    import torch
-
-    from promptseg.backbones.network import PromptsegConfig, PromptsegModel
-
-    torch.manual_seed(0)
-    config = PromptsegConfig(
-        image_size=64, stem=(8, 8, 8), hidden_size=16, depth=1, heads=2, decoder=(16, 8, 8, 8),
-        groups=4,
-    )  # fmt: skip
-    folder = tmp_path_factory.mktemp("model") / "tiny"
-    PromptsegModel(config).save_pretrained(folder)
-    return str(folder)
-
-
-@pytest.fixture(scope="module")
 def study(tmp_path_factory) -> Path:
     """Two CT series in one folder; the second has a bright block."""
     i, j, k = np.indices(SHAPE)

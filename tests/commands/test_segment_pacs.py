@@ -19,22 +19,6 @@ pytestmark = pytest.mark.usefixtures("signed_in")
 BOX = ["--box", "3,4,2,9,12,3"]
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    import torch
-
-    from promptseg.backbones.network import PromptsegConfig, PromptsegModel
-
-    torch.manual_seed(0)
-    config = PromptsegConfig(
-        image_size=64, stem=(8, 8, 8), hidden_size=16, depth=1, heads=2, decoder=(16, 8, 8, 8),
-        groups=4,
-    )  # fmt: skip
-    folder = tmp_path_factory.mktemp("model") / "tiny"
-    PromptsegModel(config).save_pretrained(folder)
-    return str(folder)
-
-
 class TestRoundTrip:
     @pytest.mark.parametrize("protocol", ["web", "dimse"])
     @pytest.mark.parametrize("format", ["seg", "rtstruct"])

@@ -23,22 +23,6 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    import torch
-
-    from promptseg.backbones.network import PromptsegConfig, PromptsegModel
-
-    torch.manual_seed(0)
-    config = PromptsegConfig(
-        image_size=64, stem=(8, 8, 8), hidden_size=16, depth=1, heads=2, decoder=(16, 8, 8, 8),
-        groups=4,
-    )  # fmt: skip
-    folder = tmp_path_factory.mktemp("model") / "tiny"
-    PromptsegModel(config).save_pretrained(folder)
-    return str(folder)
-
-
-@pytest.fixture(scope="module")
 def done(image: Path, model: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("done")
     reports = [
@@ -46,6 +30,7 @@ def done(image: Path, model: str, tmp_path_factory: pytest.TempPathFactory) -> P
     ]
     arguments = ["segment", image, "-o", folder / "m.nii.gz", "--model", model, "--device", "cpu"]
     arguments += [*BOX, "--post", "largest", "--post", "margin,mm=6", *reports]
+    arguments += ["--name", "1=Left kidney"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PROMPTSEG_AUDIT", str(folder / "audit.jsonl"))
         for _ in range(2):
@@ -68,9 +53,12 @@ class TestFiles:
     def test_page_and_table(self, done: Path) -> None:
         page = (done / "r.html").read_text(encoding="utf-8")
         assert "margin,mm=6" in page
+        assert "Left kidney" in page
+        assert "Target 1" not in page
         with (done / "m.csv").open(encoding="utf-8-sig") as stream:
             (row,) = csv.DictReader(stream)
         manifest = json.loads((done / "r.json").read_text())
+        assert row["name"] == "Left kidney"
         assert int(row["voxels"]) == manifest["measurements"]["1"]["voxels"]
 
     def test_the_mask_alone_says_what_made_it(self, done: Path, model: str) -> None:
