@@ -1,0 +1,196 @@
+"""Answers of one view: prompted slices first, then the volume, then corrections."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import partial
+
+from promptseg.inference.crop import mask_extent, widened
+from promptseg.inference.decoder import SliceMask
+from promptseg.inference.encoder import Progress
+from promptseg.inference.labels import Answers, FrameMasks
+from promptseg.predictor.views import ByTarget, Views
+from promptseg.propagation.guide import Guide
+from promptseg.propagation.intensities import without_odd_greys
+from promptseg.propagation.multiplanar import FEWEST, STEP_MM
+from promptseg.propagation.plane_votes import TargetTrack, Witnesses
+from promptseg.propagation.postprocessing import Consistency, cleaned
+from promptseg.propagation.tracker import Tracker
+from promptseg.volume.slicing import Frame, Region, in_plane
+
+GROWTH = 1.5
+GROWTHS = 3
+Limits = dict[int, tuple[int, int]]
+
+
+class GroupAnswerer:
+    """Answers targets that are looked for in one view.
+
+    Args:
+        views: Of the volume.
+        consistency: What is done so that neighbouring slices agree.
+    """
+
+    def __init__(self, views: Views, consistency: Consistency) -> None:
+        self.views, self.consistency = views, consistency
+        self.axis, self.spacing = views.axis, views.spacing
+        self._witnesses = Witnesses(views.decoder, views.axis, views.spacing, views.criteria)
+
+    def answer(
+        self,
+        region: Region,
+        by_target: ByTarget,
+        limits: Limits | None,
+        crowded: bool,
+        progress: Progress | None,
+    ) -> FrameMasks:
+        """Answer in a view that is widened while a target reaches its edge.
+
+        The prompted slices are fitted first, and then the walk. Corrections widen nothing but by
+        where they are: one whose answer runs out of the target would so change the view of every
+        slice. A view that was widened often enough shows small targets badly: what still reaches
+        its edge is named in `cut`.
+
+        Args:
+            region: The view to begin with.
+            by_target: Prompts by target and slice.
+            limits: Half-open slice range by target; None answers the prompted slices only.
+            crowded: True where there are so many targets that the small ones are not voted on.
+            progress: Called with stage, done, total.
+        """
+
+        def fitting(view: Region, last: bool) -> tuple[Tracker, Answers] | None:
+            tracker = self.views.tracker(view, progress)
+            found = self._fitting(tracker, by_target, limits, crowded, last)
+            return None if found is None else (tracker, found)
+
+        grow = partial(Region.grow, factor=GROWTH)
+        tracker, answers = widened(region, fitting, grow, GROWTHS)
+        cut = tuple(self.views.cut(tracker.frame, answers))
+        if limits is not None and self.consistency.clean:
+            answers = self._cleaned(tracker, by_target, answers)
+        return FrameMasks(tracker.frame, answers, cut=cut)
+
+    def _fitting(
+        self,
+        tracker: Tracker,
+        by_target: ByTarget,
+        limits: Limits | None,
+        crowded: bool,
+        last: bool,
+    ) -> Answers | None:
+        """Answers in one view, None if it should be wider; `last` takes them as they are.
+
+        Without limits nothing is propagated.
+        """
+
+        def narrow(answers: Answers) -> bool:
+            return not last and bool(self.views.cut(tracker.frame, answers))
+
+        anchors = answer_starts(tracker, by_target)
+        if narrow(anchors):
+            return None
+        if limits is None:
+            return take_up(tracker, by_target, anchors, anchors)
+        guides = self._guides(tracker, by_target, limits, crowded)
+        walked = tracker.propagate(anchors, limits, guides)
+        if narrow(walked):
+            return None
+        return take_up(tracker, by_target, anchors, walked, limits, guides)
+
+    def _cleaned(self, tracker: Tracker, by_target: ByTarget, answers: Answers) -> Answers:
+        """Answers without rims that look unlike the target, stray parts and cavities."""
+        first, apart = answer_starts(tracker, by_target), self.spacing[self.axis]
+        found = {}
+        for target, masks in answers.items():
+            kept = by_target.get(target, {})
+            known = first.get(target, {})
+            if len(known) > 1:
+                greys = tracker.greys([*masks, *known])
+                masks = without_odd_greys(masks, known, greys, kept)
+            found[target] = cleaned(masks, kept, apart)
+        return found
+
+    def _guides(
+        self,
+        tracker: Tracker,
+        by_target: ByTarget,
+        limits: Limits,
+        crowded: bool,
+    ) -> dict[int, Guide]:
+        """What the other two axes say of each target, from its prompts before any correction.
+
+        Nothing of one whose extent the user gave, and of small ones where there are many: asking
+        takes most of the time, and on 8 lesions of 6 to 14 mm it changed the mean Dice from 0.960
+        to 0.955.
+        """
+        if not self.consistency.votes(tracker.spec, self.axis, self.spacing):
+            return {}
+        guides = {}
+        for target, slices in by_target.items():
+            if limits[target] != (0, tracker.frame.shape[self.axis]):
+                continue
+            first = answer_starts(tracker, {target: slices})[target]
+            if crowded and self._small(tracker.frame, first.values()):
+                continue
+            guide = self._witnesses.guide(TargetTrack(tracker, target, first, limits[target]))
+            if guide is not None:
+                guides[target] = guide
+        return guides
+
+    def _small(self, frame: Frame, masks: Iterable[SliceMask]) -> bool:
+        """True for a target that the other axes could be asked of on fewest slices only."""
+        rows, cols = (self.spacing[side] for side in in_plane(self.axis))
+        most = STEP_MM * (FEWEST - 1)
+        extents = [e for mask in masks if (e := mask_extent(mask, frame)) is not None]
+        return all(e.shape[0] * rows < most and e.shape[1] * cols < most for e in extents)
+
+
+def answer_starts(tracker: Tracker, by_target: ByTarget) -> Answers:
+    """Answers of the slices that say where a target is."""
+    return {
+        target: {
+            i: tracker.answer(i, p.without_corrections() or p)
+            for i, p in slices.items()
+            if p.starts
+        }
+        for target, slices in by_target.items()
+    }
+
+
+def take_up(
+    tracker: Tracker,
+    by_target: ByTarget,
+    starts: Answers,
+    walked: Answers,
+    limits: Limits | None = None,
+    guides: Mapping[int, Guide] | None = None,
+) -> Answers:
+    """Answers after the corrections, in their order.
+
+    A correction changes the answers around it only, as far as its walks differ from them.
+
+    Args:
+        tracker: Of the view.
+        by_target: Prompts by target and slice.
+        starts: Of `answer_starts`.
+        walked: What came of them on all slices.
+        limits: Half-open slice range by target; None corrects the prompted slices only.
+        guides: What the other axes say, by target.
+    """
+    anchors, answers = {t: dict(slices) for t, slices in starts.items()}, dict(walked)
+    for target, slices in by_target.items():
+        for index, prompts in slices.items():
+            if not prompts.corrects:
+                continue
+            own = answers[target]
+            prior = None if prompts.starts else own.get(index)
+            if prior is None and not prompts.includes:
+                continue
+            anchors[target][index] = tracker.answer(index, prompts, prior)
+            answers[target] = (
+                {**own, index: anchors[target][index]}
+                if limits is None
+                else tracker.correct(own, anchors[target], target, index, limits, guides)
+            )
+    return answers
