@@ -99,7 +99,7 @@ def sampled(segmenter: Segmenter, task: Task) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(task.seed)
     session.add(*box_prompts(task, SETTINGS, rng))
     answer = session.propagate().data == 1
-    asked = session._asked.ready(None)  # type: ignore[union-attr]
+    asked = session.asker.asked.ready(None)  # type: ignore[union-attr]
     by_kind: dict[str, list[np.ndarray]] = {}
     for kind, answered, view in asked.ensemble.members(asked.question, asked.answered):
         by_kind.setdefault(kind, []).append(shares(answered, task.volume.shape, 1, view))

@@ -71,7 +71,7 @@ class Looker:
     def _engine(self, volume: Volume) -> Engine:
         active = self.segmenter.adapters.active
         session = self.segmenter.session(volume)
-        return session.prepared(PromptSet(), "auto" if active is None else active.info.axis)
+        return session.asker.prepared(PromptSet(), "auto" if active is None else active.info.axis)
 
     def _doubt(self, volume: Volume) -> float:
         """Mean calibrated uncertainty about what was predicted; 1 where nothing was."""

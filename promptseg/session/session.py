@@ -5,47 +5,30 @@ from __future__ import annotations
 import copy
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import cached_property
 from time import perf_counter
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 
 from promptseg.adapters import Adapter
-from promptseg.errors import PromptError, VolumeError
+from promptseg.errors import PromptError
 from promptseg.inference.encoder import Progress
-from promptseg.inference.labels import FrameMasks
 from promptseg.inference.slice_prompts import BOTH, CORRECTION, REFINE, sort_prompts
-from promptseg.predictor.answering import Answerer, ask, with_margin_maps
 from promptseg.predictor.candidates import MaskCandidate
-from promptseg.predictor.engine import Engine, Timings
 from promptseg.predictor.history import History
 from promptseg.predictor.learning import Effort
 from promptseg.predictor.lessons import take_lesson
-from promptseg.predictor.notes import notes_on
-from promptseg.predictor.question import Question
-from promptseg.predictor.runtime import Runtime
-from promptseg.predictor.seen import Seen
-from promptseg.predictor.uncertainty import Interaction, Sources, Suggestion
+from promptseg.predictor.uncertainty import Sources, Suggestion
 from promptseg.prompts.types import Prompt, PromptSet, Text
-from promptseg.propagation.postprocessing import Consistency
-from promptseg.propagation.stopping import StopLike, stop_criteria
+from promptseg.propagation.stopping import StopLike
 from promptseg.refine.warmup import prepare_refinement
+from promptseg.session.asker import Asker, Choices, Owner
 from promptseg.text.answering import Spoken
-from promptseg.volume import Segmentation, Volume, bounding_slices
-from promptseg.volume.intensity import choose_window
-from promptseg.volume.slicing import resolve_axis
+from promptseg.volume import Segmentation, Volume
 
 RefineMode = Literal["graph_cut", "network", "both"]
 REFINE_ROLES = {"graph_cut": REFINE, "network": CORRECTION, "both": BOTH}
-
-
-class Owner(Protocol):
-    """What a session needs of the segmenter that it belongs to."""
-
-    @property
-    def runtime(self) -> Runtime: ...
 
 
 class Session:
@@ -64,7 +47,7 @@ class Session:
         stop: As in `Segmenter.segment`.
 
     Attributes:
-        changed: (3,) slices around the voxels that the latest answer changed; None if none did.
+        asker: Prepares the network for the volume and holds what it answered.
 
     Raises:
         VolumeError: If the window is unknown, or `volume` is no Volume.
@@ -88,31 +71,10 @@ class Session:
         consistency: str = "auto",
         stop: StopLike = None,
     ) -> None:
-        if not isinstance(volume, Volume):
-            raise VolumeError(
-                f"volume is a {type(volume).__name__}: give what promptseg.read returns, or make "
-                "Volume(data, affine) of an array"
-            )
         self.segmenter, self.volume = segmenter, volume
-        self.wanted_axis, self.wanted_window, self.wanted_consistency = axis, window, consistency
-        active = segmenter.runtime.adapters.active
-        if active is not None:
-            window = active.info.window if window in ("auto", None) else window
-        self.window = choose_window(Seen.of(volume).volume, window)
-        self.stop = stop_criteria(stop)
-        self.changed: tuple[slice, ...] | None = None
-        self._axis = axis if axis == "auto" else resolve_axis(axis, volume.affine)
+        self.asker = Asker(segmenter, volume, Choices(axis, window, consistency, stop))
+        self.choices, self.window = self.asker.choices, self.asker.window
         self._history = History()
-        self._answerer = Answerer(
-            segmenter.runtime, volume, self.window, Consistency.named(consistency), self.stop
-        )
-        self._asked: Interaction | None = None
-        self._result: Segmentation | None = None
-
-    @property
-    def runtime(self) -> Runtime:
-        """What the session's answers are computed with."""
-        return self.segmenter.runtime
 
     @property
     def prompts(self) -> PromptSet:
@@ -122,7 +84,12 @@ class Session:
     @property
     def result(self) -> Segmentation | None:
         """The latest answer."""
-        return self._result
+        return self.asker.result
+
+    @property
+    def changed(self) -> tuple[slice, ...] | None:
+        """(3,) slices around the voxels that the latest answer changed; None if none did."""
+        return self.asker.changed
 
     def add(self, *prompts: Prompt) -> None:
         """Add prompts; a refused one leaves the session as it was.
@@ -133,7 +100,7 @@ class Session:
         PromptSet(prompts).validate(self.volume)
         marked = self._history.marked(prompts)
         resolved = PromptSet([*self.prompts, *marked]).to_voxel(self.volume)
-        sort_prompts(resolved, self._file_axis(resolved), self.volume.shape)
+        sort_prompts(resolved, self.asker.file_axis(resolved), self.volume.shape)
         if any(isinstance(prompt, Text) for prompt in marked):
             self._spoken.check(marked)
         self._history.add(marked)
@@ -144,9 +111,10 @@ class Session:
         What was encoded is shared, so trying something on a copy costs what it would cost here.
         """
         twin = copy.copy(self)
-        twin._history = self._history.copy()
+        twin._history, twin.asker = self._history.copy(), self.asker.copy()
         if "_spoken" in self.__dict__:
-            twin.__dict__["_spoken"] = self._spoken.copy_for(twin, twin._beside)
+            asker = twin.asker
+            twin.__dict__["_spoken"] = self._spoken.copy_for(asker, asker.beside)
         return twin
 
     def undo(self) -> None:
@@ -207,49 +175,15 @@ class Session:
                 adapter that has tokens, no prompt asks for all of its labels.
         """
         if self._history.worded:
-            return self._worded(propagate, uncertainty, progress)
-        timings, began = Timings(), perf_counter()
-        question, axis, labels = self._question(propagate)
-        engine = self.prepared(question.prompts, axis)
-        timings.add("prepare", began)
-        began = perf_counter()
-        question = with_margin_maps(question, engine)
-        answers = ask(engine, question, progress)
-        timings.add("segment", began)
-        self.answered(engine, question, answers, timings, labels)
+            resolved = self.prompts.to_voxel(self.volume)
+            result = self._spoken.answer(resolved, propagate, uncertainty, progress)
+            self.asker.keep(result, None, self.prompts)
+        else:
+            self.asker.ask(self.prompts, propagate, progress)
         self._history.answered()
-        if uncertainty:
+        if uncertainty and not self._history.worded:
             self.uncertainty(progress=progress)
-        return self._latest()
-
-    @property
-    def seen(self) -> Seen:
-        """The volume as the network sees it with the adapter that is in use."""
-        return self._answerer.seen
-
-    def prepared(self, prompts: PromptSet, wanted: int | str) -> Engine:
-        """The engine for some prompts along an axis; embeddings are kept where they can be.
-
-        Args:
-            prompts: As the network sees them, see `seen`.
-            wanted: Axis of the file, a name, or `auto`.
-        """
-        return self._answerer.prepared(prompts, wanted)
-
-    def answered(
-        self,
-        engine: Engine,
-        question: Question,
-        answers: list[FrameMasks],
-        timings: Timings,
-        labels: Mapping[int, str] | None = None,
-    ) -> Segmentation:
-        """Take what an engine of `prepared` answered for the latest answer of the session."""
-        answerer = self._answerer
-        reply = answerer.answered(engine, question, answers, timings, labels or {})
-        masks, seen = (reply.network, reply.labels), answerer.seen
-        asked = Interaction(engine, answerer.adapter, question, answers, *masks, seen)
-        return self._keep(reply.result, asked.following(self._asked))
+        return self.asker.latest
 
     def uncertainty(
         self, sources: Sources | None = None, progress: Progress | None = None
@@ -273,15 +207,9 @@ class Session:
             PromptError: If nothing was answered yet, or the adapter was switched since.
         """
         began = perf_counter()
-        with self._looking_back() as (session, asked):
-            if asked.adapter != self.runtime.adapters.signature:
-                raise PromptError("the adapter was switched since the latest answer: answer again")
-            session._asked = ready = asked.ready(sources)
-            doubt = ready.uncertainty(progress)
-        result = self._latest()
-        timings = {**result.report["timings"], "uncertainty": perf_counter() - began}
-        report = {**result.report, "timings": timings}
-        self._result = replace(result, uncertainty=doubt, report=report)
+        with self._answered_by() as asker:
+            doubt = asker.doubt(sources, progress)
+        self.asker.doubted(doubt, perf_counter() - began)
         return doubt
 
     def suggest(
@@ -300,8 +228,8 @@ class Session:
         Raises:
             PromptError: If nothing was answered yet.
         """
-        with self._looking_back() as (_, asked):
-            return asked.suggest(target, checked)
+        with self._answered_by() as asker:
+            return asker.interaction.suggest(target, checked)
 
     def candidates(self, target: int = 1) -> list[MaskCandidate]:
         """Every mask that the prompts on a target's first slice could mean, most trusted first.
@@ -309,8 +237,8 @@ class Session:
         Raises:
             PromptError: If nothing was answered yet, or the target has no prompt that points.
         """
-        with self._looking_back() as (_, asked):
-            return asked.candidates(target)
+        with self._answered_by() as asker:
+            return asker.interaction.candidates(target)
 
     def probability(self, target: int = 1) -> np.ndarray:
         """(I, J, K) float32 probability of a target as the network gave it in the latest answer.
@@ -318,8 +246,8 @@ class Session:
         Raises:
             PromptError: If nothing was answered yet.
         """
-        with self._looking_back() as (_, asked):
-            return asked.probability(target)
+        with self._answered_by() as asker:
+            return asker.interaction.probability(target)
 
     def learn(
         self,
@@ -343,80 +271,22 @@ class Session:
             VolumeError: If the labels are not on the volume's grid.
             AdapterError: If the network takes no token that names a target.
         """
-        known = self._latest().data if labels is None else np.asarray(labels)
-        named = (
-            dict(names or {}) if self._result is None else {**self._result.labels, **(names or {})}
-        )
-        axis = self._file_axis(self.prompts.to_voxel(self.volume))
-        return take_lesson(self.runtime, self.volume, self.window, axis, known, named, effort)
-
-    def _file_axis(self, resolved: PromptSet) -> int:
-        """The file's axis along which some prompts in voxels of the file are answered."""
-        axis = self.seen.axis(self.seen.prompts(resolved), self._axis)
-        return self.seen.orientation.file_axis(axis)
-
-    def _question(self, propagate: bool) -> tuple[Question, int | str, Mapping[int, str]]:
-        """What the prompts ask, along which axis, and the names of the targets."""
-        if self.prompts:
-            resolved = self.seen.prompts(self.prompts.to_voxel(self.volume))
-            return Question(resolved, propagate), self._axis, {}
-        active = self.runtime.adapters.active
-        if active is None or not active.tokens:
-            raise PromptError("there is no prompt: give a point, a box, a scribble or a mask")
-        axis = active.info.axis if self._axis == "auto" else self._axis
-        return Question(PromptSet(), True, active.tokens), axis, active.info.labels
+        asker, result = self.asker, self.asker.result
+        known = asker.latest.data if labels is None else np.asarray(labels)
+        named = {**({} if result is None else result.labels), **(names or {})}
+        axis = asker.file_axis(self.prompts.to_voxel(self.volume))
+        return take_lesson(asker.runtime, self.volume, self.window, axis, known, named, effort)
 
     @cached_property
-    def _spoken(self) -> Spoken[Session]:
-        return Spoken(self, self._beside)
-
-    def _beside(self) -> Session:
-        """A session on the same volume with the same choices, for one adapter."""
-        return Session(
-            self.segmenter,
-            self.volume,
-            self.wanted_axis,
-            self.wanted_window,
-            self.wanted_consistency,
-            self.stop,
-        )
-
-    def _worded(
-        self, propagate: bool, uncertainty: bool, progress: Progress | None
-    ) -> Segmentation:
-        """What words name, each target by the adapter that knows it."""
-        resolved = self.prompts.to_voxel(self.volume)
-        result = self._spoken.answer(resolved, propagate, uncertainty, progress)
-        self._history.answered()
-        return self._keep(result, None)
-
-    def _keep(self, result: Segmentation, asked: Interaction | None) -> Segmentation:
-        active = self.runtime.adapters.active
-        trained_on = None if active is None else active.info.modality
-        unsaid = self._unsaid_orientation()
-        notes = notes_on(self.volume, self.prompts, result, unsaid, self.window, trained_on)
-        result = replace(result, report={**result.report, "notes": notes})
-        before = np.zeros_like(result.data) if self._result is None else self._result.data
-        self.changed = bounding_slices(before != result.data)
-        self._result, self._asked = result, asked
-        return result
-
-    def _unsaid_orientation(self) -> str | None:
-        """Name of an adapter in use that does not say which orientation it was trained in."""
-        active = self.runtime.adapters.active
-        return None if active is None or active.info.orientation else active.name
-
-    def _latest(self) -> Segmentation:
-        if self._result is None:
-            raise PromptError("nothing was answered yet: call segment or propagate first")
-        return self._result
+    def _spoken(self) -> Spoken[Asker]:
+        return Spoken(self.asker, self.asker.beside)
 
     @contextmanager
-    def _looking_back(self) -> Iterator[tuple[Session, Interaction]]:
-        """The latest question and the session that answered it: after words one of an adapter."""
-        self._latest()
-        if self._asked is not None:
-            yield self, self._asked
+    def _answered_by(self) -> Iterator[Asker]:
+        """What gave the latest answer: after words the one of an adapter, which is then in use."""
+        _ = self.asker.latest
+        if self.asker.asked is not None:
+            yield self.asker
             return
-        with self._spoken.latest() as session, session._looking_back() as found:
-            yield found
+        with self._spoken.latest() as asker:
+            yield asker

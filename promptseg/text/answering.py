@@ -36,7 +36,9 @@ class Asks(Protocol):
     """What words need of the session that they are said in."""
 
     volume: Volume
-    wanted_axis: int | str
+
+    @property
+    def wanted_axis(self) -> int | str: ...
 
     @property
     def runtime(self) -> Runtime: ...

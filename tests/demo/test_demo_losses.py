@@ -90,9 +90,9 @@ class TestChoosing:
 
     def test_undo_brings_back_the_window_that_the_model_saw(self, masked):
         looking.choose_model_window(masked, "percentile")
-        assert masked.session.wanted_window == "percentile"
+        assert masked.session.choices.window == "percentile"
         actions.undo(masked)
-        assert (masked.model_window, masked.session.wanted_window) == ("auto", "auto")
+        assert (masked.model_window, masked.session.choices.window) == ("auto", "auto")
         assert masked.propagated
 
     def test_a_failure_leaves_all_as_it_was(self, server, masked, monkeypatch):

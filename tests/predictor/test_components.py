@@ -81,7 +81,7 @@ class TestAClickInASecondLesion:
         running.propagate()
         running.add(Point((22, 16, 7)))
         running.propagate()
-        assert len({g.keys[1] for g in running._asked.answered}) == 1
+        assert len({g.keys[1] for g in running.asker.asked.answered}) == 1
 
     def test_undo_takes_it_away(self):
         running = session()

@@ -77,6 +77,6 @@ def masks_and_logits(
     session.add(*prompts)
     answer = session.answer(propagate=False)
     resolved = session.prompts.to_voxel(scene.volume)
-    groups = session.prepared(resolved, AXIS).run(resolved, propagate=False)
+    groups = session.asker.prepared(resolved, AXIS).run(resolved, propagate=False)
     found = [mask for g in groups for slices in g.answers.values() for mask in slices.values()]
     return answer.data > 0, torch.stack([mask.logits for mask in found]).numpy()

@@ -87,7 +87,7 @@ class Ours:
             )
             session.add(*prompts)
             if self.every:
-                encode_all(session.prepared(session.prompts.to_voxel(scene.volume), AXIS))
+                encode_all(session.asker.prepared(session.prompts.to_voxel(scene.volume), AXIS))
             answer = session.answer(propagate=self.one_box)
             encoded += answer.report["encoded_slices"]
             found.append(answer.data > 0)

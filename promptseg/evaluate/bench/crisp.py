@@ -69,7 +69,7 @@ def fitting_slices(
     device = next(backbone.module.parameters()).device
     session = Segmenter(backbone, str(device), "fp32", 1).session(scene.volume, AXIS)
     boxes = slice_boxes(target, everywhere=True).to_voxel(scene.volume)
-    engine = session.prepared(boxes, AXIS)
+    engine = session.asker.prepared(boxes, AXIS)
     frame = frame_of(engine.encoder, AXIS, whole_slice(engine.encoder, AXIS), engine.spacing)
     places = sort_prompts(boxes, AXIS, engine.shape)[1]
     asked: list[PixelPrompts] = [places[k].to_pixels(frame, k, spec.mask_size) for k in chosen]

@@ -146,7 +146,7 @@ class TestSession:
     def test_nothing_is_asked_of_the_network(self):
         running = self.session()
         running.propagate()
-        engine = running._answerer.engine
+        engine = running.asker.answerer.engine
         before = engine.decoder.decoded, engine.encoder.encoded
         running.suggest()
         assert (engine.decoder.decoded, engine.encoder.encoded) == before

@@ -90,7 +90,7 @@ class TestEquivariantNetwork:
         running = session(BLOB | OTHER)
         running.add(Point((12, 25, 6), target=2))
         running.propagate()
-        asked = running._asked.ready(FLIPS)
+        asked = running.asker.asked.ready(FLIPS)
         shape = asked.engine.shape
         from promptseg.predictor.uncertainty.asking import shares
 
@@ -274,7 +274,7 @@ class TestDropout:
     def test_no_draw_without_an_adapter(self):
         running = session()
         running.propagate()
-        asked = running._asked.ready(FEW)
+        asked = running.asker.asked.ready(FEW)
         kinds = [kind for kind, *_ in asked.ensemble.members(asked.question, asked.answered)]
         assert kinds == ["answer", "candidates", "views", "views"]
 
@@ -356,8 +356,8 @@ class TestQuestion:
     def test_the_question_is_what_was_asked(self):
         running = session()
         running.propagate()
-        assert running._asked.question.prompts == PromptSet([BOX])
-        assert running._asked.question.propagate is True
+        assert running.asker.asked.question.prompts == PromptSet([BOX])
+        assert running.asker.asked.question.propagate is True
 
 
 class TestBenchmark:
