@@ -210,7 +210,7 @@ def train_adapter(
         if run.processes.first:
             run.config.save(folder / "recipe.toml")
         run.trainer.run(_measure(run), progress)
-        with run.trainer.averaged(_kept(run)):
+        with run.trainer.weights.averaged(_kept(run)):
             adapter = run.learner.adapter(folder.resolve().name, run.info())
         base, split, processes = run.backbone, run.split, run.processes
         config = run.config
@@ -250,7 +250,7 @@ def _measure(run: Prepared) -> Any:
         return None
 
     def measure(step: int) -> dict[str, float]:
-        with run.trainer.averaged():
+        with run.trainer.weights.averaged():
             return validation(step)
 
     return measure

@@ -28,10 +28,10 @@ def kept_share(trainer: Trainer, validation: Validation | None) -> float:
     """
     if trainer.step >= SHORT_STEPS or validation is None:
         return 1.0
-    with trainer.averaged(0.0):
+    with trainer.weights.averaged(0.0):
         base = validation.boxes()
     for share in SHARES:
-        with trainer.averaged(share):
+        with trainer.weights.averaged(share):
             found = validation.boxes()
         if found >= base:
             break

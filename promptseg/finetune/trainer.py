@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from promptseg.finetune.objectives import objective_class
 from promptseg.finetune.processes import Processes
 from promptseg.finetune.state import Log, State, load_state, save_state
 from promptseg.finetune.views import View, ViewMaker
+from promptseg.finetune.weights import Weights
 from promptseg.inference.device import choose_precision, halved_until_it_fits
 
 LOG_EVERY = 20
@@ -74,8 +75,7 @@ class Trainer:
         self.optimiser = torch.optim.AdamW(
             self._groups(), config.rate, (0.9, 0.99), weight_decay=config.weight_decay
         )
-        self.first = self._copies()
-        self.average = self._copies() if config.average else {}
+        self.weights = Weights(self.parameters, config.average)
         self.step, self.seconds = 0, 0.0
         self.micro = config.micro_batch or config.batch
 
@@ -95,11 +95,7 @@ class Trainer:
         state = None if self.folder is None else load_state(self.folder, self.about)
         if state is None:
             return False
-        with torch.no_grad():
-            for name, value in state.parameters.items():
-                self.parameters[name].copy_(value)
-            for name, value in state.average.items():
-                self.average[name].copy_(value)
+        self.weights.restore(state.parameters, state.average)
         self.optimiser.load_state_dict(dict(state.optimiser))
         self.objective.restore(state.objective)
         self.step, self.seconds, self.micro = state.step, state.seconds, state.micro
@@ -113,8 +109,8 @@ class Trainer:
             self.step,
             self.seconds,
             self.micro,
-            self._copies(),
-            dict(self.average),
+            self.weights.copies(),
+            dict(self.weights.average),
             self.optimiser.state_dict(),
             dict(self.objective.state),
         )
@@ -221,7 +217,7 @@ class Trainer:
         self.optimiser.step()
         self.step += 1
         self.objective.stepped(self.step)
-        self._update_average()
+        self.weights.follow(self.step)
         return parts
 
     def _all_gradients(self) -> list[Tensor]:
@@ -290,38 +286,6 @@ class Trainer:
             {"params": others, "factor": 1.0},
             {"params": self.learner.naming, "factor": self.config.token_rate},
         ]
-
-    def _copies(self) -> dict[str, Tensor]:
-        return {name: p.detach().clone() for name, p in self.parameters.items()}
-
-    def _update_average(self) -> None:
-        decay = min(self.config.average, self.step / (self.step + 10))
-        with torch.no_grad():
-            for name, slow in self.average.items():
-                slow.lerp_(self.parameters[name], 1 - decay)
-
-    @contextmanager
-    def averaged(self, share: float = 1.0) -> Iterator[None]:
-        """The moving average in place of the weights, meanwhile.
-
-        Args:
-            share: How far to go there from the start; 0 is the base with the first tokens.
-        """
-        if not self.average and share == 1:
-            yield
-            return
-        kept = self._copies()
-        learned = self.average or kept
-        self._put({n: torch.lerp(self.first[n], learned[n], share) for n in learned})
-        try:
-            yield
-        finally:
-            self._put(kept)
-
-    def _put(self, values: dict[str, Tensor]) -> None:
-        with torch.no_grad():
-            for name, value in values.items():
-                self.parameters[name].copy_(value)
 
 
 def half_size(backbone: Backbone) -> Backbone | None:

@@ -103,7 +103,7 @@ class TestDense:
         learner = make_learner(backbone, chosen, 1)
         views = ViewMaker(disc_cases(), 1, backbone.spec, chosen)
         one = Trainer(learner, views, chosen, Processes(0, 1, torch.device("cpu")))
-        start = one._copies()
+        start = one.weights.copies()
         parts = one.update([one.views[n] for n in range(2)])
         assert parts["dense_loss"] > 0
         moved = {n for n, p in one.parameters.items() if not torch.equal(p, start[n])}

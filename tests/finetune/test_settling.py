@@ -42,7 +42,7 @@ class Boxes:
         self.asked: list[float] = []
 
     def boxes(self) -> float:
-        start, end = self.one.first["tokens"], self.one.average["tokens"]
+        start, end = self.one.weights.first["tokens"], self.one.weights.average["tokens"]
         now = self.one.parameters["tokens"].detach()
         share = float((now - start).norm() / (end - start).norm())
         self.asked.append(round(share, 3))
@@ -84,7 +84,7 @@ class TestShare:
         one = trainer(**options)
         one.step = 7
         with torch.no_grad():
-            for slow in one.average.values():
+            for slow in one.weights.average.values():
                 slow.add_(1.0)
         return one
 
@@ -104,7 +104,7 @@ class TestShare:
     def test_nothing_where_every_share_is_worse(self):
         one = self.learned()
         dice = dict.fromkeys([0.0, *SHARES], 0.5) | {0.0: 0.7}
-        before = one._copies()
+        before = one.weights.copies()
         assert kept_share(one, Boxes(one, dice)) == 0.0
         assert all(torch.equal(p, before[n]) for n, p in one.parameters.items())
 
@@ -122,7 +122,7 @@ class TestShare:
         one = trainer(backbone, **options)
         for _ in range(2):
             one.update([one.views[n] for n in range(2)])
-        with one.averaged(0.0):
+        with one.weights.averaged(0.0):
             now = backbone.encode(images).features
             assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(before, now, strict=True))
         assert not torch.allclose(before[0], backbone.encode(images).features[0], atol=1e-5)
@@ -148,9 +148,9 @@ class TestShortRun:
             base = run.validation.boxes()
             run.trainer.run()
             share = kept_share(run.trainer, run.validation)
-            with run.trainer.averaged():
+            with run.trainer.weights.averaged():
                 ruined = run.validation.boxes()
-            with run.trainer.averaged(share):
+            with run.trainer.weights.averaged(share):
                 kept = run.validation.boxes()
         assert base > 0.3
         assert ruined < base <= kept

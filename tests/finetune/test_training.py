@@ -89,7 +89,7 @@ class TestWhatLearns:
         backbone = make()
         before = state_of(backbone)
         one = trainer(backbone, **METHODS[method])
-        start = one._copies()
+        start = one.weights.copies()
         one.update([one.views[n] for n in range(2)])
         moved = {n for n, p in one.parameters.items() if not torch.equal(p, start[n])}
         assert "tokens" in moved
