@@ -21,9 +21,21 @@ BEGIN = (HERE / "begin.js").read_text(encoding="utf-8")
 
 def connect_image(screen: Screen, blocks: gr.Blocks) -> None:
     """Listen to what opens an image or chooses a network."""
-    page, server = screen.page, screen.server
     everything = [*screen.shown, *screen.settings]
-    opening = [*everything, *screen.offered, page["series_bar"], page["series"]]
+
+    def leave(request: gr.Request) -> None:
+        screen.server.visits.leave(request.session_hash)
+
+    connect_opening(screen, everything)
+    connect_models(screen, everything)
+    blocks.unload(leave)
+    connect_language(screen, blocks, everything)
+    connect_offer(screen, everything)
+
+
+def connect_opening(screen: Screen, everything: list[Any]) -> None:
+    """Listen to uploads, the sample, and which series of an upload is meant."""
+    page, server = screen.page, screen.server
 
     def open_files(files: list[str] | None, request: gr.Request) -> Updates:
         visit, paths = screen.visit(request), [Path(file) for file in files or []]
@@ -50,6 +62,18 @@ def connect_image(screen: Screen, blocks: gr.Blocks) -> None:
         )
         return screen.opened_now(visit)
 
+    opening = [*everything, *screen.offered, page["series_bar"], page["series"]]
+    on_status: dict[str, Any] = {**QUICK, "show_progress_on": page["status"]}
+    listen(page["open"].upload, open_files, [page["open"]], opening, **on_status)
+    listen(page["sample"].click, open_sample, None, opening, **on_status)
+    listen(page["series"].choose, choose_series, None, opening, **on_status)
+    listen(page["no_series"].click, no_series, None, opening, **on_status)
+
+
+def connect_models(screen: Screen, everything: list[Any]) -> None:
+    """Listen to the choice of a network and of an adapter."""
+    page, server = screen.page, screen.server
+
     def choose_model(request: gr.Request, event: gr.EventData) -> Updates:
         return chosen(request, str(event._data["value"]), None)
 
@@ -62,33 +86,9 @@ def connect_image(screen: Screen, blocks: gr.Blocks) -> None:
         server.attempt(visit, lambda: looking.choose_model(visit, server.models, *wanted))
         return {**screen.shown_now(visit), **screen.settings_now(visit)}
 
-    def leave(request: gr.Request) -> None:
-        server.visits.leave(request.session_hash)
-
-    listen(
-        page["open"].upload,
-        open_files,
-        [page["open"]],
-        opening,
-        **QUICK,
-        show_progress_on=page["status"],
-    )
-    listen(
-        page["sample"].click,
-        open_sample,
-        None,
-        opening,
-        **QUICK,
-        show_progress_on=page["status"],
-    )
     on_status: dict[str, Any] = {**QUICK, "show_progress_on": page["status"]}
-    listen(page["series"].choose, choose_series, None, opening, **on_status)
-    listen(page["no_series"].click, no_series, None, opening, **on_status)
     for name, choose in (("model", choose_model), ("adapter", choose_adapter)):
         listen(page[name].choose, choose, None, everything, **on_status)
-    blocks.unload(leave)
-    connect_language(screen, blocks, everything)
-    connect_offer(screen, everything)
 
 
 def connect_offer(screen: Screen, everything: list[Any]) -> None:

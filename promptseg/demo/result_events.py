@@ -19,6 +19,16 @@ CLICK_FILE = "() => { setTimeout(() => { const part = document.querySelector('#p
 
 def connect_results(screen: Screen) -> None:
     """Listen to what is looked up in an answer."""
+    connect_doubt(screen)
+    connect_suggestion(screen)
+    connect_surface(screen)
+    connect_choices(screen)
+    for kind in DOWNLOADS:
+        connect_download(screen, kind)
+
+
+def connect_doubt(screen: Screen) -> None:
+    """Listen to the switch of the uncertainty map."""
     page, server = screen.page, screen.server
 
     def show_doubt(
@@ -40,10 +50,29 @@ def connect_results(screen: Screen) -> None:
         show_progress_on=page["status"],
     )
 
+
+def connect_suggestion(screen: Screen) -> None:
+    """Listen to the wish for the next slice to look at."""
+    page, server = screen.page, screen.server
+
     def suggest(request: gr.Request) -> Updates:
         visit = screen.visit(request)
         server.attempt(visit, lambda: actions.suggest(visit))
         return {**screen.shown_now(visit), **screen.settings_now(visit)}
+
+    listen(
+        page["suggest"].click,
+        suggest,
+        None,
+        [*screen.shown, *screen.settings],
+        **QUICK,
+        show_progress_on=page["status"],
+    )
+
+
+def connect_surface(screen: Screen) -> None:
+    """Listen to the tab with the surface."""
+    page, server = screen.page, screen.server
 
     def surface(request: gr.Request) -> Updates:
         visit = screen.visit(request)
@@ -59,17 +88,6 @@ def connect_results(screen: Screen) -> None:
         found = made[0] if made else None
         return {page["surface"]: found, page["status"]: status(*visit.message)}
 
-    def code(request: gr.Request) -> str:
-        return python_code(screen.visit(request))
-
-    listen(
-        page["suggest"].click,
-        suggest,
-        None,
-        [*screen.shown, *screen.settings],
-        **QUICK,
-        show_progress_on=page["status"],
-    )
     listen(
         page["surface_tab"].select,
         surface,
@@ -78,21 +96,26 @@ def connect_results(screen: Screen) -> None:
         **QUICK,
         show_progress_on=page["status"],
     )
-    listen(page["code_tab"].select, code, None, [page["code"]], **LOOK)
+
+
+def connect_choices(screen: Screen) -> None:
+    """Listen to the tab with the code, the format of masks and the steps after an answer."""
+    page, server = screen.page, screen.server
+
+    def code(request: gr.Request) -> str:
+        return python_code(screen.visit(request))
 
     def choose_format(request: gr.Request, event: gr.EventData) -> None:
         screen.visit(request).mask_format = str(event._data["value"])
-
-    listen(page["format"].choose, choose_format, None, None, **LOOK)
 
     def choose_post(request: gr.Request, event: gr.EventData) -> Updates:
         visit, name = screen.visit(request), str(event._data["value"])
         server.attempt(visit, lambda: choose_steps(visit, CHOICES.get(name, ())))
         return screen.shown_now(visit)
 
+    listen(page["code_tab"].select, code, None, [page["code"]], **LOOK)
+    listen(page["format"].choose, choose_format, None, None, **LOOK)
     listen(page["post"].choose, choose_post, None, screen.shown, **QUICK)
-    for kind in DOWNLOADS:
-        connect_download(screen, kind)
 
 
 def connect_download(screen: Screen, kind: str) -> None:

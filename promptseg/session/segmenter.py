@@ -9,7 +9,6 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import numpy as np
 import torch
 
 from promptseg.adapters import Adapter, AdapterStack, read_adapter
@@ -22,6 +21,7 @@ from promptseg.predictor.examples import Lessons
 from promptseg.predictor.runtime import CorrectorLike, Runtime
 from promptseg.prompts.types import Prompt, PromptSet
 from promptseg.propagation.stopping import StopLike
+from promptseg.session.every_adapter import by_every_adapter
 from promptseg.session.session import Session
 from promptseg.volume import Segmentation, Volume
 
@@ -259,47 +259,14 @@ class Segmenter:
         began = perf_counter()
         given = PromptSet(prompts)
         if not given and len(self.adapters) > 1:
-            return self._by_every_adapter(volume, axis, window, uncertainty, progress, stop)
+
+            def one() -> Segmentation:
+                session = self.session(volume, axis, window, stop=stop)
+                return session.answer(True, uncertainty, progress)
+
+            return by_every_adapter(self.adapters, volume, one)
         session = self.session(volume, axis, window, consistency, stop)
         session.add(*given)
         result = session.answer(propagate, uncertainty, progress)
         timings = {**result.report["timings"], "total": perf_counter() - began}
         return replace(result, report={**result.report, "timings": timings})
-
-    def _by_every_adapter(
-        self,
-        volume: Volume,
-        axis: int | str,
-        window: str | None,
-        uncertainty: bool,
-        progress: Progress | None,
-        stop: StopLike,
-    ) -> Segmentation:
-        """What every loaded adapter finds; a label that is taken gets the next free number."""
-        kept = self.adapters.active, self.adapters.scale
-        data = np.zeros(volume.shape, np.uint16)
-        names: dict[int, str] = {}
-        score: dict[int, float] = {}
-        reports: dict[str, Any] = {}
-        doubts: list[np.ndarray] = []
-        try:
-            for name in self.adapters.names:
-                self.adapters.use(name)
-                one = self.session(volume, axis, window, stop=stop).answer(
-                    True, uncertainty, progress
-                )
-                reports[name] = one.report
-                if one.uncertainty is not None:
-                    doubts.append(one.uncertainty)
-                for label, words in one.labels.items():
-                    number = label if label not in names else max(names) + 1
-                    data[(one.data == label) & (data == 0)] = number
-                    names[number], score[number] = words, one.score.get(label, 0.0)
-        finally:
-            self.adapters.use(None if kept[0] is None else kept[0].name, kept[1])
-        last = reports[self.adapters.names[-1]]
-        report = {**last, "adapters": reports}
-        doubt = np.maximum.reduce(doubts) if doubts else None
-        return Segmentation.from_volume(
-            volume, data, score=score, uncertainty=doubt, labels=names, report=report
-        )

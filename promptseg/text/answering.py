@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from time import perf_counter
@@ -25,7 +25,9 @@ from promptseg.prompts.types import Mask, Point, Prompt, PromptSet, Text
 from promptseg.text.folding import Folded, fold
 from promptseg.text.proposal_prompts import Meant, Proposer, english, in_file, nowhere
 from promptseg.text.proposals import Proposal
+from promptseg.text.reporting import repeats_told, summed_report, told_of
 from promptseg.text.selecting import Choice, Selector
+from promptseg.text.targets import merge, regrouped, renumbered, without_absent, worded_alone
 from promptseg.volume import Segmentation, Volume
 
 if TYPE_CHECKING:
@@ -142,7 +144,7 @@ class Spoken(Generic[S]):
         return replace(
             merged,
             labels={t: name for t, name in names.items() if t in merged.targets},
-            report={**self._report(results), "text": told,
+            report={**summed_report(results), "text": told,
                     "vocabulary": list(self.selector.known())},
         )  # fmt: skip
 
@@ -322,112 +324,11 @@ class Spoken(Generic[S]):
 
     def _told(self, choices: Mapping[int, Choice], result: Segmentation) -> list[dict[str, Any]]:
         """What became of the words, for the report."""
-        told = []
-        for target, choice in choices.items():
-            found = bool((result.data == target).any())
-            reason = None
-            near = choice.nearest
-            if not found:
-                others = [name for name in self.selector.known() if name != choice.name]
-                near = self.selector.nearest(choice.words, others)
-                reason = (
-                    f"{choice.words!r} ({choice.name}) was judged absent from this volume by the "
-                    f"adapter {choice.adapter}; nearest others: {', '.join(near) or 'none'}"
-                    if not result.score.get(target)
-                    else f"{choice.words!r} ({choice.name}) was found only where other targets are "
-                    "already"
-                )
-            told.append({"target": target, "words": choice.words, "concept": choice.name,
-                         "likeness": round(choice.likeness, 3), "adapter": choice.adapter,
-                         "sha256": self.owner.runtime.adapters.get(choice.adapter).digest,
-                         "labels": list(choice.labels), "found": found, "reason": reason,
-                         "nearest": list(near), "note": choice.note or None})  # fmt: skip
-        return told
-
-    def _report(self, results: Mapping[str | None, Segmentation]) -> dict[str, Any]:
-        reports = [result.report for result in results.values()]
-        if len(reports) == 1:
-            return reports[0]
-        summed = {key: sum(report[key] for report in reports)
-                  for key in ("encoded_slices", "decoded_masks")}  # fmt: skip
-        timings: dict[str, float] = {}
-        for report in reports:
-            for stage, seconds in report["timings"].items():
-                timings[stage] = timings.get(stage, 0.0) + seconds
-        by_name = {name or "none": result.report for name, result in results.items()}
-        return {**reports[0], **summed, "timings": timings, "adapters": by_name}
-
-
-def renumbered(prompts: PromptSet) -> PromptSet:
-    """Several words on one target become targets of their own, the first keeping its number."""
-    seen: set[int] = set()
-    free = max(prompts.targets, default=0)
-    numbered: list[Prompt] = []
-    for prompt in prompts:
-        if isinstance(prompt, Text):
-            if prompt.target in seen:
-                free += 1
-                prompt = replace(prompt, target=free)
-            seen.add(prompt.target)
-        numbered.append(prompt)
-    return PromptSet(numbered)
-
-
-def worded_alone(prompts: PromptSet) -> set[int]:
-    """Targets of which nothing but words say what they are."""
-    placed = {prompt.target for prompt in prompts if not isinstance(prompt, Text)}
-    return set(prompts.targets) - placed
-
-
-def repeats_told(
-    repeated: Sequence[tuple[Text, int]], told: Sequence[Mapping[str, Any]]
-) -> list[dict[str, Any]]:
-    """What became of words that mean the same as others, for the report."""
-    entries = {entry["target"]: entry for entry in told}
-    made = []
-    for prompt, target in repeated:
-        first = entries[target]
-        same = f"{prompt.words!r} means the same as {first['words']!r}"
-        found = first["found"]
-        made.append({**first, "words": prompt.words, "repeats": first["words"],
-                     "note": f"{same}: nothing was added" if found else None,
-                     "reason": None if found else f"{same}, which was not found"})  # fmt: skip
-    return made
-
-
-def without_absent(result: Segmentation, targets: Collection[int]) -> Segmentation:
-    """An answer that lists none of some targets that have no voxel."""
-    absent = {target for target in targets if not (result.data == target).any()}
-    score = {target: value for target, value in result.score.items() if target not in absent}
-    return replace(result, score=score) if absent else result
-
-
-def regrouped(result: Segmentation, targets: Mapping[int, int]) -> Segmentation:
-    """Keys as the targets that they belong to."""
-    if all(key == target for key, target in targets.items()):
-        return result
-    data, score = result.data.copy(), dict(result.score)
-    for target in set(targets.values()):
-        keys = [key for key, meant in targets.items() if meant == target]
-        data[np.isin(result.data, keys)] = target
-        found = [score.pop(key) for key in keys if key in score]
-        score[target] = float(np.mean([s for s in found if s > 0] or [0.0]))
-    return replace(result, data=data, score=dict(sorted(score.items())))
-
-
-def merge(results: Sequence[Segmentation]) -> Segmentation:
-    """Answers of several adapters on one grid; what is taken stays taken."""
-    first = results[0]
-    if len(results) == 1:
-        return first
-    data, score = first.data.astype(np.uint16), dict(first.score)
-    doubts = [r.uncertainty for r in results if r.uncertainty is not None]
-    for result in results[1:]:
-        free = (data == 0) & (result.data > 0)
-        data[free] = result.data[free]
-        score |= result.score
-    doubt = np.maximum.reduce(doubts) if doubts else None
-    return replace(first, data=data, score=dict(sorted(score.items())), uncertainty=doubt)
+        adapters, selector = self.owner.runtime.adapters, self.selector
+        return [
+            told_of(choice, target, adapters.get(choice.adapter).digest, result, selector)
+            for target, choice in choices.items()
+        ]
 
 
 def _starts(prompt: Prompt) -> bool:
