@@ -9,8 +9,6 @@ from __future__ import annotations
 import inspect
 import os
 import sys
-from collections.abc import Sequence
-from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +16,7 @@ if TYPE_CHECKING:
     from promptseg.datasets.cohort import Images, Labels
     from promptseg.evaluate.reports import Report
     from promptseg.inference.encoder import Progress
-    from promptseg.session import RefineMode, Segmenter
+    from promptseg.session import Segmenter
 
 __all__ = ["evaluate"]
 
@@ -29,25 +27,12 @@ def evaluate(
     labels: Labels,
     protocol: str = "clicks",
     *,
-    label: int | None = None,
-    dims: str = "2d",
-    clicks: int = 5,
-    start: str = "point",
     cases: int | tuple[int, int] | None = None,
-    slices: int | None = None,
-    least_pixels: int = 10,
-    jitter: float = 0.05,
-    seed: int = 0,
-    axis: int | str = "auto",
-    window: str | None = "auto",
-    refine: RefineMode = "network",
-    text: str | None = None,
-    scribbles: str | os.PathLike[str] | None = None,
     trust_voxels: bool = False,
-    against: Sequence[str] = (),
     out: str | os.PathLike[str] | None = None,
     figures: bool = True,
     progress: Progress | None = None,
+    **options: Any,
 ) -> Report:
     """Measure a segmenter with simulated users.
 
@@ -59,28 +44,13 @@ def evaluate(
         images: Folder, or list of files or volumes; `.png` and `.jpg` become one slice each.
         labels: The same for the known labels; pairs are matched by file name.
         protocol: `box`, `point`, `clicks`, `scribble`, `margin`, `text` or `auto`.
-        label: Label to segment; None takes every label of a case in turn.
-        dims: `2d` prompts and scores every slice by itself, `3d` the volume: a box is then one
-            flat box on the slice with the largest area.
-        clicks: Clicks of the protocol `clicks`.
-        start: What comes before them: `box`, `margin` or `scribble`; `point` is the first click.
         cases: First N cases in sorted order, or the first and the last, counted from 1.
-        slices: Slices a case and label in 2D, drawn by the seed; None takes all.
-        least_pixels: Slices on which the label has fewer are left out in 2D.
-        jitter: Greatest move of a box edge, as a share of the box's side.
-        seed: Decides every random choice together with case, label and slice.
-        axis: Slice axis; `auto` is that of the largest spacing.
-        window: As in `Segmenter.segment`.
-        refine: How clicks correct: `network`, and in a volume `graph_cut` or `both`, as in
-            `Session.refine`.
-        text: Words of the protocol `text`; None takes the adapter's name of each label.
-        scribbles: Folder with human scribbles; None simulates them.
         trust_voxels: True to match labels by their place in the array, whatever the affines say.
-        against: Baselines on the same prompts: `ellipse`, `grabcut`, `random_walker`,
-            `graph_cut`, `network`.
         out: Folder for `cases.csv`, `summary.json` and figures; None writes nothing.
         figures: False leaves the figures out.
         progress: Called with stage, done, total.
+        options: Any other field of `promptseg.evaluate.settings.Settings`, such as `dims="3d"`,
+            `clicks=10`, `seed=1`, `refine="both"` or `against=["grabcut"]`.
 
     Returns:
         Rows by case and label, a summary, and pictures of the worst.
@@ -88,7 +58,8 @@ def evaluate(
     Raises:
         FormatError: Files are missing, unmatched or unreadable; every fault is listed.
         VolumeError: Grids differ or a label is absent; every fault is listed.
-        PromptError: An option is out of range, or the model cannot use the protocol's prompts.
+        PromptError: An option is unknown or out of range, or the model cannot use the protocol's
+            prompts.
 
     Example:
         >>> import promptseg as ps
@@ -98,25 +69,9 @@ def evaluate(
     """
     from promptseg.datasets.cohort import load_cases
     from promptseg.evaluate.running import opened, run
-    from promptseg.evaluate.settings import Settings
+    from promptseg.evaluate.settings import settings_of
 
-    settings = Settings(
-        protocol=protocol,
-        dims=dims,
-        label=label,
-        clicks=clicks,
-        start=start,
-        seed=seed,
-        slices=slices,
-        least_pixels=least_pixels,
-        jitter=jitter,
-        axis=axis,
-        window=window,
-        refine=refine,
-        text=text,
-        scribbles=None if scribbles is None else Path(scribbles),
-        against=tuple(against),
-    )
+    settings = settings_of(protocol, options)
     pairs = opened(images, labels, settings, cases, trust_voxels)
     report = run(segmenter, load_cases(pairs), settings, len(pairs), progress)
     if out is not None:

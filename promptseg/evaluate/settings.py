@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -106,6 +107,22 @@ class Settings:
         plain = asdict(self)
         return {**plain, "scribbles": None if self.scribbles is None else str(self.scribbles),
                 "against": list(self.against)}  # fmt: skip
+
+
+def settings_of(protocol: str, options: Mapping[str, Any]) -> Settings:
+    """Settings of options by name; any list of baselines and any path will do.
+
+    Raises:
+        PromptError: An option is unknown or out of its range.
+    """
+    known = [field.name for field in fields(Settings) if field.name != "protocol"]
+    for name in options:
+        if name not in known:
+            raise PromptError(f"evaluate has no option {name!r}: use one of {', '.join(known)}")
+    given = {**options, "against": tuple(options.get("against", ()))}
+    if given.get("scribbles") is not None:
+        given["scribbles"] = Path(given["scribbles"])
+    return Settings(protocol=protocol, **given)
 
 
 def _one_of(name: str, value: str, valid: tuple[str, ...]) -> None:

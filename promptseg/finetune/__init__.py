@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from promptseg.adapters import Adapter
     from promptseg.backbones.base import Backbone
     from promptseg.datasets.cohort import Images, Labels
+    from promptseg.finetune.config import FinetuneConfig
 
 __all__ = ["finetune"]
 
@@ -67,27 +68,31 @@ def finetune(
         AdapterError: The folder is taken or holds another run.
         WeightsError: The backbone cannot be loaded.
     """
-    from promptseg.finetune.config import checked, fitting_objective
     from promptseg.finetune.running import train_adapter
 
     loaded = None if isinstance(backbone, (str, os.PathLike)) else backbone
     name = os.fspath(backbone) if loaded is None else loaded.spec.name  # type: ignore[arg-type]
-    fitting = fitting_objective({"scribbles": scribbles, "unlabelled": unlabelled, **options})
-    fitting = {k: v for k, v in fitting.items() if k not in ("scribbles", "unlabelled")}
-    given = {"organ": organ, "backbone": name, "rank": rank, **fitting}
-    config = checked(given, "finetune")
-    folder = default_folder(organ) if out is None else Path(out)
     return train_adapter(
-        config,
+        _config({"organ": organ, "backbone": name, "rank": rank, **options}, scribbles, unlabelled),
         images,
         labels,
-        folder,
+        default_folder(organ) if out is None else Path(out),
         scribbles=scribbles,
         unlabelled=unlabelled,
         resume=resume,
         backbone=loaded,
         progress=progress,
     )
+
+
+def _config(
+    given: dict[str, Any], scribbles: Labels | None, unlabelled: Images | None
+) -> FinetuneConfig:
+    from promptseg.finetune.config import checked, fitting_objective
+
+    fitting = fitting_objective({"scribbles": scribbles, "unlabelled": unlabelled, **given})
+    del fitting["scribbles"], fitting["unlabelled"]
+    return checked(fitting, "finetune")
 
 
 def default_folder(organ: str) -> Path:
