@@ -46,7 +46,7 @@ class GroupAnswerer:
     ) -> FrameMasks:
         """Answer in a view that is widened while a target reaches its edge.
 
-        The prompted slices are fitted first, and then the walk. Corrections widen nothing but by
+        The prompted slices are fitted first, and then the tracks. Corrections widen nothing but by
         where they are: one whose answer runs out of the target would so change the view of every
         slice. A view that was widened often enough shows small targets badly: what still reaches
         its edge is named in `cut`.
@@ -87,20 +87,20 @@ class GroupAnswerer:
         def narrow(answers: Answers) -> bool:
             return not last and bool(self.views.cut(tracker.frame, answers))
 
-        anchors = answer_starts(tracker, by_target)
-        if narrow(anchors):
+        key_masks = answer_key_slices(tracker, by_target)
+        if narrow(key_masks):
             return None
         if limits is None:
-            return take_up(tracker, by_target, anchors, anchors)
+            return take_up(tracker, by_target, key_masks, key_masks)
         guides = self._guides(tracker, by_target, limits, crowded)
-        walked = tracker.propagate(anchors, limits, guides)
-        if narrow(walked):
+        tracked = tracker.propagate(key_masks, limits, guides)
+        if narrow(tracked):
             return None
-        return take_up(tracker, by_target, anchors, walked, limits, guides)
+        return take_up(tracker, by_target, key_masks, tracked, limits, guides)
 
     def _cleaned(self, tracker: Tracker, by_target: ByTarget, answers: Answers) -> Answers:
         """Answers without rims that look unlike the target, stray parts and cavities."""
-        first, apart = answer_starts(tracker, by_target), self.spacing[self.axis]
+        first, apart = answer_key_slices(tracker, by_target), self.spacing[self.axis]
         found = {}
         for target, masks in answers.items():
             kept = by_target.get(target, {})
@@ -130,7 +130,7 @@ class GroupAnswerer:
         for target, slices in by_target.items():
             if limits[target] != (0, tracker.frame.shape[self.axis]):
                 continue
-            first = answer_starts(tracker, {target: slices})[target]
+            first = answer_key_slices(tracker, {target: slices})[target]
             if crowded and self._small(tracker.frame, first.values()):
                 continue
             guide = self._witnesses.guide(TargetTrack(tracker, target, first, limits[target]))
@@ -146,7 +146,7 @@ class GroupAnswerer:
         return all(e.shape[0] * rows < most and e.shape[1] * cols < most for e in extents)
 
 
-def answer_starts(tracker: Tracker, by_target: ByTarget) -> Answers:
+def answer_key_slices(tracker: Tracker, by_target: ByTarget) -> Answers:
     """Answers of the slices that say where a target is."""
     return {
         target: {
@@ -162,23 +162,23 @@ def take_up(
     tracker: Tracker,
     by_target: ByTarget,
     starts: Answers,
-    walked: Answers,
+    tracked: Answers,
     limits: Limits | None = None,
     guides: Mapping[int, Guide] | None = None,
 ) -> Answers:
     """Answers after the corrections, in their order.
 
-    A correction changes the answers around it only, as far as its walks differ from them.
+    A correction changes the answers around it only, as far as its tracks differ from them.
 
     Args:
         tracker: Of the view.
         by_target: Prompts by target and slice.
-        starts: Of `answer_starts`.
-        walked: What came of them on all slices.
+        starts: Of `answer_key_slices`.
+        tracked: What came of them on all slices.
         limits: Half-open slice range by target; None corrects the prompted slices only.
         guides: What the other axes say, by target.
     """
-    anchors, answers = {t: dict(slices) for t, slices in starts.items()}, dict(walked)
+    key_masks, answers = {t: dict(slices) for t, slices in starts.items()}, dict(tracked)
     for target, slices in by_target.items():
         for index, prompts in slices.items():
             if not prompts.corrects:
@@ -187,10 +187,10 @@ def take_up(
             prior = None if prompts.starts else own.get(index)
             if prior is None and not prompts.includes:
                 continue
-            anchors[target][index] = tracker.answer(index, prompts, prior)
+            key_masks[target][index] = tracker.answer(index, prompts, prior)
             answers[target] = (
-                {**own, index: anchors[target][index]}
+                {**own, index: key_masks[target][index]}
                 if limits is None
-                else tracker.correct(own, anchors[target], target, index, limits, guides)
+                else tracker.correct(own, key_masks[target], target, index, limits, guides)
             )
     return answers
