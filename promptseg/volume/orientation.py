@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from promptseg.errors import VolumeError
-from promptseg.volume.volume import Volume, anatomical_axes
+from promptseg.volume.grid import anatomical_axes
+from promptseg.volume.volume import Volume
 
 CANONICAL = "RAS"
 _WORLD = {"R": (0, 1), "L": (0, -1), "A": (1, 1), "P": (1, -1), "S": (2, 1), "I": (2, -1)}

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from promptseg.errors import PromptError
-from promptseg.volume.volume import anatomical_axes
+from promptseg.volume.grid import anatomical_axes
 
 _ANATOMICAL = ("sagittal", "coronal", "axial")
 
