@@ -6,6 +6,7 @@ import argparse
 import logging
 import os
 import re
+from pathlib import Path
 
 from promptseg.commands.job import PRECISIONS
 from promptseg.commands.parsing import UsageError, note
@@ -37,6 +38,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--keep-hours", type=float, default=24.0, metavar="N",
                         help="keep prompts and masks, not images, on this machine's disk this "
                         "long; 0 keeps nothing (default 24)")  # fmt: skip
+    parser.add_argument(
+        "--project", type=Path, action="append", default=[], metavar="DIR",
+        help="offer this project of `promptseg loop init`; may be repeated",
+    )  # fmt: skip
     group = parser.add_argument_group("model")
     group.add_argument("--model", default="default", metavar="NAME|PATH", help="chosen at first")
     group.add_argument("--adapter", metavar="NAME", help="chosen at first")
@@ -60,13 +65,15 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError(f"--keep-hours is {arguments.keep_hours}: give 0 or more")
     from promptseg.demo.keeping import Keeper, works_folder
     from promptseg.demo.launch import serve
+    from promptseg.demo.loop.projects import Projects
     from promptseg.demo.models import Models
     from promptseg.demo.server import Server
     from promptseg.demo.visits import Visits
 
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    projects = Projects(arguments.project)
     server = Server(
-        Models(arguments.device, arguments.precision, (arguments.model,)),
+        Models(arguments.device, arguments.precision, (arguments.model, *projects.models)),
         Visits(
             max_bytes=memory,
             idle_seconds=60 * arguments.idle_minutes,
@@ -74,6 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
             adapter=arguments.adapter,
         ),
         Keeper(works_folder() if arguments.keep_hours else None, arguments.keep_hours),
+        projects,
         upload,
     )
     try:

@@ -126,11 +126,11 @@ def show_uncertainty(visit: Visit, wanted: bool, progress: Progress | None = Non
 
 def undo(visit: Visit, progress: Progress | None = None) -> None:
     """Take back the latest prompt and what it did, or bring back what was cleared or replaced."""
-    visit.opened()
     if can_step_back(visit):
         step_back(visit)
         visit.tell("brought_back", name=visit.name)
         return
+    visit.opened()
     session = begun(visit)
     session.undo()
     answered = len(session.prompts) < visit.answered
@@ -141,11 +141,11 @@ def undo(visit: Visit, progress: Progress | None = None) -> None:
 
 def redo(visit: Visit, progress: Progress | None = None) -> None:
     """Do again what was taken back last."""
-    visit.opened()
     if can_step_forward(visit):
         step_forward(visit)
         visit.tell("redone")
         return
+    visit.opened()
     session = begun(visit)
     session.redo()
     settle(visit, session, visit.undone.pop() if visit.undone else False, progress)

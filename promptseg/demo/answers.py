@@ -12,8 +12,9 @@ from promptseg.demo.models import Models
 from promptseg.demo.visit import COLOURS, CancelledError, Target, Visit
 from promptseg.errors import PromptError, PromptsegError
 from promptseg.inference.encoder import Progress
+from promptseg.predictor.lessons import LEARNED
 from promptseg.prompts.types import Mask, Prompt, Text
-from promptseg.session import Session
+from promptseg.session import Segmenter, Session
 from promptseg.volume import Segmentation
 
 
@@ -27,13 +28,51 @@ def begun(visit: Visit) -> Session:
 def session_for(visit: Visit, models: Models, prompts: Sequence[Prompt] = ()) -> Session:
     """The session; before the first prompt a new one along that prompt's slices."""
     if visit.segmenter is None:
-        visit.segmenter = models.segmenter(visit.model, visit.adapter)
+        visit.segmenter = network_for(visit, models, visit.model, visit.adapter)
+        visit.own_network = visit.adapter == LEARNED
     begun = len(visit.prompts) or visit.undone or visit.labels is not None
     if visit.session is None or not begun:
         placed = [prompt for prompt in prompts if not isinstance(prompt, Text)]
         visit.session_axis = first_axis(visit, placed) if placed else "auto"
         visit.session = new_session(visit)
     return visit.session
+
+
+def network_for(
+    visit: Visit, models: Models, model: str, adapter: str | None, own: bool = False
+) -> Segmenter:
+    """A network with an adapter, which may be what was learned in this visit.
+
+    Args:
+        visit: Whose.
+        models: Load it.
+        model: One of those that the page offers.
+        adapter: By name; None for none.
+        own: True for one that nobody else uses.
+    """
+    if adapter == LEARNED:
+        if visit.loop.pupil is not None and visit.loop.model == model:
+            return visit.loop.pupil
+        adapter = None
+    return (models.own if own else models.segmenter)(model, adapter)
+
+
+def offered_adapters(visit: Visit, models: Models, model: str) -> list[str]:
+    """Adapters made for a model, with what was learned on it in this visit first."""
+    loop = visit.loop
+    learned = [LEARNED] if loop.pupil is not None and loop.model == model else []
+    return [*learned, *models.adapters(model)]
+
+
+def put_masks(visit: Visit, labels: np.ndarray, propagated: bool = True) -> None:
+    """Begin with given masks, as prompts, so that clicks correct them; empty ones are none."""
+    found = [int(label) for label in np.unique(labels) if label]
+    if not found:
+        return
+    session = new_session(visit)
+    session.add(*(Mask(labels == label, label) for label in found))
+    visit.session = session
+    keep(visit, session.answer(propagated), propagated)
 
 
 def new_session(visit: Visit) -> Session:
@@ -64,7 +103,8 @@ def take_own_network(visit: Visit, models: Models) -> None:
     """
     if visit.own_network:
         return
-    visit.segmenter, visit.own_network = models.own(visit.model, visit.adapter), True
+    visit.segmenter = network_for(visit, models, visit.model, visit.adapter, own=True)
+    visit.own_network = True
     if visit.session is not None:
         session = new_session(visit)
         for prompt in visit.prompts:

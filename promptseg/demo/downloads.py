@@ -12,6 +12,7 @@ from promptseg.demo.visit import Visit
 from promptseg.demo.work_file import SUFFIX, work_of, write_work
 from promptseg.errors import PromptError, PromptsegError
 from promptseg.io import FORMATS
+from promptseg.predictor.lessons import LEARNED
 from promptseg.prompts.types import PromptSet
 from promptseg.report import run_manifest, save_manifest
 from promptseg.volume import Segmentation
@@ -154,6 +155,8 @@ def _manifest(visit: Visit) -> dict[str, Any]:
 def _adapters(visit: Visit) -> dict[str, str | None]:
     if visit.adapter is None:
         return {}
+    if visit.adapter == LEARNED:
+        return {visit.adapter: None}
     from promptseg.adapters import adapter_digest
 
     return {visit.adapter: adapter_digest(visit.adapter)}

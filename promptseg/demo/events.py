@@ -5,6 +5,7 @@ from __future__ import annotations
 import gradio as gr
 
 from promptseg.demo.image_events import connect_image
+from promptseg.demo.loop.events import connect_cases
 from promptseg.demo.parts import Page
 from promptseg.demo.prompt_events import connect_prompts, connect_work
 from promptseg.demo.result_events import connect_results
@@ -22,3 +23,4 @@ def connect(page: Page, server: Server, blocks: gr.Blocks) -> None:
     connect_prompts(screen)
     connect_work(screen)
     connect_results(screen)
+    connect_cases(screen, blocks)

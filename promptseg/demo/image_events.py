@@ -8,10 +8,11 @@ from typing import Any
 import gradio as gr
 
 from promptseg.demo import looking
+from promptseg.demo.loop import working
 from promptseg.demo.opening import drop_waiting, open_series, open_upload
 from promptseg.demo.page import HERE, brand
 from promptseg.demo.parts import status
-from promptseg.demo.resuming import forget_offer, take_up_again
+from promptseg.demo.resuming import forget_offer
 from promptseg.demo.screen import LONG, LOOK, QUICK, Screen, Updates, listen, reporting
 from promptseg.demo.server import SAMPLE
 from promptseg.demo.visit import Visit
@@ -94,14 +95,20 @@ def connect_models(screen: Screen, everything: list[Any]) -> None:
 def connect_offer(screen: Screen, everything: list[Any]) -> None:
     """Listen to what becomes of kept work."""
     page, server = screen.page, screen.server
-    outputs = [*everything, *screen.offered]
+    outputs = [*everything, *screen.offered, page["tabs"]]
 
     def bring_back(request: gr.Request, progress: gr.Progress = gr.Progress()) -> Updates:  # noqa: B008
         visit = screen.visit(request)
         report = reporting(visit, progress)
-        server.attempt(visit, lambda: take_up_again(visit, server, report), True)
+        server.attempt(visit, lambda: working.bring_back(visit, server, report), True)
         going = server.visits.of(request.session_hash)
-        return {**screen.shown_now(going), **screen.settings_now(going), **screen.offer_now(going)}
+        seen = gr.update() if going.volume is None else gr.update(selected="slices")
+        return {
+            **screen.shown_now(going),
+            **screen.settings_now(going),
+            **screen.offer_now(going),
+            page["tabs"]: seen,
+        }
 
     def forget(request: gr.Request) -> Updates:
         visit = screen.visit(request)
@@ -117,7 +124,7 @@ def connect_language(screen: Screen, blocks: gr.Blocks, everything: list[Any]) -
     """Listen to the switch of languages, and begin with the browser's."""
     page, visits = screen.page, screen.server.visits
     texts = list(page.translated("en"))
-    shown = [*everything, *texts, page["brand"], page["language"], *screen.offered]
+    shown = [*everything, *texts, page["brand"], page["language"], *screen.offered, *screen.cases]
     outputs = list(dict.fromkeys(shown))
 
     def begin(language: str, secrets: str, request: gr.Request) -> Updates:
@@ -130,7 +137,8 @@ def connect_language(screen: Screen, blocks: gr.Blocks, everything: list[Any]) -
     def spoken(visit: Visit, language: str) -> Updates:
         visit.speak("zh" if language == "zh" else "en")
         values = {
-            **screen.shown_now(visit), **screen.settings_now(visit), **screen.offer_now(visit)
+            **screen.shown_now(visit), **screen.settings_now(visit), **screen.offer_now(visit),
+            **screen.cases_now(visit),
         }  # fmt: skip
         said = page.translated(visit.language)
         both = {part: with_text(said.get(part), value) for part, value in values.items()}

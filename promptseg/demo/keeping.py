@@ -1,7 +1,7 @@
 """Work is kept on disk as it is done, so that an ended visit, a crash or a restart loses none.
 
 Prompts and masks are kept, never the image; who has the secret of the browser that made them can
-take them up again, on the same image.
+take them up again, on the same image. Work on a project's case is kept in the project.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ class Keeper:
     def keep(self, visit: Visit) -> None:
         """Write the work of a visit soon, from another thread; nothing if there is none."""
         path = self._path(visit)
-        if path is None or not visit.worked or _mark(visit) == visit.kept:
+        if path is None or not visit.worked or mark(visit) == visit.kept:
             return
-        work, visit.kept = work_of(visit), _mark(visit)
+        work, visit.kept = work_of(visit), mark(visit)
         with self._lock:
             idle = not self._waiting
             self._waiting[path] = work
@@ -89,6 +89,9 @@ class Keeper:
                 path.unlink(missing_ok=True)
 
     def _write(self, path: Path, work: Work) -> None:
+        if path.parent != self.folder:
+            write_work(work, path)
+            return
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_work(work, path)
         path.chmod(0o600)
@@ -103,6 +106,8 @@ class Keeper:
         return list(self.folder.glob(f"{_hashed(secret)}-{digest}-*{SUFFIX}"))
 
     def _path(self, visit: Visit) -> Path | None:
+        if visit.case is not None:
+            return visit.case.draft
         if self.folder is None or not visit.secret or visit.volume is None:
             return None
         image = _hashed(visit.volume.sha256)
@@ -116,7 +121,7 @@ def works_folder() -> Path:
     return Path(user_state_dir("promptseg")) / "demo"
 
 
-def _mark(visit: Visit) -> tuple[object, ...]:
+def mark(visit: Visit) -> tuple[object, ...]:
     """What differs between two works of a visit."""
     shown = [(label, t.name, t.colour) for label, t in visit.targets.items()]
     return (visit.work_id, visit.secret, visit.model, visit.adapter, visit.model_window,

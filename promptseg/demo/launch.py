@@ -18,6 +18,7 @@ import gradio as gr
 from promptseg.demo.api import add_api
 from promptseg.demo.events import connect
 from promptseg.demo.heap import bound_heaps
+from promptseg.demo.loop.listing import LISTINGS
 from promptseg.demo.page import build_page
 from promptseg.demo.server import Server
 from promptseg.errors import PromptsegError
@@ -34,7 +35,9 @@ def build(server: Server) -> gr.Blocks:
         delete_cache=(300, FILES_KEPT_S),
     ) as blocks:  # fmt: skip
         names = models.names()
-        page = build_page(names, models.adapters(visits.model), visits.model, visits.adapter)
+        adapters = models.adapters(visits.model)
+        offered = server.projects.names
+        page = build_page(names, adapters, visits.model, visits.adapter, offered)
         connect(page, server, blocks)
         add_api(server)
     return blocks.queue(max_size=64)
@@ -116,13 +119,23 @@ def serve(
 
 
 def add_pulse(app: Any, server: Server) -> None:
-    """Let pages ask whether their visit is still held; asking does not count as use."""
+    """Let pages ask whether their visit is still held, and how its project stands.
+
+    Asking does not count as use. Who knows the unguessable name of a visit may ask.
+    """
 
     def pulse(ident: str) -> dict[str, bool]:
         return {"alive": server.visits.alive(ident)}
 
-    app.add_api_route("/promptseg/visits/{ident}", pulse, methods=["GET"])
-    app.router.routes.insert(0, app.router.routes.pop())
+    def cases(ident: str, part: str) -> dict[str, str | None]:
+        visit = server.visits.called(ident)
+        if visit is None or part not in LISTINGS:
+            return {"html": None}
+        return {"html": LISTINGS[part](visit, server)}
+
+    for path, answer in (("visits/{ident}", pulse), ("cases/{ident}/{part}", cases)):
+        app.add_api_route(f"/promptseg/{path}", answer, methods=["GET"])
+        app.router.routes.insert(0, app.router.routes.pop())
 
 
 def _free_port() -> int:

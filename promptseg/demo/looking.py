@@ -6,13 +6,14 @@ import re
 from math import inf, isfinite
 from secrets import token_hex
 
-from promptseg.demo.answers import rebuild
+from promptseg.demo.answers import network_for, offered_adapters, rebuild
 from promptseg.demo.heap import give_back_memory
 from promptseg.demo.models import Models
 from promptseg.demo.setting_aside import setting_aside
 from promptseg.demo.visit import COLOURS, Target, View, Visit
 from promptseg.demo.visits import Visits
 from promptseg.errors import PromptError, VolumeError
+from promptseg.predictor.lessons import LEARNED
 from promptseg.prompts.slice_axis import choose_axis
 from promptseg.prompts.types import PromptSet, Text
 from promptseg.volume import Volume
@@ -66,24 +67,41 @@ def _start(visit: Visit, volume: Volume, name: str, window: Window) -> None:
     visit.view = View(axis, middles, "auto", window.low, window.high, visit.view.opacity)
     visit.volume, visit.name, visit.session, visit.segmenter = volume, name, None, None
     visit.own_network, visit.model_window, visit.session_axis = False, "auto", "auto"
+    if visit.loop.use and visit.loop.model == visit.model:
+        visit.adapter = LEARNED
+    visit.case = None
     visit.targets = {1: Target(visit.say("target", number=1), COLOURS[0])}
     visit.active, visit.undone, visit.unsaved, visit.work_id = 1, [], False, token_hex(8)
     visit.forget_answer()
 
 
+def close_image(visit: Visit) -> None:
+    """Have no image open; Undo still brings back one that was set aside before."""
+    segmenter = visit.segmenter
+    if segmenter is not None and segmenter.cache is not None:
+        segmenter.cache.clear()
+    visit.volume, visit.name, visit.session, visit.segmenter = None, "", None, None
+    visit.own_network, visit.model_window, visit.session_axis = False, "auto", "auto"
+    visit.targets = {1: Target(visit.say("target", number=1), COLOURS[0])}
+    visit.case, visit.active, visit.reserved = None, 1, 0
+    visit.undone, visit.unsaved, visit.work_id = [], False, token_hex(8)
+    visit.forget_answer()
+
+
 def choose_model(visit: Visit, models: Models, model: str, adapter: str | None) -> None:
     """Use another network or adapter; prompts stay, and Undo brings back the masks before."""
-    if adapter is not None and adapter not in models.adapters(model):
+    if adapter is not None and adapter not in offered_adapters(visit, models, model):
         adapter = None
     if (model, adapter) == (visit.model, visit.adapter):
         return
     worded = any(isinstance(prompt, Text) for prompt in visit.prompts)
-    segmenter = (models.own if worded else models.segmenter)(model, adapter)
+    segmenter = network_for(visit, models, model, adapter, own=worded)
     carried = visit.propagated
     with setting_aside(visit):
         visit.model, visit.adapter, visit.segmenter = model, adapter, segmenter
-        visit.own_network = worded
+        visit.own_network = worded or adapter == LEARNED
         rebuild(visit)
+    visit.loop.use = adapter == LEARNED
     named = model if adapter is None else f"{model} + {adapter}"
     visit.tell("chosen_again" if carried else "chosen", model=named)
 
@@ -137,6 +155,8 @@ def show_slice(visit: Visit, index: int) -> None:
 
 def add_target(visit: Visit, name: str = "", colour: str | None = None) -> int:
     """Make a new target the one that prompts are for; gives its label."""
+    if visit.case is not None:
+        raise PromptError(visit.say("labels_given"))
     if len(visit.targets) >= MOST_TARGETS:
         raise PromptError(f"there are {len(visit.targets)} targets already: that is the limit")
     label = max(visit.targets) + 1

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import gradio as gr
 
+from promptseg.demo.loop.panel import case_bar, cases_panel
 from promptseg.demo.panels import (
     action_panel,
     chooser,
@@ -22,7 +24,13 @@ HERE = Path(__file__).parent
 THEME_SWITCH = "() => { document.body.classList.toggle('dark'); }"
 
 
-def build_page(models: list[str], adapters: list[str], model: str, adapter: str | None) -> Page:
+def build_page(
+    models: list[str],
+    adapters: list[str],
+    model: str,
+    adapter: str | None,
+    projects: Sequence[str] = (),
+) -> Page:
     """Lay out the page inside the current `gr.Blocks`."""
     page = Page()
     page.add("secrets", gr.Textbox(visible=False))
@@ -33,7 +41,7 @@ def build_page(models: list[str], adapters: list[str], model: str, adapter: str 
             model_panel(page, models, adapters, model, adapter)
             view_panel(page)
         with gr.Column(elem_id="ps-centre", scale=1, min_width=320):
-            _centre(page)
+            _centre(page, projects)
             _offer(page)
             _series(page)
         with gr.Column(elem_id="ps-right", scale=0, min_width=290):
@@ -89,7 +97,7 @@ def _series(page: Page) -> None:
         page.add("no_series", button("no_series", scale=0), value="no_series")
 
 
-def _centre(page: Page) -> None:
+def _centre(page: Page, projects: Sequence[str]) -> None:
     with gr.Tabs(elem_id="ps-tabs") as tabs:
         page.add("tabs", tabs)
         with gr.Tab(text("slices_tab"), id="slices") as tab:
@@ -131,4 +139,8 @@ def _centre(page: Page) -> None:
                 ),
                 label="code",
             )
+        with gr.Tab(text("cases_tab"), id="cases") as tab:
+            page.add("cases_tab", tab, label="cases_tab")
+            cases_panel(page, projects)
+    case_bar(page)
     page.add("status", gr.HTML(status("info", text("welcome")), elem_id="ps-status"))

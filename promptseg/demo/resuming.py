@@ -13,8 +13,11 @@ import numpy as np
 
 from promptseg.demo.answers import (
     keep,
+    network_for,
     new_session,
+    offered_adapters,
     preview_corrections,
+    put_masks,
     stoppable,
 )
 from promptseg.demo.looking import open_volume
@@ -25,7 +28,8 @@ from promptseg.demo.visit import Target, Visit
 from promptseg.demo.work_file import Work
 from promptseg.errors import FormatError, PromptsegError
 from promptseg.inference.encoder import Progress
-from promptseg.prompts.types import Mask, Prompt, Text
+from promptseg.predictor.lessons import LEARNED
+from promptseg.prompts.types import Prompt, Text
 
 if TYPE_CHECKING:
     from promptseg.demo.server import Server
@@ -42,6 +46,7 @@ class Offer:
         when: Clock time at which it was kept, empty for a visit that is still held.
         ready: True if it can be taken up at once; else its image must be opened first.
         kept: Where it is on disk, and what it is; None for a visit that is still held.
+        case: Project and name, where it is a project's case.
     """
 
     name: str
@@ -50,6 +55,7 @@ class Offer:
     when: str
     ready: bool
     kept: tuple[Path, Work] | None = None
+    case: tuple[str, str] | None = None
 
 
 def offer_to(visit: Visit, server: Server) -> Offer | None:
@@ -58,12 +64,16 @@ def offer_to(visit: Visit, server: Server) -> Offer | None:
     if held is not None:
         return Offer(held.name, len(held.prompts), held.labels is not None, "", True)
     kept = server.keeper.latest(visit)
+    of_case = None if visit.volume is not None else server.projects.draft_for(visit)
+    if of_case is not None and (kept is None or of_case[1].saved >= kept[1].saved):
+        kept = of_case
     if kept is None:
         return None
     work = kept[1]
-    ready = visit.volume is not None or work.name == SAMPLE
+    ready = visit.volume is not None or work.name == SAMPLE or work.case is not None
     when = datetime.fromisoformat(work.saved).astimezone().strftime("%H:%M")
-    return Offer(work.name, len(work.prompts), work.labels is not None, when, ready, kept)
+    masks = work.labels is not None
+    return Offer(work.name, len(work.prompts), masks, when, ready, kept, work.case)
 
 
 def take_up_again(visit: Visit, server: Server, progress: Progress | None = None) -> Visit:
@@ -132,7 +142,7 @@ def restore(visit: Visit, models: Models, work: Work, progress: Progress | None 
             result = session.answer(work.propagated, progress=stoppable(visit, progress))
             keep(visit, result, work.propagated)
             if not np.array_equal(result.data, work.labels):
-                _as_kept(visit, work)
+                put_masks(visit, work.labels, work.propagated)
         _add_waiting(visit, work.prompts[work.answered :])
         visit.targets = {label: Target(*shown) for label, shown in work.targets.items()} or (
             visit.targets
@@ -145,10 +155,10 @@ def restore(visit: Visit, models: Models, work: Work, progress: Progress | None 
 def _choose(visit: Visit, models: Models, work: Work) -> None:
     """The model, adapter and view that the work was done with, as far as they are here."""
     model = work.model if work.model in models.names() else visit.model
-    adapter = work.adapter if work.adapter in models.adapters(model) else None
+    adapter = work.adapter if work.adapter in offered_adapters(visit, models, model) else None
     worded = any(isinstance(prompt, Text) for prompt in work.prompts)
-    visit.segmenter = (models.own if worded else models.segmenter)(model, adapter)
-    visit.model, visit.adapter, visit.own_network = model, adapter, worded
+    visit.segmenter = network_for(visit, models, model, adapter, own=worded)
+    visit.model, visit.adapter, visit.own_network = model, adapter, worded or adapter == LEARNED
     visit.model_window, visit.session_axis = work.model_window, work.session_axis
     visit.undone = []
     visit.forget_answer()
@@ -157,16 +167,6 @@ def _choose(visit: Visit, models: Models, work: Work) -> None:
         visit.view.axis = work.axis
         visit.view.indices = [min(max(int(i), 0), n - 1) for i, n in
                               zip(work.indices, shape, strict=True)]  # fmt: skip
-
-
-def _as_kept(visit: Visit, work: Work) -> None:
-    if work.labels is None or not work.labels.any():
-        return
-    labels = [int(label) for label in np.unique(work.labels) if label]
-    session = new_session(visit)
-    session.add(*(Mask(work.labels == label, label) for label in labels))
-    visit.session = session
-    keep(visit, session.answer(work.propagated), work.propagated)
 
 
 def _add_waiting(visit: Visit, prompts: Sequence[Prompt]) -> None:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import gradio as gr
 
+from promptseg.demo.answers import offered_adapters
 from promptseg.demo.downloads import mask_formats
 from promptseg.demo.finishing import CHOICES, chosen_name
 from promptseg.demo.looking import CUSTOM
+from promptseg.demo.loop.listing import LISTINGS, case_html, lessons_html
+from promptseg.demo.loop.panel import LENGTHS
+from promptseg.demo.loop.projects import who_of
 from promptseg.demo.panels import DOWNLOADS, PRESETS, chooser_json
 from promptseg.demo.parts import Page, status
 from promptseg.demo.resuming import offer_to
@@ -29,7 +34,7 @@ QUICK = {"concurrency_id": "quick", "concurrency_limit": 2, "show_progress": "mi
 LONG = {"concurrency_id": "long", "concurrency_limit": 1, "show_progress": "full"}
 LOOK = {"queue": False, "show_progress": "hidden", "trigger_mode": "always_last"}
 NAMED = {"rtstruct": "RTSTRUCT", "seg": "DICOM-SEG"}
-STAGES = ("encode", "propagate", "segment")
+STAGES = ("encode", "propagate", "segment", "learning")
 
 
 class Screen:
@@ -58,6 +63,9 @@ class Screen:
                 "doubt",
                 "format",
                 "post",
+                "casebar",
+                "case_text",
+                "case_other",
                 *DOWNLOADS,
             )
         ]
@@ -73,6 +81,10 @@ class Screen:
                 "model",
                 "adapter",
             )
+        ]
+        self.cases = [
+            page[name]
+            for name in ("worklist", "versions", "lessons", "project", "train_length", "who")
         ]
         self.offered = [page[name] for name in ("offer", "offer_text", "bring_back")]
 
@@ -99,7 +111,29 @@ class Screen:
             page["naming"]: naming_json(visit),
             page["format"]: self._formats(visit),
             page["post"]: self._posts(visit),
+            page["casebar"]: gr.update(visible=visit.case is not None),
+            page["case_text"]: case_html(visit),
+            page["case_other"]: gr.update(
+                visible=visit.case is not None and visit.case.other is not None
+            ),
         }
+
+    def cases_now(self, visit: Visit) -> Updates:
+        """The worklist, the versions, and what this visit learned from."""
+        page, server, loop = self.page, self.server, visit.loop
+        parts = {name: make(visit, server) for name, make in LISTINGS.items()}
+        names = server.projects.names
+        lengths = [(visit.say(name), name) for name in LENGTHS]
+        return {
+            **{page[name]: json.dumps({"visit": visit.ident, "html": html})
+               for name, html in parts.items()},
+            page["lessons"]: lessons_html(visit),
+            page["project"]: self._chooser(
+                visit, "project", loop.project or (names[0] if names else ""), plain(names)
+            ),
+            page["train_length"]: self._chooser(visit, "train_length", loop.length, lengths),
+            page["who"]: gr.update(value=who_of(visit), interactive=not loop.login),
+        }  # fmt: skip
 
     def _formats(self, visit: Visit) -> str:
         able = [(NAMED.get(name, name), name) for name in mask_formats(visit)]
@@ -116,7 +150,10 @@ class Screen:
     def settings_now(self, visit: Visit) -> Updates:
         """What the controls must say after an image was opened or a target was chosen."""
         page, names = self.page, self.server.models.names()
-        adapters = [(visit.say("none"), ""), *plain(self.server.models.adapters(visit.model))]
+        adapters = [
+            (visit.say("none"), ""),
+            *plain(offered_adapters(visit, self.server.models, visit.model)),
+        ]
         updates: Updates = {
             page["info"]: info_html(visit),
             page["model"]: self._chooser(visit, "model", visit.model, plain(names)),

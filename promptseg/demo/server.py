@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from promptseg.demo.keeping import Keeper
+from promptseg.demo.loop.projects import Projects
 from promptseg.demo.models import Models
 from promptseg.demo.python_code import SAMPLE
 from promptseg.demo.uploads import read_upload, without_folders
@@ -32,6 +33,7 @@ class Server:
         models: Networks.
         visits: What each visitor has open.
         keeper: Keeps the work of visitors on disk.
+        projects: Projects of `promptseg loop` that visitors may work on.
         max_upload: Most bytes of one upload.
         folder: Where files are made for download; removed by `close`.
     """
@@ -39,6 +41,7 @@ class Server:
     models: Models = field(default_factory=Models)
     visits: Visits = field(default_factory=Visits)
     keeper: Keeper = field(default_factory=Keeper)
+    projects: Projects = field(default_factory=Projects)
     max_upload: int = 1 << 30
     folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="promptseg-demo-")))
 
@@ -91,6 +94,7 @@ class Server:
         if visit.ended:
             visit.refuse("ended")
             return False
+        self.projects.touch(visit)
         try:
             with visit.exclusive(long_running):
                 work()
@@ -109,6 +113,10 @@ class Server:
             return True
         return False
 
+    def computing(self) -> bool:
+        """True while something is computed for a visitor."""
+        return any(visit.busy for visit in self.visits.held())
+
     @staticmethod
     def shown(error: BaseException) -> str:
         """What an error says, without the folders of the server."""
@@ -119,6 +127,7 @@ class Server:
         if visit.ended:
             visit.refuse("ended")
             return
+        self.projects.touch(visit)
         try:
             work()
         except PromptsegError as error:
@@ -129,6 +138,7 @@ class Server:
     def close(self) -> None:
         """Write the work that waits, and remove the files made for downloads."""
         self.keeper.flush()
+        self.projects.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
 

@@ -37,7 +37,8 @@ def picture_json(visit: Visit) -> str:
     state = {
         "visit": visit.ident,
         "ended": visit.ended,
-        "unsaved": visit.unsaved and visit.worked,
+        # Work on a project's case is in the project's folder as soon as it is done.
+        "unsaved": visit.unsaved and visit.worked and visit.case is None,
         "every": PULSE_MS,
         "texts": {key: visit.say(key) for key in ("gone", "gone_why", "lost", "lost_why",
                                                   "reload")},

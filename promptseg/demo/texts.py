@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from promptseg.demo.loop.texts import CASE_TEXTS
+
 Language = Literal["en", "zh"]
 LANGUAGES: dict[str, Language] = {"English": "en", "中文": "zh"}
 
@@ -203,6 +205,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "refused": ("{error}", "未执行：{error}"),
     "ml": ("ml", "毫升"),
     "quality": ("quality {score:.2f}", "质量 {score:.2f}"),
+    **CASE_TEXTS,
 }
 
 

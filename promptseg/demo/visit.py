@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from promptseg.demo.loop.state import Case, LoopState
 from promptseg.demo.texts import Language, say
 from promptseg.demo.visit_parts import BYTES_PER_VOXEL, Earlier, Trial, Waiting
 from promptseg.errors import PromptsegError
@@ -107,6 +108,8 @@ class Visit:
         checked: Slices that were suggested for checking since the labels changed.
         unsaved: True if prompts or masks are newer than the latest download of the masks.
         waiting: An upload of which a series must be chosen.
+        case: A project's case that is open; None for any other image.
+        loop: What the visit holds of projects beside it.
         mask_format: Of masks that are downloaded, as `mask_formats` names them.
         folders: Files made for download, oldest first; removed with the visit.
         reserved: Bytes that were set aside for the image.
@@ -149,6 +152,8 @@ class Visit:
     checked: list[tuple[int, int, int]] = field(default_factory=list)
     unsaved: bool = False
     waiting: Waiting | None = None
+    case: Case | None = None
+    loop: LoopState = field(default_factory=LoopState)
     mask_format: str = ".nii.gz"
     post: tuple[str, ...] = ()
     folders: list[Path] = field(default_factory=list)
@@ -160,6 +165,7 @@ class Visit:
     cancel: threading.Event = field(default_factory=threading.Event)
     lock: threading.RLock = field(default_factory=threading.RLock)
     long_running: bool = False
+    busy: bool = False
 
     def __post_init__(self) -> None:
         if not self.targets:
@@ -201,7 +207,7 @@ class Visit:
     @property
     def nbytes(self) -> int:
         """Memory that the image and what is computed from it may take."""
-        aside = sum(one.nbytes(self.volume) for one in self.before)
+        aside = sum(one.nbytes(self.volume) for one in self.before) + self.loop.nbytes
         if self.volume is None:
             return self.reserved + aside
         needed = self.volume.data.nbytes + BYTES_PER_VOXEL * self.volume.data.size
@@ -239,8 +245,9 @@ class Visit:
             self.long_running = long_running
             if long_running:
                 self.cancel.clear()
+            self.busy = True
             try:
                 yield
             finally:
-                self.long_running = False
+                self.busy = self.long_running = False
                 self.last_used = monotonic()

@@ -79,7 +79,21 @@ class Visits:
         visit.ended = False
         visit.secrets = tuple(one for one in secrets if LEAST_SECRET <= len(one) <= MOST_SECRET)
         visit.secret = visit.secrets[0] if visit.secrets else ""
+        self._inherit(visit)
         return visit
+
+    def _inherit(self, visit: Visit) -> None:
+        """Go on with what the visit of the same tab had learned before it was loaded again."""
+        before = [one for one in self.held() if one is not visit and one.left and visit.secret
+                  and one.secret == visit.secret]  # fmt: skip
+        for other in before:
+            visit.loop = other.loop
+            if not other.worked:
+                self.drop(other.key)
+
+    def held(self) -> list[Visit]:
+        """All visits."""
+        return list(self._held.values())
 
     def known(self, key: str | None) -> Visit:
         """The visit of a page that has one; where that is gone, a new one that says so."""
@@ -93,14 +107,18 @@ class Visits:
 
     def alive(self, ident: str) -> bool:
         """True if a visit is still held for its page."""
-        held = list(self._held.values())
-        return any(compare_digest(visit.ident, ident) and not visit.left for visit in held)
+        return self.called(ident) is not None
+
+    def called(self, ident: str) -> Visit | None:
+        """The visit of that unguessable name, unless its page was left."""
+        found = (v for v in self.held() if compare_digest(v.ident, ident) and not v.left)
+        return next(found, None)
 
     def leave(self, key: str | None) -> None:
         """A tab was closed or reloaded: a visit with work stays as long as an idle one."""
         with self._lock:
             visit = self._held.get(key or "")
-            if visit is not None and visit.worked and visit.secret:
+            if visit is not None and (visit.worked or visit.loop.remembers) and visit.secret:
                 visit.left = True
                 visit.cancel.set()
                 self._held.move_to_end(visit.key, last=False)

@@ -45,6 +45,10 @@ class Work:
         indices: Slice shown along each voxel axis.
         prompts: All of them.
         labels: (I, J, K) masks or None.
+        case: Project and name, where it is a project's case.
+        who: Had that case open.
+        spent: Seconds of work on it.
+        predicted: Version of the project's adapter that made the prediction.
     """
 
     name: str
@@ -63,6 +67,10 @@ class Work:
     indices: tuple[int, ...]
     prompts: PromptSet = field(repr=False)
     labels: np.ndarray | None = field(repr=False)
+    case: tuple[str, str] | None = None
+    who: str = ""
+    spent: float = 0.0
+    predicted: int | None = None
 
     def fits(self, volume: Volume) -> bool:
         """True if it was done on this image."""
@@ -71,7 +79,13 @@ class Work:
 
 def work_of(visit: Visit) -> Work:
     """The work of a visit that has an image open."""
-    volume = visit.opened()
+    volume, case = visit.opened(), visit.case
+    of_case: dict[str, Any] = {} if case is None else {
+        "case": (case.project, case.name),
+        "who": case.who,
+        "spent": round(case.spent, 1),
+        "predicted": case.version,
+    }  # fmt: skip
     return Work(
         name=visit.name,
         sha256=volume.sha256,
@@ -89,6 +103,7 @@ def work_of(visit: Visit) -> Work:
         indices=tuple(visit.view.indices),
         prompts=visit.prompts,
         labels=visit.labels,
+        **of_case,
     )
 
 
@@ -143,4 +158,6 @@ def _work(record: dict[str, Any], arrays: dict[str, np.ndarray]) -> Work:
     targets = {int(label): (str(n), str(c)) for label, (n, c) in record["targets"].items()}
     prompts = PromptSet.from_json(record["prompts"])
     plain = {**record, "shape": shape, "indices": tuple(record["indices"]), "targets": targets}
+    if record.get("case"):
+        plain["case"] = tuple(map(str, record["case"]))
     return Work(**{**plain, "prompts": prompts, "labels": labels})

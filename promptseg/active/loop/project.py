@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from promptseg.active.loop.claims import expire_claims, status_before
 from promptseg.active.loop.masks import accepted_labels
 from promptseg.active.loop.store import Row, Store
 from promptseg.adapters import Adapter, read_adapter
@@ -18,7 +19,6 @@ from promptseg.volume import Segmentation, Volume
 
 NONE = -1
 HELD_EVERY = 4
-CLAIM_MINUTES = 120.0
 
 
 @dataclass(frozen=True)
@@ -100,12 +100,8 @@ class Project:
         Raises:
             FormatError: The case named is open with someone else.
         """
-        oldest = time.time() - 60 * float(self.store.setting("claim_minutes", CLAIM_MINUTES))
         with self.store.change():
-            self.store.run(
-                "UPDATE cases SET status = 'new', holder = NULL WHERE status = 'open' "
-                "AND opened_at < ? AND holder != ?", (oldest, self.who),
-            )  # fmt: skip
+            expire_claims(self.store, self.who)
             chosen = self._choose() if name is None else self._named(name)
             if chosen is None:
                 return None
@@ -179,7 +175,9 @@ class Project:
                 begun = read_labels(self.folder / predicted["mask"]).data
             revision = None if begun is None else _revision(begun, labels)
             spent = self._spent(case, seconds)
-            held = bool(case["held"]) if case["status"] == "accepted" else self._holds_next()
+            # A case that was opened once more stays on the side where it was.
+            known = status_before(self.store, name) == "accepted"
+            held = bool(case["held"]) if known else self._holds_next()
             version = None if predicted is None else predicted["version"]
             self._record(name, path, kept.sha256, labels, version, revision, spent, held)
         return Accepted(name, revision, spent, held)

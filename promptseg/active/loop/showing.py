@@ -68,21 +68,35 @@ def show_next(
     opened = project.open(name)
     if opened is None:
         return None
-    image = str(project.case(opened)["image"])
+    return predict_case(project, segmenter, opened, progress)
+
+
+def predict_case(
+    project: Project, segmenter: Segmenter, name: str, progress: Progress | None = None
+) -> Shown:
+    """What the current version makes of a case; who has it open stays as it is.
+
+    Args:
+        project: Of the case.
+        segmenter: Of the project's base, without adapters.
+        name: Of the case.
+        progress: Called with stage, done, total.
+    """
     version = project.current
-    if version == NONE:
-        return Shown(opened, image)
-    known = _known(project, opened, version)
+    if version != NONE and _known(project, name, version) is None:
+        _predict(project, segmenter, name, version, progress)
+    return shown_of(project, name, version)
+
+
+def shown_of(project: Project, name: str, version: int) -> Shown:
+    """The prediction of a version that there is, without computing one."""
+    image = str(project.case(name)["image"])
+    known = None if version == NONE else _known(project, name, version)
     if known is None:
-        _predict(project, segmenter, opened, version, progress)
-        known = _known(project, opened, version)
-    if known is None:
-        return Shown(opened, image)
+        return Shown(name, image)
     mask = str(project.folder / known["mask"])
     effort = 100 * (1 - float(known["score"]))
-    return Shown(
-        opened, image, mask, version, effort, known["axis"], known["slice"], known["reason"]
-    )
+    return Shown(name, image, mask, version, effort, known["axis"], known["slice"], known["reason"])
 
 
 def _known(project: Project, name: str, version: int) -> Row | None:

@@ -25,6 +25,8 @@ from promptseg.finetune.running import train_adapter
 from promptseg.session import Segmenter
 
 LOCK = "train.lock"
+# Pages look now and then whether a training runs, and hold the lock for an instant.
+LOCK_S = 1.0
 Progress = Callable[[str, int, int], None]
 
 
@@ -71,7 +73,7 @@ def train(
     """
     lock = FileLock(project.folder / LOCK)
     try:
-        with lock.acquire(timeout=0):
+        with lock.acquire(timeout=LOCK_S):
             return _train(project, backbone, progress, options)
     except Timeout:
         raise FormatError(f"a training of {project.folder} is running: wait for it") from None
@@ -93,16 +95,35 @@ def _train(
     return _finish(project, job, found, old)
 
 
-def _begin(project: Project, options: dict[str, Any]) -> list[Row]:
-    """Record what will be trained on, so that a training that is killed is gone on with alike."""
+def has_news(project: Project) -> bool:
+    """True if a training has something to do: a new case, or one that was interrupted.
+
+    Raises:
+        FormatError: No case was accepted.
+    """
+    return bool(project.unfinished) or not _known(project, _to_learn(project))
+
+
+def _to_learn(project: Project) -> list[list[str]]:
     rows = project.latest(held=False)
     if not rows:
         raise FormatError("no case was accepted yet that may be learned from: accept some first")
-    cases = [[row["name"], row["image"], row["mask"]] for row in rows]
+    return [[row["name"], row["image"], row["mask"]] for row in rows]
+
+
+def _known(project: Project, cases: list[list[str]]) -> bool:
+    """True if the current version has learned from these very cases."""
+    last = project.store.run("SELECT cases FROM versions WHERE number = ?", (project.current,))
+    return bool(last) and json.loads(last[0]["cases"]) == cases
+
+
+def _begin(project: Project, options: dict[str, Any]) -> list[Row]:
+    """Record what will be trained on, so that a training that is killed is gone on with alike."""
+    rows = project.latest(held=False)
+    cases = _to_learn(project)
     with project.store.change():
         parent = project.current
-        last = project.store.run("SELECT cases FROM versions WHERE number = ?", (parent,))
-        if last and json.loads(last[0]["cases"]) == cases:
+        if _known(project, cases):
             return []
         numbers = project.store.run("SELECT MAX(number) AS n FROM versions")[0]["n"]
         number = 1 if numbers is None else numbers + 1
