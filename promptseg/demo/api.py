@@ -39,8 +39,10 @@ Coordinates are voxels (i, j, k) of the file, as in `promptseg.Point`. What is r
 | /download_mask | format ("" for `.nii.gz`) | path of the file |
 | /download_prompts, /download_report, /download_review, /download_session | | path of the file |
 
-State: `image` (name, shape, spacing), `model`, `adapter`, `prompts` and `pending` (counts),
-`propagated`, `targets` ({label: name, voxels, ml, score}), `message`.
+Cases of a project have endpoints of their own: `promptseg.demo.loop.api`.
+
+State: `image` (name, shape, spacing), `case` (of a project, or None), `model`, `adapter`,
+`prompts` and `pending` (counts), `propagated`, `targets` ({label: name, voxels, ml, score}), `message`.
 """
 
 from __future__ import annotations
@@ -83,17 +85,17 @@ def _add_opening(server: Server) -> None:
     def open(file: dict, request: gr.Request, series: str = "") -> dict:
         """Open an uploaded image; of a zip file with several DICOM series the one that is named."""
         path = Path(str(file["path"]))
-        return _do(server, request, lambda visit: open_directly(
+        return act(server, request, lambda visit: open_directly(
             visit, server, [path], path.name, series))  # fmt: skip
 
     def open_sample(request: gr.Request) -> dict:
         """Open the synthetic CT."""
-        return _do(server, request, lambda visit: looking.open_volume(
+        return act(server, request, lambda visit: looking.open_volume(
             visit, server.sample(), SAMPLE, server.visits))  # fmt: skip
 
     def choose_model(model: str, adapter: str, request: gr.Request) -> dict:
         """Use another model or adapter."""
-        return _do(server, request, lambda visit: looking.choose_model(
+        return act(server, request, lambda visit: looking.choose_model(
             visit, server.models, model, adapter or None))  # fmt: skip
 
     def choose_window(window: str, request: gr.Request) -> dict:
@@ -103,10 +105,10 @@ def _add_opening(server: Server) -> None:
             looking.choose_model_window(visit, window)
             looking.choose_preset(visit, window)
 
-        return _do(server, request, work)
+        return act(server, request, work)
 
     for work in (open, open_sample, choose_model, choose_window):
-        _publish(work, QUICK)
+        publish(work, QUICK)
 
 
 def _add_prompting(server: Server) -> None:
@@ -126,7 +128,7 @@ def _add_prompting(server: Server) -> None:
 
     def add_text(words: str, target: int, request: gr.Request) -> dict:
         """Name a target and look for it in the whole volume."""
-        return _do(
+        return act(
             server,
             request,
             lambda visit: give_words(visit, server.models, Text(words, target)),
@@ -135,36 +137,36 @@ def _add_prompting(server: Server) -> None:
 
     def undo(request: gr.Request) -> dict:
         """Take back the latest prompt."""
-        return _do(server, request, actions.undo)
+        return act(server, request, actions.undo)
 
     def redo(request: gr.Request) -> dict:
         """Give again what was taken back."""
-        return _do(server, request, actions.redo)
+        return act(server, request, actions.redo)
 
     def clear(request: gr.Request) -> dict:
         """Forget prompts and masks."""
-        return _do(server, request, actions.clear)
+        return act(server, request, actions.clear)
 
     for work in (add_point, add_box, add_scribble, undo, redo, clear):
-        _publish(work, QUICK)
-    _publish(add_text, LONG)
+        publish(work, QUICK)
+    publish(add_text, LONG)
 
 
 def _add_work(server: Server) -> None:
     def propagate(request: gr.Request) -> dict:
         """Carry the masks through the volume."""
-        return _do(server, request, lambda visit: actions.propagate(visit, server.models), True)
+        return act(server, request, lambda visit: actions.propagate(visit, server.models), True)
 
     def refine(mode: str, request: gr.Request) -> dict:
         """Take up the corrections since the last 3D mask."""
-        return _do(server, request, lambda visit: actions.refine(visit, mode), True)  # type: ignore[arg-type]
+        return act(server, request, lambda visit: actions.refine(visit, mode), True)  # type: ignore[arg-type]
 
     def postprocess(steps: list[str], request: gr.Request) -> dict:
         """Do these steps to every mask from now on."""
-        return _do(server, request, lambda visit: choose_steps(visit, steps))
+        return act(server, request, lambda visit: choose_steps(visit, steps))
 
     for work in (propagate, refine, postprocess):
-        _publish(work, LONG)
+        publish(work, LONG)
 
 
 def _add_looking(server: Server) -> None:
@@ -174,7 +176,7 @@ def _add_looking(server: Server) -> None:
 
     def suggest(request: gr.Request) -> dict:
         """The slice most worth checking next."""
-        return _do(server, request, actions.suggest)
+        return act(server, request, actions.suggest)
 
     def slice(axis: str, index: int, request: gr.Request) -> str:
         """One slice with masks and prompts, as a JPEG data URL."""
@@ -191,7 +193,7 @@ def _add_looking(server: Server) -> None:
         return python_code(server.visits.of(request.session_hash))
 
     for work in (state, suggest, slice, python):
-        _publish(work, QUICK)
+        publish(work, QUICK)
     for kind in ("prompts", "report", "review", "session"):
         _add_download(server, kind)
 
@@ -199,7 +201,7 @@ def _add_looking(server: Server) -> None:
         """The masks, as a file: `.nii.gz`, `.nrrd`, `.seg.nrrd`, `rtstruct` or `seg`."""
         return _written(server, request, "mask", format)
 
-    _publish(download_mask, QUICK)
+    publish(download_mask, QUICK)
 
 
 def _written(server: Server, request: gr.Request, kind: str, format: str = "") -> gr.FileData:
@@ -216,7 +218,7 @@ def _add_download(server: Server, kind: str) -> None:
 
     download.__name__ = f"download_{kind}"
     download.__doc__ = f"The {kind}, as a file."
-    _publish(download, QUICK)
+    publish(download, QUICK)
 
 
 def state_of(visit: Visit) -> State:
@@ -238,6 +240,7 @@ def state_of(visit: Visit) -> State:
         image = {"name": visit.name, "shape": list(volume.shape), "spacing": spacing}
     return {
         "image": image,
+        "case": None if visit.case is None else visit.case.name,
         "model": visit.model,
         "adapter": visit.adapter,
         "prompts": len(visit.prompts),
@@ -250,12 +253,13 @@ def state_of(visit: Visit) -> State:
 
 
 def _give(server: Server, request: gr.Request, prompt: Point | Box | Scribble) -> State:
-    return _do(server, request, lambda visit: actions.give(visit, server.models, prompt))
+    return act(server, request, lambda visit: actions.give(visit, server.models, prompt))
 
 
-def _do(
+def act(
     server: Server, request: gr.Request, work: Callable[[Visit], object], long: bool = False
 ) -> State:
+    """Do something for a client and give the state; what is refused becomes an error there."""
     visit = server.visits.of(request.session_hash)
     if not server.attempt(visit, lambda: work(visit), long):
         raise gr.Error(visit.message[1], print_exception=False)
@@ -278,6 +282,7 @@ class _refusing:
             raise gr.Error(without_folders(str(error)), print_exception=False) from error
 
 
-def _publish(work: Callable[..., Any], options: dict[str, Any]) -> None:
+def publish(work: Callable[..., Any], options: dict[str, Any]) -> None:
+    """Make a function an endpoint of its own name."""
     limits = {key: options[key] for key in ("concurrency_id", "concurrency_limit")}
     gr.api(work, api_name=work.__name__, api_description=work.__doc__, **limits)

@@ -18,6 +18,7 @@ import gradio as gr
 from promptseg.demo.api import add_api
 from promptseg.demo.events import connect
 from promptseg.demo.heap import bound_heaps
+from promptseg.demo.loop.api import add_case_api
 from promptseg.demo.loop.listing import LISTINGS
 from promptseg.demo.page import build_page
 from promptseg.demo.server import Server
@@ -40,6 +41,7 @@ def build(server: Server) -> gr.Blocks:
         page = build_page(names, adapters, visits.model, visits.adapter, offered)
         connect(page, server, blocks)
         add_api(server)
+        add_case_api(server)
     return blocks.queue(max_size=64)
 
 

@@ -150,7 +150,7 @@ def _connect_learning(screen: Screen) -> None:
         return quickly(lambda visit: working.revert(visit, server, number))(request)
 
     def choose_length(request: gr.Request, event: gr.EventData) -> None:
-        screen.visit(request).loop.length = str(event._data["value"])
+        working.choose_length(screen.visit(request), str(event._data["value"]))
 
     listen(page["versions"].revert, revert, None, shown, **QUICK)
     listen(page["train_length"].choose, choose_length, None, None, **LOOK)

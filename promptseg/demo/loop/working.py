@@ -77,6 +77,11 @@ def choose_project(visit: Visit, server: Server, name: str) -> None:
     visit.loop.project = server.projects.named(name).name
 
 
+def choose_length(visit: Visit, name: str) -> None:
+    """How long to train; what is no choice changes nothing."""
+    visit.loop.length = name if name in LENGTHS else visit.loop.length
+
+
 def estimate(visit: Visit, server: Server) -> None:
     """Predict all cases in the background, so that their effort is known.
 
@@ -94,15 +99,21 @@ def estimate(visit: Visit, server: Server) -> None:
     visit.tell("estimating" if left else "estimated")
 
 
-def train(visit: Visit, server: Server) -> None:
+def train(visit: Visit, server: Server, length: dict[str, float] | None = None) -> None:
     """Train in the background.
+
+    Args:
+        visit: Whose.
+        server: Offers the project.
+        length: `steps` or `minutes`; what is chosen on the page if None.
 
     Raises:
         PromptsegError: A training runs, or there is nothing new to learn from.
     """
     served = server.projects.of(visit)
     with served.opened(who_of(visit)) as project:
-        served.training.start(project, server.models.device, LENGTHS[visit.loop.length])
+        chosen = LENGTHS[visit.loop.length] if length is None else length
+        served.training.start(project, server.models.device, chosen)
     visit.tell("training")
 
 
