@@ -34,3 +34,12 @@ def signed_in(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setenv("PROMPTSEG_PACS_USER", USER)
     monkeypatch.setenv("PROMPTSEG_PACS_PASSWORD", PASSWORD)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """One browser for the tests of a module."""
+    from browser_kit import launched_browser
+
+    with launched_browser() as browser:
+        yield browser

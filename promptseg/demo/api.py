@@ -42,7 +42,8 @@ Coordinates are voxels (i, j, k) of the file, as in `promptseg.Point`. What is r
 Cases of a project have endpoints of their own: `promptseg.demo.loop.api`.
 
 State: `image` (name, shape, spacing), `case` (of a project, or None), `model`, `adapter`,
-`prompts` and `pending` (counts), `propagated`, `targets` ({label: name, voxels, ml, score}), `message`.
+`prompts` and `pending` (counts), `propagated`, `targets` ({label: name, voxels, ml, score}),
+`message`.
 """
 
 from __future__ import annotations
