@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from promptseg.backbones.crop_factor import crop_factor_fault
 from promptseg.errors import AdapterError, VolumeError
 from promptseg.volume.orientation import CANONICAL, check_codes
 
@@ -41,6 +42,8 @@ class AdapterInfo:
         orientation: Where the axes of the volumes ran to that it was trained on, such as `RAS`;
             empty where it was trained on files as they lay.
         input_size: Side of the input it was trained at.
+        crop_factor: Side of the views that it was trained on, and is asked in, over that of the
+            target's box; None where it does not say.
         objective: Name, such as `supervised`, `scribble` or `semi`.
         annotation: `labels` or `scribbles`, of the training cases.
         training_cases: Names.
@@ -89,6 +92,7 @@ class AdapterInfo:
     versions: Mapping[str, Any] = field(default_factory=dict)
     created: str = ""
     files: Mapping[str, str] = field(default_factory=dict)
+    crop_factor: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("targets", "synonyms", "training_cases", "validation_cases",
@@ -105,6 +109,8 @@ class AdapterInfo:
             raise AdapterError(f"method is {self.method!r}: expected lora, dora or none")
         if (self.rank > 0) == (self.method == "none") or self.rank < 0:
             raise AdapterError(f"rank is {self.rank} with method {self.method!r}")
+        if fault := crop_factor_fault(self.crop_factor):
+            raise AdapterError(fault)
         if self.orientation:
             _check_orientation(self.orientation)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import shutil
 import tempfile
@@ -58,7 +59,10 @@ def _write_file(stack: AdapterStack, state: dict[str, Tensor], target: Path) -> 
         from promptseg.backbones.network import PromptsegModel
 
         module: Any = stack.backbone.module
-        plain = PromptsegModel(module.config)
+        config = copy.deepcopy(module.config)
+        if adapter is not None and adapter.info.crop_factor is not None:
+            config.crop_factor = adapter.info.crop_factor
+        plain = PromptsegModel(config)
         plain.load_state_dict(state)
         save_default(plain, target, about)
         return

@@ -9,6 +9,9 @@ from typing import Literal, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from promptseg.backbones.crop_factor import crop_factor_fault
+from promptseg.errors import WeightsError
+
 Context = Literal["grey", "2.5d"]
 Propagates = Literal["mask", "box", "memory"]
 
@@ -27,6 +30,8 @@ class BackboneSpec:
             before, the slice and the slice after.
         crop: True if the network was trained on crops around its prompt; False if it
             expects the whole slice.
+        crop_factor: Side of those crops over that of the target's box; None where the weights do
+            not say.
         presence: True if `decode` predicts whether the target is in the slice.
         concept: Channels of a token that names a target, 0 if `decode` takes none.
         names: Concepts that it has a token of its own for; it is then `KnowsNames`.
@@ -62,6 +67,11 @@ class BackboneSpec:
     multiplanar: bool = False
     own_token: str | None = None
     stored_as: Literal["promptseg", "state_dict", "folder"] = "folder"
+    crop_factor: float | None = None
+
+    def __post_init__(self) -> None:
+        if fault := crop_factor_fault(self.crop_factor):
+            raise WeightsError(f"{self.name}: {fault}")
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,7 @@ class DefaultBackbone:
             multiplanar=True,
             own_token="mask_decoder.concept.weight",
             stored_as="promptseg",
+            crop_factor=module.config.crop_factor,
         )
 
     def encode(self, images: Tensor) -> Embedding:

@@ -35,6 +35,8 @@ class PromptsegConfig(PretrainedConfig):
         groups: Groups of every group normalisation.
         masks: Candidate masks: one for clear prompts, the rest for ambiguous ones.
         names: Concepts that have a token of their own, in the order of the tokens.
+        crop_factor: Side of the crops that it was trained on over that of the target's box; None
+            where training drew many.
     """
 
     model_type = "promptseg"
@@ -50,6 +52,7 @@ class PromptsegConfig(PretrainedConfig):
         groups: int = 8,
         masks: int = 4,
         names: Sequence[str] = (),
+        crop_factor: float | None = None,
         **kwargs: Any,
     ) -> None:
         self.image_size = image_size
@@ -61,6 +64,7 @@ class PromptsegConfig(PretrainedConfig):
         self.groups = groups
         self.masks = masks
         self.names = list(names)
+        self.crop_factor = crop_factor
         super().__init__(**kwargs)
 
 

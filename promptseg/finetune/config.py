@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from promptseg.backbones.crop_factor import LEAST_FACTOR, MOST_FACTOR
 from promptseg.errors import FormatError
 from promptseg.finetune.objectives import OBJECTIVES
 from promptseg.io.atomic import atomic_path
@@ -76,6 +77,11 @@ class FinetuneConfig:
     prompts: int = option(2, "simulated interactions on each slice")
     absent: float = option(0.15, "share of slices without the target")
     whole: float = option(0.25, "share of slices seen whole rather than around the target")
+    crop_factor: float | None = option(
+        None,
+        "side of a view over that of the target's box, kept with the adapter and used at "
+        "every prompt; empty for the model's own",
+    )
     half: float = option(0.6, "share of the training at half the input size; default model only")
     flips: bool = option(False, "swap left and right; only for organs without a side")
     steps: int | None = option(None, "optimiser steps; give this or minutes")
@@ -189,6 +195,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "prompts": (1, 16),
     "absent": (0, 0.9),
     "whole": (0, 1),
+    "crop_factor": (LEAST_FACTOR, MOST_FACTOR),
     "half": (0, 1),
     "steps": (1, 10**9),
     "minutes": (1e-3, 10**6),

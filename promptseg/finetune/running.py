@@ -34,7 +34,7 @@ from promptseg.finetune.settling import kept_share
 from promptseg.finetune.state import FILE, FOLDER, about
 from promptseg.finetune.trainer import SHORT_STEPS, Progress, Trainer
 from promptseg.finetune.validation import Validation
-from promptseg.finetune.views import ViewMaker
+from promptseg.finetune.views import ViewMaker, stored_factor
 from promptseg.finetune.words import label_words
 from promptseg.report import versions
 from promptseg.volume.orientation import CANONICAL
@@ -92,6 +92,7 @@ class Prepared:
             axis=config.axis,
             orientation=CANONICAL,
             input_size=spec.input_size,
+            crop_factor=stored_factor(config, spec),
             objective=config.objective,
             training_cases=tuple(pair.name for pair in self.split.training),
             validation_cases=tuple(pair.name for pair in self.split.validation),
@@ -203,8 +204,9 @@ def train_adapter(
     _check_folder(folder, resume)
     sources = Sources(images, labels, scribbles, unlabelled)
     with prepared(config, sources, folder, backbone, start) as run:
-        for text in run.split.notes if note is not None else ():
-            note(text)
+        if note is not None:
+            for text in run.split.notes:
+                note(text)
         if resume and run.trainer.restore() and _finished(run, folder):
             return read_adapter(folder)
         if run.processes.first:

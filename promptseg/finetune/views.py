@@ -220,7 +220,13 @@ class ViewMaker:
         loose = 0.35 if self.training else 0.0
         mirror = case.mirror if self.training else (1, 1)
         size = self.spec.input_size
-        return view_matrix(box, CROP.trained, case.spacing, size, rng, loose, mirror)
+        return view_matrix(box, self._factor, case.spacing, size, rng, loose, mirror)
+
+    @property
+    def _factor(self) -> float:
+        """Side of a view over that of the target's box."""
+        stored = stored_factor(self.config, self.spec)
+        return CROP.trained if stored is None else stored
 
     def _cut(
         self, case: OrganCase, index: int, matrix: NDArray[np.float32], rng: np.random.Generator
@@ -269,6 +275,11 @@ class ViewMaker:
             return [PixelPrompts(box=box)], [False]
         prompts, ambiguous = sample_prompts(target, beside, self.config.prompts, rng)
         return [fitted(prompt, self.spec) for prompt in prompts], ambiguous
+
+
+def stored_factor(config: FinetuneConfig, spec: BackboneSpec) -> float | None:
+    """The crop factor that an adapter is trained with and keeps: the recipe's, or the model's."""
+    return spec.crop_factor if config.crop_factor is None else config.crop_factor
 
 
 def view_matrix(

@@ -20,10 +20,11 @@ Found = TypeVar("Found")
 
 @dataclass(frozen=True)
 class CropFactors:
-    """Side of what the network sees over that of the target's box, by use; the one place for it.
+    """Side of what the network sees over that of the target's box, of files that say none.
 
-    They differ by what measured best with the present weights; one factor for all needs a network
-    trained with it.
+    A model or an adapter that was trained with one factor stores it (`crop_factor` of its
+    configuration or of promptseg.json), and is then shown that everywhere: in training, at every
+    prompt, without one. These differ by what measured best with weights that were made before.
 
     Args:
         trained: What training views are cut with, and prompts of a network without an adapter.
@@ -55,7 +56,12 @@ def whole_slice(encoder: SliceEncoder, axis: int) -> Region:
 
 def crop_factor(encoder: SliceEncoder) -> float:
     """Side of a view over that of the box of a prompt."""
-    return CROP.adapted if encoder.adapter else CROP.trained
+    return stored_or(encoder, CROP.adapted if encoder.adapter else CROP.trained)
+
+
+def stored_or(encoder: SliceEncoder, usual: float) -> float:
+    """The factor that the model or the adapter was trained with, else the usual one for a use."""
+    return usual if encoder.crop_factor is None else encoder.crop_factor
 
 
 def frame_of(encoder: SliceEncoder, axis: int, region: Region, spacing: Sequence[float]) -> Frame:

@@ -161,6 +161,7 @@ class SliceEncoder:
         batch_size: Slices at once; halved when memory runs out.
         cache: Where embeddings are kept.
         adapter: Name and digest of the active adapter, part of the signature.
+        crop_factor: That model or adapter store, None where they store none; see `inference.crop`.
     """
 
     def __init__(
@@ -173,9 +174,10 @@ class SliceEncoder:
         batch_size: int = 8,
         cache: EmbeddingCache | None = None,
         adapter: str = "",
+        crop_factor: float | None = None,
     ) -> None:
         self.backbone, self.data, self.device, self.precision = backbone, data, device, precision
-        self.batch_size, self.adapter = batch_size, adapter
+        self.batch_size, self.adapter, self.crop_factor = batch_size, adapter, crop_factor
         self.cache = EmbeddingCache() if cache is None else cache
         self.encoded = 0
         spec = backbone.spec

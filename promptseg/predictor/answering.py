@@ -138,6 +138,7 @@ class Answerer:
             owner.batch_size,
             owner.cache,
             adapter,
+            owner.crop_factor,
         )
 
     def _report(self, engine: Engine, timings: Timings, question: Question) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from promptseg.inference.crop import (
     group_regions,
     mask_extent,
     squared,
+    stored_or,
     touches_edge,
     whole_slice,
     widened,
@@ -184,7 +185,8 @@ def _answer_group(
     """Answer in a view around the group, widened while a target reaches its edge."""
     whole = whole_slice(engine.encoder, engine.axis)
     crop = engine.encoder.backbone.spec.crop
-    view = squared(found.region, engine.axis, engine.spacing, CROP.unprompted) if crop else whole
+    factor = stored_or(engine.encoder, CROP.unprompted)
+    view = squared(found.region, engine.axis, engine.spacing, factor) if crop else whole
 
     def fitting(view: Region, last: bool) -> tuple[Frame, dict[int, Masks]] | None:
         frame = frame_of(engine.encoder, engine.axis, view, engine.spacing)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from promptseg.backbones.base import Embedding
 from promptseg.errors import PromptError
-from promptseg.inference.crop import CROP, squared, whole_slice
+from promptseg.inference.crop import CROP, squared, stored_or, whole_slice
 from promptseg.inference.encoder import SliceEncoder
 from promptseg.volume import bounding_slices
 from promptseg.volume.slicing import Frame, Region, in_plane, take_slice
@@ -24,7 +24,7 @@ LEAST_PIXELS = 12
 # Slices of a case close to a label, of the whole body, and without any label. A view at half the
 # input costs an eighth: there are more of those, and they are seen closer and from farther as well.
 SMALL, LARGE = (20, 14, 6), (14, 10, 4)
-ZOOMS = (1.4, CROP.trained, 2.4)
+CLOSER, WIDER = 1.4, 2.4
 # A walk hands masks on over three millimetres: the neighbour that is shown lies as far away.
 APART_MM = 3.0
 
@@ -157,10 +157,11 @@ def _views(
     if not encoder.backbone.spec.crop:
         return [(whole, sorted({*spread(filled, close), *outside[:blank]}))]
     views = [(whole, sorted({*spread(filled, wide), *spread(outside, blank)}))]
+    usual = stored_or(encoder, CROP.trained)
     for label in labels:
         mask = known == label
         beside = spread(_outside(known, [label], axis), max(1, blank // 2))
-        for factor in ZOOMS if small else (CROP.trained,):
+        for factor in (CLOSER, usual, WIDER) if small else (usual,):
             region = squared(_extent(mask, axis), axis, spacing, factor)
             views.append((region, sorted({*spread(_filled(mask, axis), close), *beside})))
     return views

@@ -105,6 +105,7 @@ def _example(
             runtime.precision,
             runtime.batch_size,
             cache,
+            crop_factor=runtime.backbone.spec.crop_factor,
         )
         for backbone in backbones
     ]

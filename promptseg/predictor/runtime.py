@@ -45,6 +45,13 @@ class Runtime:
     text_model: Any = None
     corrector_source: CorrectorLike = None
 
+    @property
+    def crop_factor(self) -> float | None:
+        """What the adapter in use was trained with, else the network; None where neither says."""
+        active = self.adapters.active
+        own = None if active is None else active.info.crop_factor
+        return self.backbone.spec.crop_factor if own is None else own
+
     @cached_property
     def lessons(self) -> Lessons:
         """The cases that were accepted in this sitting."""

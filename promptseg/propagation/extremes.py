@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from promptseg.backbones.base import PixelPrompts
-from promptseg.inference.crop import CROP, frame_of, squared
+from promptseg.inference.crop import CROP, frame_of, squared, stored_or
 from promptseg.inference.decoder import Request, SliceDecoder
 from promptseg.inference.encoder import Progress
 from promptseg.inference.slice_prompts import REFINE, SlicePrompts
@@ -150,7 +150,8 @@ def _along(
     low, high = span.places.min(0).astype(int) - 1, span.places.max(0).astype(int) + 2
     region = Region((low[rows], high[rows]), (low[cols], high[cols]))
     holds = Region(*((bound[side].start, bound[side].stop) for side in (rows, cols)))
-    seen = squared(region, axis, spacing, CROP.margin_points).union(holds)
+    factor = stored_or(decoder.encoder, CROP.margin_points)
+    seen = squared(region, axis, spacing, factor).union(holds)
     frame = frame_of(encoder, axis, seen, spacing)
     indices = range(max(0, low[axis]), min(encoder.data.shape[axis], high[axis]))
     requests = [Request(i, _pixels(decoder, frame, span, i, vote)) for i in indices]

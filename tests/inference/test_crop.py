@@ -13,6 +13,7 @@ from promptseg.inference.crop import (
     group_regions,
     mask_extent,
     squared,
+    stored_or,
     touches_edge,
     whole_slice,
     zoomed,
@@ -110,6 +111,13 @@ class TestChoice:
         found = choose_region(decoder, 2, EVEN, {2: box_on(2, (40, 50), (30, 60))})
         assert found.shape == (round(30 * CROP.adapted),) * 2
         assert middle(found) == pytest.approx((45, 45), abs=0.5)
+
+    @pytest.mark.parametrize("adapter", ["", "heart 12ab"])
+    def test_a_stored_factor_is_the_same_for_every_use(self, adapter):
+        encoder = bright_encoder(self.EMPTY, adapter=adapter, crop_factor=2.0)
+        found = choose_region(SliceDecoder(encoder), 2, EVEN, {2: box_on(2, (40, 50), (30, 60))})
+        assert found.shape == (60, 60)
+        assert {stored_or(encoder, usual) for usual in (CROP.unprompted, CROP.margin_points)} == {2}
 
     def test_all_prompted_slices_are_shown(self):
         prompted = {2: box_on(2, (10, 20), (10, 20)), 4: click_on(4, 60, 70)}

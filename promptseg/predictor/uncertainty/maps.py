@@ -111,6 +111,7 @@ class Ensemble:
             own.precision,
             own.batch_size,
             cache,
+            crop_factor=own.crop_factor,
         )
         engine = self.engine
         return Engine(
