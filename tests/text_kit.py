@@ -5,8 +5,10 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from adapter_kit import config, info_of
 
@@ -14,6 +16,8 @@ from promptseg.adapters import Adapter
 from promptseg.backbones.base import Backbone
 from promptseg.finetune.lora import make_learner
 from promptseg.finetune.words import LabelWords, label_words
+from promptseg.text import selecting
+from promptseg.text import tower as towers
 from promptseg.text.tower import TextTower, Tokens, TowerConfig, build_tower
 from promptseg.text.vocabulary import vocabulary
 
@@ -34,6 +38,14 @@ def tiny_tower(threshold: float = 0.9) -> TextTower:
     names = list(vocabulary().concepts)
     tower.concepts = dict(zip(names, tower.embed(names), strict=True))
     return tower
+
+
+def use_tiny_tower(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """The tiny tower in place of the one that ships, and no adapters but those of a folder."""
+    monkeypatch.setattr(towers, "load_tower", lambda path=None: tiny_tower())
+    monkeypatch.setattr(selecting, "load_tower", lambda path=None: tiny_tower())
+    monkeypatch.setattr(selecting, "list_adapters", dict)
+    monkeypatch.setenv("PROMPTSEG_ADAPTERS", str(folder))
 
 
 def words_for(labels: Mapping[int, str]) -> LabelWords:

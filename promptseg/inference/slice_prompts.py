@@ -184,7 +184,7 @@ def sort_prompts(prompts: PromptSet, axis: int, shape: tuple[int, int, int]) -> 
 
     A 3D box becomes a 2D box on its middle slice; `target_limits` keeps its extent. Margin points
     stay where their box is drawn: alone on a slice, one says nothing of the target's size. Words
-    point at no slice: `promptseg.text.answering` sees to them. Several masks of one target on one
+    point at no slice: `promptseg.session.spoken` sees to them. Several masks of one target on one
     slice add up to their union.
 
     Raises:

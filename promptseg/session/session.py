@@ -24,7 +24,7 @@ from promptseg.prompts.types import Prompt, PromptSet, Text
 from promptseg.propagation.stopping import StopLike
 from promptseg.refine.warmup import prepare_refinement
 from promptseg.session.asker import Asker, Choices, Owner
-from promptseg.text.answering import Spoken
+from promptseg.session.spoken import Spoken
 from promptseg.volume import Segmentation, Volume
 
 RefineMode = Literal["graph_cut", "network", "both"]
@@ -113,8 +113,7 @@ class Session:
         twin = copy.copy(self)
         twin._history, twin.asker = self._history.copy(), self.asker.copy()
         if "_spoken" in self.__dict__:
-            asker = twin.asker
-            twin.__dict__["_spoken"] = self._spoken.copy_for(asker, asker.beside)
+            twin.__dict__["_spoken"] = self._spoken.copy_for(twin.asker)
         return twin
 
     def undo(self) -> None:
@@ -278,8 +277,8 @@ class Session:
         return take_lesson(asker.runtime, self.volume, self.window, axis, known, named, effort)
 
     @cached_property
-    def _spoken(self) -> Spoken[Asker]:
-        return Spoken(self.asker, self.asker.beside)
+    def _spoken(self) -> Spoken:
+        return Spoken(self.asker)
 
     @contextmanager
     def _answered_by(self) -> Iterator[Asker]:

@@ -6,13 +6,11 @@ import numpy as np
 import pytest
 from orders import ORDERS, restored, stored
 from support import dice, discs, segmenter, tiny_default
-from text_kit import tiny_tower, worded_adapter, words_for
+from text_kit import use_tiny_tower, worded_adapter, words_for
 
 import promptseg as ps
 from promptseg.finetune import words as finetune_words
 from promptseg.predictor.seen import Seen
-from promptseg.text import selecting
-from promptseg.text import tower as towers
 
 SHAPE = (26, 22, 7)
 SLANTED = np.array([[0.98, -0.17, 0.0], [0.17, 0.98, 0.0], [0.0, 0.0, 1.0]])
@@ -21,10 +19,7 @@ FEW = ["RAS", "LPS", "PIR", "SPR", "AIL", "RSP"]
 
 @pytest.fixture(autouse=True)
 def tower(monkeypatch, tmp_path):
-    monkeypatch.setattr(towers, "load_tower", lambda path=None: tiny_tower())
-    monkeypatch.setattr(selecting, "load_tower", lambda path=None: tiny_tower())
-    monkeypatch.setattr(selecting, "list_adapters", dict)
-    monkeypatch.setenv("PROMPTSEG_ADAPTERS", str(tmp_path))
+    use_tiny_tower(monkeypatch, tmp_path)
     assert finetune_words.label_words({1: "liver"}) is not None
 
 

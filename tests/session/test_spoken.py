@@ -3,24 +3,20 @@
 import numpy as np
 import pytest
 from support import segmenter, tiny_default
-from text_kit import tiny_tower, worded_adapter, words_for
+from text_kit import tiny_tower, use_tiny_tower, worded_adapter, words_for
 
 import promptseg as ps
 from promptseg.adapters import write_adapter
 from promptseg.errors import PromptError
 from promptseg.finetune import words as finetune_words
 from promptseg.text import selecting
-from promptseg.text import tower as towers
 
 HEART = {1: "right ventricle", 2: "myocardium", 3: "left ventricle"}
 
 
 @pytest.fixture(autouse=True)
 def tower(monkeypatch, tmp_path):
-    monkeypatch.setattr(towers, "load_tower", lambda path=None: tiny_tower())
-    monkeypatch.setattr(selecting, "load_tower", lambda path=None: tiny_tower())
-    monkeypatch.setattr(selecting, "list_adapters", dict)
-    monkeypatch.setenv("PROMPTSEG_ADAPTERS", str(tmp_path))
+    use_tiny_tower(monkeypatch, tmp_path)
     assert finetune_words.label_words({1: "liver"}) is not None
 
 
