@@ -113,11 +113,11 @@ def _with_tokens(case: Looked, tokens: Mapping[int, Tensor]) -> list[Sample]:
                 logits.append(answer.logits if there
                               else torch.full_like(answer.logits, ABSENT_LOGIT))  # fmt: skip
                 maps.append(seen[0][0] if seen else _finest(engine, frame, index))
-            samples.append(_sample(case.name, case.path, index, maps, logits))
+            samples.append(slice_sample(case.name, case.path, index, maps, logits))
     return samples
 
 
-def _sample(
+def slice_sample(
     name: str, path: str, index: int, maps: Sequence[Tensor], logits: Sequence[Tensor]
 ) -> Sample:
     """A slice; a few stray pixels are no prediction.

@@ -73,7 +73,7 @@ def clicks_figure(rows: Sequence[Row]) -> Figure:
         ends.append((float(means[-1]), name))
         axes.set_xticks(clicks)
     last = axes.get_xticks()[-1]
-    for height, (mean, name) in zip(_apart([m for m, _ in ends]), ends, strict=True):
+    for height, (mean, name) in zip(apart([m for m, _ in ends]), ends, strict=True):
         text = f"{_readable(name)} {mean:.3f}"
         axes.annotate(text, (last, height), (8, 0), textcoords="offset points", va="center",
                       color=COLOURS[name], fontweight="bold" if name == OURS else None,
@@ -238,7 +238,7 @@ def _box(
     axes.plot(at + scatter, values, ".", color=colour, ms=4, alpha=0.6)
 
 
-def _apart(heights: Sequence[float], least: float = 0.04) -> list[float]:
+def apart(heights: Sequence[float], least: float = 0.04) -> list[float]:
     """The same heights in the same order, moved so that texts at them do not overlap."""
     placed = list(heights)
     order = sorted(range(len(placed)), key=lambda n: -placed[n])

@@ -205,7 +205,7 @@ class Trainer:
         """
         self._set_rate()
         self.learner.modes()
-        parts = self._gradients(views)
+        parts = self.gradients(views)
         gradients = self._all_gradients()
         self.processes.add(gradients)
         norm = torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), CLIP)
@@ -229,8 +229,14 @@ class Trainer:
                     parameter.grad = torch.zeros_like(parameter)
         return [p.grad for p in self.parameters.values() if p.grad is not None]
 
-    def _gradients(self, views: Sequence[View]) -> dict[str, float]:
-        """Gradients of the mean over the whole batch, in parts that fit into memory."""
+    def gradients(self, views: Sequence[View]) -> dict[str, float]:
+        """Leave the gradients of the mean over a batch in the parameters; parts of the loss.
+
+        Computed in parts that fit into memory.
+
+        Raises:
+            PromptsegError: One view does not.
+        """
         most = min(self.micro, len(views))
         parts, fitted = halved_until_it_fits(
             most,

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from promptseg.active.features import class_probabilities, doubts, masked_feature, watching
-from promptseg.active.looking import _sample
+from promptseg.active.looking import slice_sample
 
 
 class TestMaskedFeature:
@@ -46,7 +46,7 @@ class TestStrayPixels:
     def test_are_no_prediction(self, side, seen):
         logits = torch.full((32, 32), -4.0)
         logits[:side, :side] = 4.0
-        found = _sample("case", "", 3, [torch.ones(2, 32, 32)], [logits])
+        found = slice_sample("case", "", 3, [torch.ones(2, 32, 32)], [logits])
         assert (found.feature is not None) == seen
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 from support import segmenter
 
 from promptseg.errors import FormatError
-from promptseg.evaluate.figures import _apart
+from promptseg.evaluate.figures import apart
 from promptseg.evaluate.reports import Report, ordered_columns, spread, summarise
 from promptseg.evaluate.running import run
 from promptseg.evaluate.scores import CURVES, QUALITY, finite_mean
@@ -174,6 +174,6 @@ class TestFigures:
         assert width < 1200
 
     def test_names_of_curves_do_not_overlap(self):
-        placed = _apart([0.9, 0.91, 0.2, 0.905])
+        placed = apart([0.9, 0.91, 0.2, 0.905])
         assert sorted(placed, reverse=True) == [placed[1], placed[3], placed[0], placed[2]]
         assert min(np.abs(np.diff(sorted(placed)))) >= 0.04 - 1e-9

@@ -30,7 +30,7 @@ def trainer(backbone=None, labels=1, **options) -> Trainer:
 def rates(one: Trainer) -> dict[float, float]:
     """Rate by factor, past the warm-up."""
     one.step = one.config.warmup
-    one._set_rate()
+    one.update([one.views[0]])
     return {group["factor"]: group["lr"] for group in one.optimiser.param_groups}
 
 

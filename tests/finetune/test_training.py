@@ -32,7 +32,7 @@ def trainer(backbone, **options) -> Trainer:
 def gradients(one: Trainer) -> dict[str, torch.Tensor]:
     """Of the first step, without taking it."""
     one.learner.modes()
-    one._gradients([one.views[n] for n in range(one.config.batch)])
+    one.gradients([one.views[n] for n in range(one.config.batch)])
     return {name: p.grad.clone() for name, p in one.parameters.items() if p.grad is not None}
 
 
@@ -183,7 +183,7 @@ class TestSameGradients:
             one = trainer(tiny_default(), batch=4)
             one.learner.modes()
             views = Processes(rank, 2, torch.device("cpu")).share([0, 1, 2, 3])
-            one._gradients([one.views[n] for n in views])
+            one.gradients([one.views[n] for n in views])
             parts.append({n: p.grad for n, p in one.parameters.items() if p.grad is not None})
         assert close(whole, {name: parts[0][name] + parts[1][name] for name in whole})
 

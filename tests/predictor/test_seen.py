@@ -11,6 +11,7 @@ from text_kit import use_tiny_tower, worded_adapter, words_for
 import promptseg as ps
 from promptseg.finetune import words as finetune_words
 from promptseg.predictor.seen import Seen
+from promptseg.volume.orientation import axis_codes
 
 SHAPE = (26, 22, 7)
 SLANTED = np.array([[0.98, -0.17, 0.0], [0.17, 0.98, 0.0], [0.0, 0.0, 1.0]])
@@ -46,7 +47,7 @@ def box(volume, lo, hi):
     """A voxel box of VOLUME in the voxels of the same volume stored another way."""
     marked = np.zeros(SHAPE, np.uint8)
     marked[tuple(slice(a, b) for a, b in zip(lo, hi, strict=True))] = 1
-    codes = ps.orientation.axis_codes(volume.affine)
+    codes = axis_codes(volume.affine)
     at = np.argwhere(stored(replace(VOLUME, data=marked), codes).data)
     return ps.Box(tuple(at.min(0).tolist()), tuple((at.max(0) + 1).tolist()))
 

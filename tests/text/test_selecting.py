@@ -91,7 +91,7 @@ class TestChoice:
             raise WeightsError("text.safetensors is nowhere")
 
         monkeypatch.setattr(selecting, "load_tower", missing)
-        selector._tower = None
+        selector = Selector(selector.stack)
         assert selector.choose("LV").labels == (3,)
         with pytest.raises(WeightsError, match="nowhere"):
             selector.choose("whatever pumps the blood")
