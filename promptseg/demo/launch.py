@@ -19,7 +19,7 @@ from promptseg.demo.api import add_api
 from promptseg.demo.events import connect
 from promptseg.demo.heap import bound_heaps
 from promptseg.demo.loop.api import add_case_api
-from promptseg.demo.loop.listing import LISTINGS
+from promptseg.demo.loop.listing import PARTS, listed
 from promptseg.demo.page import build_page
 from promptseg.demo.server import Server
 from promptseg.errors import PromptsegError
@@ -131,9 +131,9 @@ def add_pulse(app: Any, server: Server) -> None:
 
     def cases(ident: str, part: str) -> dict[str, str | None]:
         visit = server.visits.called(ident)
-        if visit is None or part not in LISTINGS:
+        if visit is None or part not in PARTS:
             return {"html": None}
-        return {"html": LISTINGS[part](visit, server)}
+        return {"html": listed(visit, server, part)}
 
     for path, answer in (("visits/{ident}", pulse), ("cases/{ident}/{part}", cases)):
         app.add_api_route(f"/promptseg/{path}", answer, methods=["GET"])

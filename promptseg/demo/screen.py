@@ -12,7 +12,7 @@ from promptseg.demo.answers import offered_adapters
 from promptseg.demo.downloads import mask_formats
 from promptseg.demo.finishing import CHOICES, chosen_name
 from promptseg.demo.looking import CUSTOM
-from promptseg.demo.loop.listing import LISTINGS, case_html, lessons_html
+from promptseg.demo.loop.listing import PARTS, case_html, lessons_html, listed
 from promptseg.demo.loop.panel import LENGTHS
 from promptseg.demo.loop.projects import who_of
 from promptseg.demo.panels import DOWNLOADS, PRESETS, chooser_json
@@ -121,7 +121,7 @@ class Screen:
     def cases_now(self, visit: Visit) -> Updates:
         """The worklist, the versions, and what this visit learned from."""
         page, server, loop = self.page, self.server, visit.loop
-        parts = {name: make(visit, server) for name, make in LISTINGS.items()}
+        parts = {name: listed(visit, server, name) for name in PARTS}
         names = server.projects.names
         lengths = [(visit.say(name), name) for name in LENGTHS]
         return {

@@ -9,7 +9,7 @@ from promptseg.demo import actions, looking
 from promptseg.demo.loop import working
 from promptseg.demo.loop.drafts import drafts_of
 from promptseg.demo.loop.finishing import accept_case, give_back_case, reject_case
-from promptseg.demo.loop.listing import versions_html, worklist_html
+from promptseg.demo.loop.listing import PARTS, listed, versions_html, worklist_html
 from promptseg.demo.loop.opening import open_case, take_up_other
 from promptseg.demo.loop.projects import Projects
 from promptseg.demo.loop.state import IDLE_S, Case
@@ -352,6 +352,13 @@ class TestListing:
         assert "data-version='1'" in versions_html(ann, server)
         with pytest.raises(FormatError, match="no version 7"):
             working.revert(ann, server, 7)
+
+    def test_a_project_that_is_gone_hinders_nothing_else(self, server, project, ann):
+        (project / "loop.sqlite").rename(project / "gone")
+        for part in PARTS:
+            text = listed(ann, server, part)
+            assert "no loop project" in text
+            assert str(project) not in text
 
     def test_a_server_without_projects_says_how(self, tmp_path):
         from demo_kit import bright_server

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterable
 from html import escape
 from typing import Any
 
 from promptseg.active.loop.project import NONE, Project
 from promptseg.active.loop.store import Row
+from promptseg.demo.loop.arriving import clock
 from promptseg.demo.loop.background import Curve, curve_of
 from promptseg.demo.loop.drafts import drafts_of, is_by, written_at
 from promptseg.demo.loop.finishing import spent_text
-from promptseg.demo.loop.opening import clock
 from promptseg.demo.loop.projects import Served, who_of
 from promptseg.demo.server import Server
 from promptseg.demo.uploads import without_folders
 from promptseg.demo.visit import Visit
+from promptseg.errors import PromptsegError
 
 ORDER = {"mine": 0, "open": 1, "new": 2, "accepted": 3, "rejected": 4}
 WIDTH, HEIGHT = 268, 96
@@ -233,7 +235,15 @@ def lessons_html(visit: Visit) -> str:
     return f"<p class='pk-lessons'>{escape(text)}</p>"
 
 
-LISTINGS = {"worklist": worklist_html, "versions": versions_html}
+PARTS = {"worklist": worklist_html, "versions": versions_html}
+
+
+def listed(visit: Visit, server: Server, part: str) -> str:
+    """One part of the tab; a project that cannot be read is said there and hinders nothing else."""
+    try:
+        return PARTS[part](visit, server)
+    except (PromptsegError, sqlite3.Error) as error:
+        return f"<p class='pk-bad'>{escape(server.shown(error))}</p>"
 
 
 def case_html(visit: Visit) -> str:

@@ -147,7 +147,7 @@ class Projects:
         """The newest unfinished work of a visitor's browser on a case that is still to be done."""
         for served in self:
             for name, path in drafts_of_browser(served.folder, visit.secrets):
-                with suppress(PromptsegError):
+                with suppress(PromptsegError, sqlite3.Error):
                     work = read_work(path)
                     with served.opened(work.who) as project:
                         case = project.case(name)

@@ -28,7 +28,6 @@ class Case:
         draft: File that its work is kept in.
         version: Of the adapter that made the prediction; None without one.
         effort: Expected revision in percent; None without a prediction.
-        reason: What speaks for the slice that was shown first.
         begun: (I, J, K) what the visitor began with, where that was not the project's prediction.
         spent: Seconds of work on it.
         other: Unfinished work of someone else, which may be taken up.
@@ -41,7 +40,6 @@ class Case:
     draft: Path
     version: int | None = None
     effort: float | None = None
-    reason: str = ""
     begun: np.ndarray | None = None
     spent: float = 0.0
     other: Path | None = None
