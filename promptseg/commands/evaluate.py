@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,9 @@ from promptseg.commands.parsing import UsageError, add_json, note, print_json
 from promptseg.commands.progress import Bars
 from promptseg.commands.prompt_options import add_text_model
 from promptseg.evaluate.settings import BASELINES, PROTOCOLS, REFINES, STARTS, Settings
+
+# The others of `Settings` have the names of the command line's options.
+OPTIONS = [item.name for item in fields(Settings) if item.name != "against"]
 
 if TYPE_CHECKING:
     from promptseg.evaluate.reports import Report
@@ -50,29 +54,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_user(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
-        "--prompt", choices=PROTOCOLS, default="clicks", help="what a user gives (default: clicks)"
+        "--prompt",
+        dest="protocol",
+        choices=PROTOCOLS,
+        default=Settings.protocol,
+        help=f"what a user gives (default: {Settings.protocol})",
     )
     group.add_argument(
         "--dims",
         choices=("2d", "3d"),
-        default="2d",
+        default=Settings.dims,
         help="each slice by itself (default), or the volume",
     )
     group.add_argument(
-        "--clicks", metavar="N", type=int, default=5, help="clicks of --prompt clicks (default 5)"
+        "--clicks",
+        metavar="N",
+        type=int,
+        default=Settings.clicks,
+        help=f"clicks of --prompt clicks (default {Settings.clicks})",
     )
     group.add_argument(
         "--start",
         choices=STARTS,
-        default="point",
+        default=Settings.start,
         help="what comes before the clicks (default: point, the first click)",
     )
     group.add_argument(
         "--jitter",
         metavar="SHARE",
         type=float,
-        default=0.05,
-        help="how far a box's edges are off, as a share of its side (default 0.05)",
+        default=Settings.jitter,
+        help=f"how far a box's edges are off, as a share of its side (default {Settings.jitter})",
     )
     group.add_argument(
         "--text", metavar="WORDS", help="words of --prompt text (default: the adapter's labels)"
@@ -86,10 +98,11 @@ def _add_user(group: argparse._ArgumentGroup) -> None:
         nargs="?",
         choices=REFINES,
         const="graph_cut",
-        default="network",
+        default=Settings.refine,
         help="how clicks correct a volume: by graph cut, by the network (default), or by both",
     )
-    group.add_argument("--seed", metavar="N", type=int, default=0, help="of all chance (default 0)")
+    group.add_argument("--seed", metavar="N", type=int, default=Settings.seed,
+                       help=f"of all chance (default {Settings.seed})")  # fmt: skip
 
 
 def _add_choice(group: argparse._ArgumentGroup) -> None:
@@ -101,18 +114,22 @@ def _add_choice(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--min-pixels",
+        dest="least_pixels",
         metavar="N",
         type=int,
-        default=10,
-        help="in 2d, leave out slices with fewer pixels of the label (default 10)",
+        default=Settings.least_pixels,
+        help="in 2d, leave out slices with fewer pixels of the label "
+        f"(default {Settings.least_pixels})",
     )
     group.add_argument(
         "--trust-voxels",
         action="store_true",
         help="match labels by their place in the array, whatever the affines say",
     )
-    group.add_argument("--axis", choices=AXES, default="auto", help="axis to slice along")
-    group.add_argument("--window", default="auto", metavar="NAME|WIDTH,LEVEL", help="as of segment")
+    group.add_argument("--axis", choices=AXES, default=Settings.axis, help="axis to slice along")
+    group.add_argument(
+        "--window", default=Settings.window, metavar="NAME|WIDTH,LEVEL", help="as of segment"
+    )
     group.add_argument(
         "--against",
         nargs="+",
@@ -129,7 +146,7 @@ def run(arguments: argparse.Namespace) -> int:
     from promptseg.evaluate.running import opened
     from promptseg.evaluate.running import run as run_protocol
 
-    settings = settings_of(arguments)
+    settings = chosen_settings(arguments)
     cases = parse_cases(arguments.cases, "--cases")
     _check_output(arguments.output)
     trusted = arguments.trust_voxels
@@ -174,29 +191,14 @@ def _measures(table: dict[str, Any]) -> str:
     return f"{', '.join(parts)} (n {table['dice']['n']})"
 
 
-def settings_of(arguments: argparse.Namespace) -> Settings:
+def chosen_settings(arguments: argparse.Namespace) -> Settings:
     """The options of both groups, checked."""
-    return Settings(
-        protocol=arguments.prompt,
-        dims=arguments.dims,
-        label=arguments.label,
-        clicks=arguments.clicks,
-        start=arguments.start,
-        seed=arguments.seed,
-        slices=arguments.slices,
-        least_pixels=arguments.min_pixels,
-        jitter=arguments.jitter,
-        axis=arguments.axis,
-        window=arguments.window,
-        refine=arguments.refine,
-        text=arguments.text,
-        scribbles=arguments.scribbles,
-        against=tuple(arguments.against),
-    )
+    given = vars(arguments)
+    return Settings(**{name: given[name] for name in OPTIONS}, against=tuple(arguments.against))
 
 
 def _segmenter(arguments: argparse.Namespace) -> Segmenter:
-    if arguments.text_model is not None and arguments.prompt != "text":
+    if arguments.text_model is not None and arguments.protocol != "text":
         raise UsageError("--text-model is given, but no words are: use --prompt text")
     if arguments.corrector is not None and arguments.refine == "network":
         raise UsageError("--corrector is given, but no click asks for it: use --refine both")

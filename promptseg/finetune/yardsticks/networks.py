@@ -14,7 +14,6 @@ from promptseg.errors import FormatError
 
 # The thesis's U-Net: 16 channels at full size, doubled with every halving.
 UNET_WIDTHS = (16, 32, 64, 128, 256, 16)
-VNET_CHANNELS = 32
 
 
 class Body(nn.Module):

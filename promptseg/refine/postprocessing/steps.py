@@ -12,8 +12,6 @@ import numpy as np
 from promptseg.errors import PromptError
 from promptseg.volume import Volume
 
-Value = float | str | tuple[int, ...]
-
 
 @dataclass(frozen=True)
 class Step:
