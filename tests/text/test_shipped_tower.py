@@ -19,7 +19,6 @@ else:
 LISTS = tomllib.loads((Path(__file__).parent / "data" / "unseen.toml").read_text("utf-8"))
 PARAPHRASES: dict[str, str] = LISTS["paraphrases"]
 FOREIGN: list[str] = LISTS["foreign"]["words"]
-SCRIPTS = Path(__file__).parents[2] / "weights"
 
 if weights.locate("text") is None:
     pytest.skip("weights/text.safetensors is not here", allow_module_level=True)
@@ -39,8 +38,7 @@ class TestUnseen:
         assert [words for words in PARAPHRASES if vocabulary().find(words)] == []
         assert set(PARAPHRASES.values()) <= set(vocabulary().concepts)
 
-    def test_nor_made_by_a_template(self, monkeypatch):
-        monkeypatch.syspath_prepend(str(SCRIPTS))
+    def test_nor_made_by_a_template(self):
         from text_wordings import CHINESE_TEMPLATES, TEMPLATES
 
         wanted = {fold(words).text: words for words in PARAPHRASES}
@@ -52,8 +50,7 @@ class TestUnseen:
                         continue
                     assert fold(template.format(words)).text not in wanted, (template, words)
 
-    def test_no_foreign_word_is_drawn(self, monkeypatch):
-        monkeypatch.syspath_prepend(str(SCRIPTS))
+    def test_no_foreign_word_is_drawn(self):
         from text_wordings import Wordings
 
         drawn = Wordings(vocabulary())

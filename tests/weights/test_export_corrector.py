@@ -1,16 +1,12 @@
 """The mean of several checkpoints, which becomes the corrector."""
 
-import sys
 from pathlib import Path
 
 import torch
 
+from export_corrector import export
 from promptseg.refine.corrector import load_corrector
 from promptseg.refine.corrector_network import ClickCorrector
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "weights"))
-
-from export_corrector import export
 
 
 def test_writes_a_corrector_that_loads_with_the_mean(tmp_path: Path) -> None:

@@ -1,18 +1,14 @@
 """The mean of several checkpoints, which becomes the default model."""
 
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors import safe_open
 
+from export_default import export, soup
 from promptseg.backbones.default import load_default
 from promptseg.backbones.network import PromptsegConfig, PromptsegModel
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "weights"))
-
-from export_default import export, soup
 
 
 def checkpoint(path: Path, seed: int, step: int) -> dict[str, torch.Tensor]:

@@ -1,15 +1,10 @@
 """The networks that the default one is compared with, behind one interface."""
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from support import ragged_prompts
 
 from promptseg.backbones.base import PromptBatch
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "weights"))
 from rival_networks import NETWORKS, Named
 
 SIZE, HALF = 64, 32
