@@ -242,6 +242,22 @@ class Backbone(Protocol):
 
 
 @runtime_checkable
+class Resizable(Protocol):
+    """A backbone that takes inputs of other sizes with the same weights."""
+
+    def resized(self, input_size: int) -> Backbone | None:
+        """The same network at another input size; None where that cannot work."""
+        ...
+
+
+def half_size(backbone: Backbone) -> Backbone | None:
+    """The same network at half its input size, where it takes that."""
+    if not isinstance(backbone, Resizable):
+        return None
+    return backbone.resized(backbone.spec.input_size // 2)
+
+
+@runtime_checkable
 class KnowsNames(Protocol):
     """A backbone that has learnt structures by name, without an adapter."""
 

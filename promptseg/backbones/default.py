@@ -67,6 +67,12 @@ class DefaultBackbone:
         """Encode (B, 3, input_size, input_size) grey values in [0, 1]."""
         return Embedding(self.module.encode(images))
 
+    def resized(self, input_size: int) -> DefaultBackbone | None:
+        """The same network at another input size; None for one that is no multiple of 16."""
+        if input_size % STRIDE or input_size < 2 * STRIDE:
+            return None
+        return DefaultBackbone(self.module, self.spec.name, input_size, self.spec.sha256)
+
     def named_tokens(self) -> Tensor:
         """(N, C) token of each of `spec.names`."""
         known = self.module.mask_decoder.names

@@ -248,7 +248,7 @@ def make_learner(
             lora = injection.lora_parameters(module, SLOT)
         tokens = _first_tokens(backbone, labels, config.spread)
         projection = None if words is None else _first_projection(tokens, words.size)
-    heads = {name: p for name, p in named.items() if _learns(name, config)}
+    heads = {name: p for name, p in named.items() if _learns(name, config, spec.own_token)}
     for parameter in (*lora.values(), *heads.values()):
         parameter.requires_grad_(True)
     base = {name: parameter.detach().clone() for name, parameter in heads.items()}
@@ -266,10 +266,10 @@ def _options(config: FinetuneConfig) -> dict[str, Any]:
     }
 
 
-def _learns(name: str, config: FinetuneConfig) -> bool:
+def _learns(name: str, config: FinetuneConfig, own_token: str | None) -> bool:
     if name.startswith(PROMPT_SIDE):
         # The token of the base means "whatever is prompted" to everyone: it stays.
-        return config.decoder == "full" and name != "mask_decoder.concept.weight"
+        return config.decoder == "full" and name != own_token
     return config.encoder == "full" and name.startswith(ENCODERS)
 
 

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
-from promptseg.backbones.base import Backbone
-from promptseg.backbones.network import STRIDE
+from promptseg.backbones.base import half_size
 from promptseg.errors import PromptsegError
 from promptseg.finetune.adapter_network import AdapterNetwork
 from promptseg.finetune.config import FinetuneConfig
@@ -292,16 +291,6 @@ class Trainer:
             {"params": others, "factor": 1.0},
             {"params": self.learner.naming, "factor": self.config.token_rate},
         ]
-
-
-def half_size(backbone: Backbone) -> Backbone | None:
-    """The same network at half its input size, where it takes any size."""
-    from promptseg.backbones.default import DefaultBackbone
-
-    size = backbone.spec.input_size // 2
-    if not isinstance(backbone, DefaultBackbone) or size % STRIDE or size < 2 * STRIDE:
-        return None
-    return DefaultBackbone(backbone.module, backbone.spec.name, size, backbone.spec.sha256)
 
 
 class _Views(torch.utils.data.Dataset[View]):

@@ -24,7 +24,6 @@ from promptseg.predictor.examples import Example, SeenSlice
 from promptseg.propagation.carrying import box_of, shown_as
 
 PROMPT_SIDE = ("prompt_encoder", "mask_decoder")
-BASE_TOKEN = "mask_decoder.concept.weight"
 BATCH = 8
 # Of the steps; what is learned at half the input alone does not hold at the whole one.
 SMALL_SHARE = 0.5
@@ -92,7 +91,8 @@ def learn(backbones: Sequence[Backbone], examples: Sequence[Example], effort: Ef
         raise AdapterError(f"{spec.name} takes no token that names a target")
     began = time.monotonic()
     labels = sorted({label for example in examples for label in example.labels})
-    with torch.random.fork_rng(devices=[]), _learning(backbones[0].module) as heads:
+    learning = _learning(backbones[0].module, spec.own_token)
+    with torch.random.fork_rng(devices=[]), learning as heads:
         torch.manual_seed(effort.seed)
         tokens = _first_tokens(backbones[0], labels)
         fit_classifier(tokens, labels, examples)
@@ -105,7 +105,7 @@ def learn(backbones: Sequence[Backbone], examples: Sequence[Example], effort: Ef
 
 
 @contextmanager
-def _learning(module: nn.Module) -> Iterator[dict[str, nn.Parameter]]:
+def _learning(module: nn.Module, own_token: str | None) -> Iterator[dict[str, nn.Parameter]]:
     """The parameters that learn, by name; values and flags come back afterwards."""
     # Where adapters with low-rank matrices are loaded, the base's layers are one level deeper.
     every = {n.replace(".base_layer.", "."): p for n, p in module.named_parameters()}
@@ -113,7 +113,7 @@ def _learning(module: nn.Module) -> Iterator[dict[str, nn.Parameter]]:
     heads = {
         name: p
         for name, p in every.items()
-        if name.startswith(PROMPT_SIDE) and name != BASE_TOKEN and ".lora_" not in name
+        if name.startswith(PROMPT_SIDE) and name != own_token and ".lora_" not in name
     }
     kept = {name: p.detach().clone() for name, p in heads.items()}
     try:
@@ -133,8 +133,8 @@ def _first_tokens(backbone: Backbone, labels: Sequence[int]) -> nn.Parameter:
     module, channels = backbone.module, backbone.spec.concept
     noise = torch.randn(len(labels), channels) * 0.02
     device = next(module.parameters()).device
-    if backbone.spec.family == "promptseg":
-        noise = noise + module.get_parameter(BASE_TOKEN).detach().cpu()
+    if backbone.spec.own_token is not None:
+        noise = noise + module.get_parameter(backbone.spec.own_token).detach().cpu()
     return nn.Parameter(noise.to(device))
 
 

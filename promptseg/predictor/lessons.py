@@ -9,9 +9,7 @@ from pathlib import PurePath
 import numpy as np
 
 from promptseg.adapters import Adapter, AdapterInfo
-from promptseg.backbones.base import Backbone
-from promptseg.backbones.default import DefaultBackbone
-from promptseg.backbones.network import STRIDE
+from promptseg.backbones.base import Backbone, half_size
 from promptseg.errors import VolumeError
 from promptseg.inference.encoder import EmbeddingCache, SliceEncoder
 from promptseg.predictor.automatic import body_region
@@ -77,11 +75,8 @@ def take_lesson(
 
 def sizes_of(backbone: Backbone) -> list[Backbone]:
     """The network at half its input, where it takes any size, and as it is."""
-    size = backbone.spec.input_size // 2
-    if not isinstance(backbone, DefaultBackbone) or size % STRIDE or size < 2 * STRIDE:
-        return [backbone]
-    spec = backbone.spec
-    return [DefaultBackbone(backbone.module, spec.name, size, spec.sha256), backbone]
+    half = half_size(backbone)
+    return [backbone] if half is None else [half, backbone]
 
 
 def _example(
