@@ -63,9 +63,9 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError(f"--idle-minutes is {arguments.idle_minutes}: give a positive number")
     if not arguments.keep_hours >= 0:
         raise UsageError(f"--keep-hours is {arguments.keep_hours}: give 0 or more")
+    from promptseg.demo.cases.projects import Projects
     from promptseg.demo.keeping import Keeper, works_folder
     from promptseg.demo.launch import serve
-    from promptseg.demo.loop.projects import Projects
     from promptseg.demo.models import Models
     from promptseg.demo.server import Server
     from promptseg.demo.visits import Visits

@@ -39,7 +39,7 @@ Coordinates are voxels (i, j, k) of the file, as in `promptseg.Point`. What is r
 | /download_mask | format ("" for `.nii.gz`) | path of the file |
 | /download_prompts, /download_report, /download_review, /download_session | | path of the file |
 
-Cases of a project have endpoints of their own: `promptseg.demo.loop.api`.
+Cases of a project have endpoints of their own: `promptseg.demo.case_api`.
 
 State: `image` (name, shape, spacing), `case` (of a project, or None), `model`, `adapter`,
 `prompts` and `pending` (counts), `propagated`, `targets` ({label: name, voxels, ml, score}),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import gradio as gr
 
+from promptseg.demo.case_events import connect_cases
 from promptseg.demo.image_events import connect_image
-from promptseg.demo.loop.events import connect_cases
 from promptseg.demo.parts import Page
 from promptseg.demo.prompt_events import connect_prompts, connect_work
 from promptseg.demo.result_events import connect_results

@@ -16,9 +16,9 @@ os.environ["HF_HUB_OFFLINE"] = os.environ.get("HF_HUB_OFFLINE", "1")
 import gradio as gr
 
 from promptseg.demo.api import add_api
+from promptseg.demo.case_api import add_case_api
 from promptseg.demo.events import connect
 from promptseg.demo.heap import bound_heaps
-from promptseg.demo.loop.api import add_case_api
 from promptseg.demo.loop.listing import PARTS, listed
 from promptseg.demo.page import build_page
 from promptseg.demo.server import Server

@@ -9,12 +9,12 @@ from typing import Any
 import gradio as gr
 
 from promptseg.demo.answers import offered_adapters
+from promptseg.demo.cases.projects import who_of
 from promptseg.demo.downloads import mask_formats
 from promptseg.demo.finishing import CHOICES, chosen_name
 from promptseg.demo.looking import CUSTOM
 from promptseg.demo.loop.listing import PARTS, case_html, lessons_html, listed
 from promptseg.demo.loop.panel import LENGTHS
-from promptseg.demo.loop.projects import who_of
 from promptseg.demo.panels import DOWNLOADS, PRESETS, chooser_json
 from promptseg.demo.parts import Page, status
 from promptseg.demo.resuming import offer_to

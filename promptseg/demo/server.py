@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from promptseg.demo.cases.projects import Projects
 from promptseg.demo.keeping import Keeper
-from promptseg.demo.loop.projects import Projects
 from promptseg.demo.models import Models
 from promptseg.demo.python_code import SAMPLE
 from promptseg.demo.uploads import read_upload, without_folders

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from promptseg.demo.loop.texts import CASE_TEXTS
+from promptseg.demo.case_texts import CASE_TEXTS
 
 Language = Literal["en", "zh"]
 LANGUAGES: dict[str, Language] = {"English": "en", "中文": "zh"}

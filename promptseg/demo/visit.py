@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from promptseg.demo.loop.state import Case, LoopState
+from promptseg.demo.case_state import Case, LoopState
 from promptseg.demo.texts import Language, say
 from promptseg.demo.visit_parts import BYTES_PER_VOXEL, Earlier, Trial, Waiting
 from promptseg.errors import PromptsegError

@@ -12,8 +12,8 @@ from support import segmenter
 from promptseg.active.loop.making import make_project
 from promptseg.active.loop.project import Project
 from promptseg.adapters import read_adapter
+from promptseg.demo.cases.projects import Projects
 from promptseg.demo.keeping import Keeper
-from promptseg.demo.loop.projects import Projects
 from promptseg.session import Segmenter
 from promptseg.volume import Segmentation, Volume, read
 

@@ -12,10 +12,11 @@ from promptseg.active.loop.claims import keep_claim, release
 from promptseg.active.loop.project import Project
 from promptseg.active.loop.showing import predict_case
 from promptseg.demo import actions, looking
-from promptseg.demo.loop import ahead as ahead_module
-from promptseg.demo.loop import background, working
-from promptseg.demo.loop.ahead import unpredicted
-from promptseg.demo.loop.background import curve_of
+from promptseg.demo.cases import ahead as ahead_module
+from promptseg.demo.cases import background
+from promptseg.demo.cases.ahead import unpredicted
+from promptseg.demo.cases.background import curve_of
+from promptseg.demo.loop import working
 from promptseg.demo.loop.finishing import accept_case
 from promptseg.demo.loop.learning import learn_from_visit
 from promptseg.demo.loop.listing import versions_html, worklist_html

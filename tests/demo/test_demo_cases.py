@@ -6,13 +6,13 @@ from cases_kit import OTHER, SECRET, case_server, make_cases, missed, truth, vis
 
 from promptseg.active.loop.project import Project
 from promptseg.demo import actions, looking
+from promptseg.demo.case_state import IDLE_S, Case
+from promptseg.demo.cases.drafts import drafts_of
+from promptseg.demo.cases.projects import Projects
 from promptseg.demo.loop import working
-from promptseg.demo.loop.drafts import drafts_of
 from promptseg.demo.loop.finishing import accept_case, give_back_case, reject_case
 from promptseg.demo.loop.listing import PARTS, listed, versions_html, worklist_html
 from promptseg.demo.loop.opening import open_case, take_up_other
-from promptseg.demo.loop.projects import Projects
-from promptseg.demo.loop.state import IDLE_S, Case
 from promptseg.demo.resuming import offer_to
 from promptseg.errors import FormatError, PromptsegError
 from promptseg.prompts.types import Point

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from promptseg.active.loop.store import Row, Store
 
-if TYPE_CHECKING:
-    from promptseg.active.loop.project import Project
-
 CLAIM_MINUTES = 120.0
 BEFORE = {"accept": "accepted", "reject": "rejected"}
+
+
+class Holder(Protocol):
+    """Somebody at a project."""
+
+    @property
+    def store(self) -> Store: ...
+
+    @property
+    def who(self) -> str: ...
+
+    def case(self, name: str) -> Row: ...
 
 
 def expire_claims(store: Store, who: str) -> None:
@@ -25,7 +34,7 @@ def expire_claims(store: Store, who: str) -> None:
         _give_back(store, row["name"])
 
 
-def release(project: Project, name: str) -> bool:
+def release(project: Holder, name: str) -> bool:
     """Give a case back to the others; it is again what it was before it was opened.
 
     Returns:
@@ -39,7 +48,7 @@ def release(project: Project, name: str) -> bool:
     return True
 
 
-def keep_claim(project: Project, name: str) -> bool:
+def keep_claim(project: Holder, name: str) -> bool:
     """Say that a case is still worked on; False if it is open with this person no more."""
     with project.store.change():
         if not _is_mine(project, name):
@@ -58,7 +67,7 @@ def status_before(store: Store, name: str) -> str:
     return BEFORE[rows[0]["what"]] if rows else "new"
 
 
-def _is_mine(project: Project, name: str) -> bool:
+def _is_mine(project: Holder, name: str) -> bool:
     case: Row = project.case(name)
     return bool(case["status"] == "open" and case["holder"] == project.who)
 

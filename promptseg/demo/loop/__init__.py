@@ -1,1 +1,1 @@
-"""The tab of cases: projects of `promptseg loop` worked on from the page."""
+"""The tab of cases: what a person does with a case of `promptseg loop` on the page."""

@@ -16,11 +16,11 @@ from promptseg.active.loop.showing import Shown, predict_case
 from promptseg.datasets.cohort import read_labels
 from promptseg.demo.actions import propagate
 from promptseg.demo.answers import network_for, put_masks, stoppable
+from promptseg.demo.case_state import Case
+from promptseg.demo.cases.drafts import draft_path, drafts_of, is_by, written_at
+from promptseg.demo.cases.projects import Served
 from promptseg.demo.keeping import mark
 from promptseg.demo.looking import close_image, open_volume, show_slice
-from promptseg.demo.loop.drafts import draft_path, drafts_of, is_by, written_at
-from promptseg.demo.loop.projects import Served
-from promptseg.demo.loop.state import Case
 from promptseg.demo.resuming import restore
 from promptseg.demo.setting_aside import setting_aside
 from promptseg.demo.visit import COLOURS, CancelledError, Target, Visit

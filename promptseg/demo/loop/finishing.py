@@ -10,10 +10,10 @@ import numpy as np
 from promptseg.active.loop.claims import release
 from promptseg.active.loop.project import Accepted, Project
 from promptseg.demo.actions import take_up
+from promptseg.demo.case_state import Case, Lesson
+from promptseg.demo.cases.drafts import drop_drafts
+from promptseg.demo.cases.projects import Served
 from promptseg.demo.looking import close_image
-from promptseg.demo.loop.drafts import drop_drafts
-from promptseg.demo.loop.projects import Served
-from promptseg.demo.loop.state import Case, Lesson
 from promptseg.demo.visit import Visit
 from promptseg.errors import PromptsegError
 from promptseg.inference.encoder import Progress

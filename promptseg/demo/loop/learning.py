@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from promptseg.datasets.cohort import read_image, read_labels
+from promptseg.demo.case_state import Lesson
 from promptseg.demo.keeping import mark
 from promptseg.demo.loop.arriving import predict_with_pupil
-from promptseg.demo.loop.state import Lesson
 from promptseg.demo.setting_aside import setting_aside
 from promptseg.demo.visit import Visit
 from promptseg.errors import PromptsegError

@@ -9,11 +9,11 @@ from typing import Any
 
 from promptseg.active.loop.project import NONE, Project
 from promptseg.active.loop.store import Row
+from promptseg.demo.cases.background import Curve, curve_of
+from promptseg.demo.cases.drafts import drafts_of, is_by, written_at
+from promptseg.demo.cases.projects import Served, who_of
 from promptseg.demo.loop.arriving import clock
-from promptseg.demo.loop.background import Curve, curve_of
-from promptseg.demo.loop.drafts import drafts_of, is_by, written_at
 from promptseg.demo.loop.finishing import spent_text
-from promptseg.demo.loop.projects import Served, who_of
 from promptseg.demo.server import Server
 from promptseg.demo.uploads import without_folders
 from promptseg.demo.visit import Visit

@@ -8,10 +8,10 @@ from promptseg.active.loop.claims import release
 from promptseg.active.loop.project import Project
 from promptseg.active.loop.showing import put_in_order
 from promptseg.demo.answers import stoppable
+from promptseg.demo.cases.drafts import written_at
+from promptseg.demo.cases.projects import Served, who_of
 from promptseg.demo.looking import close_image
 from promptseg.demo.loop.arriving import Arrival, clock
-from promptseg.demo.loop.drafts import written_at
-from promptseg.demo.loop.projects import Served, who_of
 from promptseg.demo.resuming import restore
 from promptseg.demo.visit import Visit
 from promptseg.demo.work_file import read_work

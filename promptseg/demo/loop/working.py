@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from promptseg.active.loop.project import NONE
-from promptseg.demo.loop.ahead import unpredicted
+from promptseg.demo.cases.ahead import unpredicted
+from promptseg.demo.cases.projects import who_of
 from promptseg.demo.loop.finishing import accept_case
 from promptseg.demo.loop.opening import open_case
 from promptseg.demo.loop.panel import LENGTHS
-from promptseg.demo.loop.projects import who_of
 from promptseg.demo.resuming import offer_to, take_up_again
 from promptseg.demo.visit import CancelledError, Visit
 from promptseg.errors import PromptsegError

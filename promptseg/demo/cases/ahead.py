@@ -6,15 +6,16 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Protocol
 
 from promptseg.active.loop.project import NONE, Project
 from promptseg.active.loop.showing import predict_case
 from promptseg.errors import PromptsegError
 
 if TYPE_CHECKING:
-    from promptseg.demo.loop.projects import Served
     from promptseg.demo.models import Models
+    from promptseg.session import Segmenter
 
 WHO = "prediction"
 PAUSE_S = 0.1
@@ -25,6 +26,16 @@ class StopError(Exception):
     """A person waits for the network, or it is enough."""
 
 
+class Predicted(Protocol):
+    """A project that is offered, as far as predicting needs it."""
+
+    wanted: int
+
+    def opened(self, who: str) -> AbstractContextManager[Project]: ...
+
+    def network(self, models: Models, urgent: bool = True) -> AbstractContextManager[Segmenter]: ...
+
+
 class Ahead:
     """Predicts cases that nobody opened yet, in their order, while nobody computes.
 
@@ -32,7 +43,7 @@ class Ahead:
         served: The project.
     """
 
-    def __init__(self, served: Served) -> None:
+    def __init__(self, served: Predicted) -> None:
         self._served = served
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None

@@ -26,12 +26,12 @@ import gradio as gr
 
 from promptseg.active.loop.making import status
 from promptseg.demo.api import act, publish
+from promptseg.demo.cases.background import curve_of
+from promptseg.demo.cases.projects import who_of
 from promptseg.demo.loop import working
-from promptseg.demo.loop.background import curve_of
 from promptseg.demo.loop.finishing import give_back_case, reject_case
 from promptseg.demo.loop.learning import learn_from_visit
 from promptseg.demo.loop.opening import open_case
-from promptseg.demo.loop.projects import who_of
 from promptseg.demo.screen import LONG, QUICK
 from promptseg.demo.server import Server
 from promptseg.demo.visit import Visit

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING
 
 from promptseg.active.loop.claims import keep_claim
 from promptseg.active.loop.project import Project
-from promptseg.demo.loop.ahead import Ahead
-from promptseg.demo.loop.background import Training
-from promptseg.demo.loop.drafts import drafts_of_browser
+from promptseg.demo.case_state import Visitor
+from promptseg.demo.cases.ahead import Ahead
+from promptseg.demo.cases.background import Training
+from promptseg.demo.cases.drafts import drafts_of_browser
 from promptseg.demo.work_file import Work, read_work
 from promptseg.errors import FormatError, PromptsegError
 
 if TYPE_CHECKING:
     from promptseg.demo.models import Models
-    from promptseg.demo.visit import Visit
     from promptseg.session import Segmenter
 
 
@@ -123,7 +123,7 @@ class Projects:
         """Bases of the projects."""
         return tuple(dict.fromkeys(served.model for served in self))
 
-    def of(self, visit: Visit) -> Served:
+    def of(self, visit: Visitor) -> Served:
         """The project that a visitor looks at, the first if none was chosen.
 
         Raises:
@@ -143,7 +143,7 @@ class Projects:
             raise PromptsegError(f"there is no project {name!r} on this server, there is {known}")
         return served
 
-    def draft_for(self, visit: Visit) -> tuple[Path, Work] | None:
+    def draft_for(self, visit: Visitor) -> tuple[Path, Work] | None:
         """The newest unfinished work of a visitor's browser on a case that is still to be done."""
         for served in self:
             for name, path in drafts_of_browser(served.folder, visit.secrets):
@@ -157,7 +157,7 @@ class Projects:
                         return path, replace(work, case=(served.name, name))
         return None
 
-    def touch(self, visit: Visit) -> None:
+    def touch(self, visit: Visitor) -> None:
         """Count an action of a visitor as work on the case that is open, and renew the claim."""
         case, now = visit.case, monotonic()
         if case is None:
@@ -175,7 +175,7 @@ class Projects:
             served.training.stop()
 
 
-def who_of(visit: Visit) -> str:
+def who_of(visit: Visitor) -> str:
     """Whom changes are recorded for: the name given, the login, or this machine's user."""
     return visit.loop.login or visit.loop.who or default_name()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -115,3 +115,16 @@ class LoopState:
         """Memory of what was learned from."""
         examples = [] if self.pupil is None else self.pupil.lessons.examples
         return sum(example.nbytes for example in examples)
+
+
+class Visitor(Protocol):
+    """A visit, as far as projects are concerned with it."""
+
+    @property
+    def loop(self) -> LoopState: ...
+
+    @property
+    def case(self) -> Case | None: ...
+
+    @property
+    def secrets(self) -> tuple[str, ...]: ...

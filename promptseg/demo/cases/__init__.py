@@ -1,0 +1,1 @@
+"""The projects that a server offers: drafts, trainings and predictions made ahead."""
