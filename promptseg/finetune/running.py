@@ -214,16 +214,19 @@ def train_adapter(
         run.trainer.run(_measure(run), progress)
         with run.trainer.weights.averaged(_kept(run)):
             adapter = run.learner.adapter(folder.resolve().name, run.info())
-        base, split, processes = run.backbone, run.split, run.processes
-        config = run.config
-    if not processes.first:
-        processes.wait()
+    if not run.processes.first:
+        run.processes.wait()
         return adapter
-    written = write_adapter(adapter, folder)
-    scores = final_scores(base, written, split.validation, config, processes.device, progress)
+    return _scored(write_adapter(adapter, folder), folder, run, progress)
+
+
+def _scored(written: Adapter, folder: Path, run: Prepared, progress: Progress | None) -> Adapter:
+    """An adapter folder with scores and a card."""
+    cases, device = run.split.validation, run.processes.device
+    scores = final_scores(run.backbone, written, cases, run.config, device, progress)
     written = write_adapter(replace(written, info=replace(written.info, scores=scores)), folder)
     write_card(written, folder)
-    processes.wait()
+    run.processes.wait()
     return written
 
 
