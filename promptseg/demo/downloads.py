@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from promptseg.demo.finishing import finished
+from promptseg.demo.stroke_advice import stroke_advice
 from promptseg.demo.visit import Visit
 from promptseg.demo.work_file import SUFFIX, work_of, write_work
 from promptseg.errors import PromptError, PromptsegError
@@ -98,6 +99,9 @@ def write_download(visit: Visit, kind: str, folder: Path, format: str = "") -> P
     if kind in ("mask", "session") and whole:
         visit.unsaved = False
     visit.tell("saved" if whole else "saved_pending", name=path.name, count=visit.pending)
+    if kind == "prompts":
+        advice = stroke_advice(visit, answered_prompts(visit))
+        visit.message = visit.message[0], " ".join([visit.message[1], *advice])
     return path
 
 

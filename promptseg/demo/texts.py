@@ -186,6 +186,19 @@ TEXTS: dict[str, tuple[str, str]] = {
         "{name} is ready; {count} correction(s) are not in it: Refine first to take them up.",
         "{name} 已就绪；其中不含 {count} 个未应用的修正，请先按“修正”。",
     ),
+    "no_stroke": (
+        "As scribbles to learn from they lack a stroke inside {names}.",
+        "作为涂画标注尚缺 {names} 内部的笔画。",
+    ),
+    "no_background": (
+        "As scribbles to learn from they lack a stroke outside (− Brush).",
+        "作为涂画标注尚缺外部笔画（− 画笔）。",
+    ),
+    "edge_background": (
+        "As scribbles to learn from: strokes outside lie only at the edge of the image, which "
+        "tells nothing of the border; draw some beside the target.",
+        "作为涂画标注：外部笔画仅在影像边缘，无法说明边界；请在目标旁添加。",
+    ),
     "segment": ("Segmenting", "分割中"),
     "encode": ("Reading slices", "编码切片"),
     "working": ("Working", "处理中"),
