@@ -11,6 +11,7 @@ from promptseg.demo.loop import working
 from promptseg.demo.loop.finishing import give_back_case, reject_case
 from promptseg.demo.loop.learning import learn_from_visit
 from promptseg.demo.loop.opening import open_case, take_up_other
+from promptseg.demo.loop.projects import who_of
 from promptseg.demo.parts import status
 from promptseg.demo.screen import LONG, LOOK, QUICK, Screen, Updates, listen, reporting
 from promptseg.demo.visit import Visit
@@ -69,19 +70,31 @@ def _connect_opening(screen: Screen) -> None:
     outputs = _everything(screen)
 
     def open_named(
+        who: str,
         request: gr.Request,
         event: gr.EventData,
         progress: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> Updates:
         visit, name = screen.visit(request), str(event._data["case"])
         report = reporting(visit, progress)
+        working.call(visit, who)
         done = server.attempt(visit, lambda: open_case(visit, server, name, report), True)
         return _shown(screen, visit, "slices" if done else None)
 
-    following = _doing(screen, lambda visit, report: open_case(visit, server, None, report),
-                       "slices")  # fmt: skip
-    listen(page["worklist"].open, open_named, None, outputs, **long)
-    listen(page["next_case"].click, following, None, outputs, **long)
+    def open_next(
+        who: str,
+        request: gr.Request,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008
+    ) -> Updates:
+        visit = screen.visit(request)
+        report = reporting(visit, progress)
+        working.call(visit, who)
+        done = server.attempt(visit, lambda: open_case(visit, server, None, report), True)
+        return _shown(screen, visit, "slices" if done else None)
+
+    # The name goes along: what was just typed may not have been told yet.
+    listen(page["worklist"].open, open_named, [page["who"]], outputs, **long)
+    listen(page["next_case"].click, open_next, [page["who"]], outputs, **long)
 
     def look(request: gr.Request) -> Updates:
         return screen.cases_now(screen.visit(request))
@@ -162,16 +175,17 @@ def _connect_name(screen: Screen, blocks: gr.Blocks) -> None:
 
     def name(given: str, request: gr.Request) -> Updates:
         visit = screen.visit(request)
-        visit.loop.who = (given or "").strip()[:60]
+        working.call(visit, given)
         return screen.cases_now(visit)
 
     def begin_name(given: str, request: gr.Request) -> Updates:
         visit = visits.of(request.session_hash)
         visit.loop.login = str(request.username or "")
-        visit.loop.who = visit.loop.who or (given or "").strip()[:60]
-        return screen.cases_now(visit)
+        working.call(visit, visit.loop.who or given)
+        field = gr.update(value=who_of(visit), interactive=not visit.loop.login)
+        return {**screen.cases_now(visit), page["who"]: field}
 
     outputs = screen.cases
     for event in (page["who"].blur, page["who"].submit):
         listen(event, name, [page["who"]], outputs, **LOOK, js=KEEP_NAME)
-    listen(blocks.load, begin_name, [page["who"]], outputs, **LOOK, js=KNOWN_NAME)
+    listen(blocks.load, begin_name, [page["who"]], [*outputs, page["who"]], **LOOK, js=KNOWN_NAME)

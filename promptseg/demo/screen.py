@@ -83,8 +83,7 @@ class Screen:
             )
         ]
         self.cases = [
-            page[name]
-            for name in ("worklist", "versions", "lessons", "project", "train_length", "who")
+            page[name] for name in ("worklist", "versions", "lessons", "project", "train_length")
         ]
         self.offered = [page[name] for name in ("offer", "offer_text", "bring_back")]
 
@@ -132,7 +131,6 @@ class Screen:
                 visit, "project", loop.project or (names[0] if names else ""), plain(names)
             ),
             page["train_length"]: self._chooser(visit, "train_length", loop.length, lengths),
-            page["who"]: gr.update(value=who_of(visit), interactive=not loop.login),
         }  # fmt: skip
 
     def _formats(self, visit: Visit) -> str:

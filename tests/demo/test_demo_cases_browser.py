@@ -60,6 +60,9 @@ def person(browser, servers):
         contexts.append(browser.new_context(viewport={"width": 1366, "height": 768}))
         tab = Tab(contexts[-1].new_page(), servers.address)
         tab.page.get_by_role("tab", name="Cases").click()
+        tab.page.wait_for_function(
+            "() => document.querySelector('#ps-who input, #ps-who textarea').value"
+        )
         tab.page.fill("#ps-who input, #ps-who textarea", name)
         tab.page.keyboard.press("Tab")
         tab.page.wait_for_selector("#ps-worklist tbody tr")

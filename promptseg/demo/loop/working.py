@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from promptseg.demo.server import Server
 
 
+def call(visit: Visit, name: str | None) -> None:
+    """Record changes for a name from now on; none for the login, or this machine's user."""
+    visit.loop.who = (name or "").strip()[:60]
+
+
 def accept(visit: Visit, server: Server, progress: Progress | None = None) -> None:
     """Accept the open case and close it; raises as `accept_case` does."""
     accept_case(visit, server, progress)
