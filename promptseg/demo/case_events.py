@@ -7,11 +7,11 @@ from typing import Any
 
 import gradio as gr
 
+from promptseg.demo.cases.projects import who_of
 from promptseg.demo.loop import working
 from promptseg.demo.loop.finishing import give_back_case, reject_case
 from promptseg.demo.loop.learning import learn_from_visit
 from promptseg.demo.loop.opening import open_case, take_up_other
-from promptseg.demo.loop.projects import who_of
 from promptseg.demo.parts import status
 from promptseg.demo.screen import LONG, LOOK, QUICK, Screen, Updates, listen, reporting
 from promptseg.demo.visit import Visit

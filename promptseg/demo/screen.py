@@ -9,7 +9,6 @@ from typing import Any
 import gradio as gr
 
 from promptseg.demo.answers import offered_adapters
-from promptseg.demo.cases.projects import who_of
 from promptseg.demo.downloads import mask_formats
 from promptseg.demo.finishing import CHOICES, chosen_name
 from promptseg.demo.looking import CUSTOM
