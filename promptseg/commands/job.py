@@ -43,6 +43,8 @@ class Choices:
         corrector: `auto`, a file or None: what takes up corrective clicks before the graph cut.
         stop: As `--stop` gives it, or limits by name.
         corrector_sha256: Digest that its file must have, None for any.
+        coarse: `auto` or None: what looks at whole targets in 3D.
+        coarse_sha256: Likewise.
         postprocess: Steps of `promptseg.refine.postprocessing`, in order.
     """
 
@@ -60,6 +62,8 @@ class Choices:
     corrector: str | None = None
     stop: Any = "auto"
     corrector_sha256: str | None = None
+    coarse: str | None = "auto"
+    coarse_sha256: str | None = None
     postprocess: tuple[str, ...] = ()
     modality: Modality | None = None
 
@@ -350,26 +354,32 @@ def load_segmenter(choices: Choices) -> Segmenter:
         precision=choices.precision,
         text_model=choices.text_model,
         corrector=choices.corrector,
+        coarse=choices.coarse,
     )
     spec = segmenter.backbone.spec
     if choices.sha256 is not None and spec.sha256 != choices.sha256:
         raise WeightsError(
             f"model {spec.name} has sha256 {spec.sha256}, the manifest wants {choices.sha256}"
         )
-    _check_corrector(segmenter, choices)
+    _check_others(segmenter, choices)
     note(
         f"model {spec.name} on {segmenter.device} in {segmenter.precision}; licence: {spec.licence}"
     )
     return segmenter
 
 
-def _check_corrector(segmenter: Segmenter, choices: Choices) -> None:
-    held = segmenter.corrector
-    wanted = choices.corrector_sha256
-    if held is not None and wanted is not None and held.sha256 != wanted:
-        raise WeightsError(
-            f"corrector {choices.corrector} has sha256 {held.sha256}, the manifest wants {wanted}"
-        )
+def _check_others(segmenter: Segmenter, choices: Choices) -> None:
+    """Raise WeightsError where a network beside the model is not the manifest's."""
+    for name, wanted in (
+        ("corrector", choices.corrector_sha256),
+        ("coarse", choices.coarse_sha256),
+    ):
+        held = None if wanted is None else getattr(segmenter.runtime, name)
+        if held is not None and held.sha256 != wanted:
+            raise WeightsError(
+                f"{name} {getattr(choices, name)} has sha256 {held.sha256}, the manifest wants "
+                f"{wanted}"
+            )
 
 
 def _hush_transformers() -> None:

@@ -81,7 +81,8 @@ def _check_weights(manifest: dict[str, Any]) -> None:
 def _choices(manifest: dict[str, Any]) -> Choices:
     try:
         settings = manifest["settings"]
-        corrector = manifest["result"].get("report", {}).get("corrector")
+        report = manifest["result"].get("report", {})
+        corrector, coarse = report.get("corrector"), report.get("coarse")
         return Choices(
             model=manifest["model"]["name"],
             adapters=tuple(adapter["name"] for adapter in manifest.get("adapters", [])),
@@ -96,6 +97,8 @@ def _choices(manifest: dict[str, Any]) -> Choices:
             text_model=settings.get("text_model"),
             corrector=settings.get("corrector", None if corrector is None else "auto"),
             corrector_sha256=corrector,
+            coarse=None if coarse is None else "auto",
+            coarse_sha256=coarse,
             postprocess=tuple(settings.get("postprocess", ())),
             modality=settings.get("modality"),
         )

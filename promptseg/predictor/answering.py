@@ -75,7 +75,10 @@ class Answerer:
         if held is not None and held.axis == axis:
             return held
         encoder = self._encoder(adapter) if held is None else held.encoder
-        engine = Engine(encoder, axis, self.seen.volume.spacing, self.criteria, self.consistency)
+        engine = Engine(
+            encoder, axis, self.seen.volume.spacing, self.criteria, self.consistency,
+            self.runtime.coarse if self.consistency.coarse else None,
+        )  # fmt: skip
         self.engine, self.adapter = engine, adapter
         return engine
 
@@ -151,6 +154,7 @@ class Answerer:
             "window": self.window.to_dict(),
             "propagated": question.propagate,
             "corrector": None if corrector is None else corrector.sha256,
+            "coarse": None if engine.coarse is None else engine.coarse.sha256,
             "precision": self.runtime.precision,
             "device": str(self.runtime.device),
             "encoded_slices": engine.encoder.encoded,

@@ -37,6 +37,7 @@ from promptseg.predictor.group import GroupAnswerer
 from promptseg.predictor.interpreting import PromptInterpreter
 from promptseg.predictor.views import ByTarget, View, Views
 from promptseg.prompts.types import Prompt, PromptSet
+from promptseg.propagation.coarse import CoarseView
 from promptseg.propagation.extremes import Span, span_of, spanned
 from promptseg.propagation.postprocessing import Consistency
 from promptseg.propagation.stopping import StopCriteria
@@ -82,6 +83,7 @@ class Engine:
         spacing: (3,) mm; see `reckoned_spacing`.
         criteria: When a propagation stops.
         consistency: What is done so that neighbouring slices agree; nothing by default.
+        coarse: Looks at whole targets; None to take what the tracks find.
     """
 
     def __init__(
@@ -91,15 +93,17 @@ class Engine:
         spacing: np.ndarray,
         criteria: StopCriteria | None = None,
         consistency: Consistency | None = None,
+        coarse: CoarseView | None = None,
     ) -> None:
         self.encoder, self.axis = encoder, axis
         self.decoder = SliceDecoder(encoder)
         self.spacing = reckoned_spacing(spacing, axis)
         self.criteria = StopCriteria() if criteria is None else criteria
         self.consistency = Consistency() if consistency is None else consistency
+        self.coarse = coarse
         self._views = Views(self.decoder, axis, self.spacing, self.criteria)
         self._interpreter = PromptInterpreter(self._views)
-        self._answerer = GroupAnswerer(self._views, self.consistency)
+        self._answerer = GroupAnswerer(self._views, self.consistency, coarse)
         self._spans: dict[int, tuple[Span, np.ndarray]] = {}
         self._extents: LRUCache[str, Extent] = LRUCache(EXTENTS, lambda _: 1)
 

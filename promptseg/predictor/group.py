@@ -10,6 +10,8 @@ from promptseg.inference.decoder import SliceMask
 from promptseg.inference.encoder import Progress
 from promptseg.inference.labels import Answers, FrameMasks
 from promptseg.predictor.views import ByTarget, Views
+from promptseg.propagation.coarse import CoarseView
+from promptseg.propagation.coarse_fusion import CoarseFusion
 from promptseg.propagation.guide import Guide
 from promptseg.propagation.intensities import without_odd_greys
 from promptseg.propagation.multiplanar import FEWEST, STEP_MM
@@ -29,12 +31,18 @@ class GroupAnswerer:
     Args:
         views: Of the volume.
         consistency: What is done so that neighbouring slices agree.
+        coarse: Looks at whole targets; None to take what the tracks find.
     """
 
-    def __init__(self, views: Views, consistency: Consistency) -> None:
+    def __init__(
+        self, views: Views, consistency: Consistency, coarse: CoarseView | None = None
+    ) -> None:
         self.views, self.consistency = views, consistency
         self.axis, self.spacing = views.axis, views.spacing
         self._witnesses = Witnesses(views.decoder, views.axis, views.spacing, views.criteria)
+        self._fusion: CoarseFusion | None = None
+        if coarse is not None and consistency.coarse:
+            self._fusion = CoarseFusion(coarse, views.decoder, views.spacing)
 
     def answer(
         self,

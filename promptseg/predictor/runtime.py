@@ -15,8 +15,10 @@ from promptseg.inference.encoder import EmbeddingCache
 from promptseg.predictor.examples import Lessons
 
 if TYPE_CHECKING:
+    from promptseg.propagation.coarse import CoarseView
     from promptseg.refine.corrector import Corrector
 
+CoarseLike: TypeAlias = "str | Path | CoarseView | None"
 CorrectorLike: TypeAlias = "str | Path | Corrector | None"
 
 
@@ -34,6 +36,7 @@ class Runtime:
         text_model: Image-text model (`promptseg.text.proposal_scores.ImageText`) or None.
         corrector_source: What takes up corrective clicks in 3D before the graph cut, its file,
             `auto` for the one that ships, or None.
+        coarse_source: What looks at whole targets in 3D, likewise.
     """
 
     backbone: Backbone
@@ -44,6 +47,7 @@ class Runtime:
     cache: EmbeddingCache | None = None
     text_model: Any = None
     corrector_source: CorrectorLike = None
+    coarse_source: CoarseLike = None
 
     @property
     def crop_factor(self) -> float | None:
@@ -69,4 +73,18 @@ class Runtime:
             from promptseg.refine.corrector import load_corrector
 
             return load_corrector(None if source == "auto" else Path(source)).to(self.device)
+        return source
+
+    @cached_property
+    def coarse(self) -> CoarseView | None:
+        """What looks at whole targets in 3D, None for nothing.
+
+        Raises:
+            WeightsError: If its file is missing or damaged.
+        """
+        source = self.coarse_source
+        if isinstance(source, (str, Path)):
+            from promptseg.propagation.coarse import load_coarse
+
+            return load_coarse(None if source == "auto" else Path(source)).to(self.device)
         return source

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import ndimage
-from skimage.measure import block_reduce
 
 from promptseg.errors import PromptError, WeightsError
+from promptseg.propagation.coarse_cube import Cube
 from promptseg.propagation.coarse_inputs import (
     ANSWERED,
     CHANNELS,
@@ -23,9 +25,10 @@ from promptseg.propagation.coarse_inputs import (
 from promptseg.propagation.coarse_network import CoarseNetwork
 from promptseg.volume import pasted
 from promptseg.weights.described import Described
+from promptseg.weights.registry import check, lookup, pull, sha256_file
 
+NAME = "coarse"
 FILE = Described("promptseg-coarse", 1, "coarse view")
-SIDE = 48
 # Side of the first view over the longest side of what is prompted: the middle of what training saw.
 AROUND = 2.2
 # A target that reaches the border is looked at from farther away, so often and by so much.
@@ -35,73 +38,6 @@ LEAST_VOXELS = 17.0
 ABSENT = -6.0
 Mask = NDArray[np.bool_]
 Field = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Cube:
-    """A cubic view of a volume.
-
-    Args:
-        centre: (3,) voxels, counted from the first voxel's outer corner.
-        length: Side in millimetres.
-        spacing: (3,) millimetres of a voxel.
-        side: Elements of a side.
-    """
-
-    centre: tuple[float, float, float]
-    length: float
-    spacing: tuple[float, float, float]
-    side: int = SIDE
-
-    @property
-    def scale(self) -> NDArray[np.float64]:
-        """(3,) voxels of an element."""
-        return self.length / self.side / np.array(self.spacing)
-
-    @property
-    def low(self) -> NDArray[np.float64]:
-        """(3,) the view's first corner in voxels."""
-        return np.array(self.centre) - self.scale * self.side / 2
-
-    def region(self, shape: Sequence[int]) -> tuple[slice, ...]:
-        """The voxels of a volume of `shape` that the view reaches."""
-        low = np.clip(np.floor(self.low), 0, np.array(shape) - 1).astype(int)
-        high = np.clip(np.ceil(self.low + self.scale * self.side), low + 1, shape).astype(int)
-        return tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
-
-    def sample(self, data: NDArray[np.generic], outside: float) -> Field:
-        """(I, J, K) values -> (side, side, side), averaged where the view is coarser."""
-        region = self.region(data.shape)
-        part = data[region].astype(np.float32)
-        factor = np.maximum(np.floor(self.scale), 1).astype(int)
-        factor = np.minimum(factor, part.shape)
-        if factor.max() > 1:
-            part = block_reduce(part, tuple(factor), np.mean, cval=outside)
-        step = self.scale / factor
-        start = (self.low - [s.start for s in region]) / factor + step / 2 - 0.5
-        return np.asarray(ndimage.affine_transform(
-            part, step, start, (self.side,) * 3, order=1, mode="grid-constant", cval=outside,
-        ), np.float32)  # fmt: skip
-
-    def paste(self, view: Field, shape: Sequence[int]) -> tuple[tuple[slice, ...], Field]:
-        """(side, side, side) values -> a region of a volume of `shape`, and values on it."""
-        region = self.region(shape)
-        start = np.array([s.start for s in region])
-        size = tuple(s.stop - s.start for s in region)
-        offset = (start + 0.5 - self.low) / self.scale - 0.5
-        values = ndimage.affine_transform(
-            view, 1 / self.scale, offset, size, order=1, mode="nearest"
-        )
-        return region, np.asarray(values, np.float32)
-
-    def planes(self, axis: int, index: int) -> slice:
-        """Elements along `axis` whose middle lies in slice `index`; the nearest if none does."""
-        edges = (np.array([index, index + 1]) - self.low[axis]) / self.scale[axis]
-        first, last = (int(np.clip(np.ceil(e - 0.5), 0, self.side)) for e in edges)
-        if first < last:
-            return slice(first, last)
-        nearest = int(np.clip(np.floor(edges.mean()), 0, self.side - 1))
-        return slice(nearest, nearest + 1)
 
 
 @dataclass(frozen=True)
@@ -150,10 +86,15 @@ class CoarseView:
 
     Args:
         network: Trained by weights/train_coarse.py.
+        sha256: Digest of its file, None if it has none.
     """
 
-    def __init__(self, network: CoarseNetwork) -> None:
-        self.network = network.eval()
+    def __init__(self, network: CoarseNetwork, sha256: str | None = None) -> None:
+        self.network, self.sha256 = network.eval(), sha256
+
+    def to(self, device: torch.device) -> CoarseView:
+        """The same on a device."""
+        return CoarseView(copy.deepcopy(self.network).to(device), self.sha256)
 
     def answer(self, image: Field, spacing: Sequence[float], told: Told) -> CoarseAnswer:
         """Look at a target, from farther away while it reaches the border of the view.
@@ -168,17 +109,19 @@ class CoarseView:
         """
         cube = first_cube(told, spacing, image.shape)
         for attempt in range(WIDENINGS + 1):
-            found = self._look(image, told, cube)
+            found = self.look(image, told, cube)
             if attempt == WIDENINGS or not cut_off(found, image.shape):
                 break
             cube = replace(cube, length=cube.length * WIDENED, centre=_middle(found))
         return found
 
     @torch.inference_mode()
-    def _look(self, image: Field, told: Told, cube: Cube) -> CoarseAnswer:
+    def look(self, image: Field, told: Told, cube: Cube) -> CoarseAnswer:
+        """The answer in one view; arguments as in `answer`."""
         channels = coarse_channels(hints_in(image, told, cube))
-        logits, quality = self.network(channels[None])
-        return CoarseAnswer(cube, logits[0].float().numpy(), float(quality.sigmoid()))
+        device = next(self.network.parameters(), channels).device
+        logits, quality = self.network(channels[None].to(device))
+        return CoarseAnswer(cube, logits[0].float().cpu().numpy(), float(quality.sigmoid()))
 
 
 def first_cube(told: Told, spacing: Sequence[float], shape: Sequence[int]) -> Cube:
@@ -300,13 +243,23 @@ def save_coarse(network: CoarseNetwork, path: Path, about: Mapping[str, str]) ->
     FILE.save(network, network.config(), path, about)
 
 
-def load_coarse(path: Path) -> CoarseView:
-    """Read a file of `save_coarse`.
+def load_coarse(path: Path | None = None) -> CoarseView:
+    """Read a file of `save_coarse`; the one that ships if None, once a process.
 
     Raises:
         WeightsError: If the file is missing, corrupt or holds something else.
     """
+    return _shipped(pull(NAME)) if path is None else _read(path)
+
+
+@lru_cache(maxsize=1)
+def _shipped(path: Path) -> CoarseView:
+    check(lookup(NAME), path)
+    return _read(path)
+
+
+def _read(path: Path) -> CoarseView:
     network = FILE.load(path, CoarseNetwork)
     if network.inputs != CHANNELS:
         raise WeightsError(f"{path} takes {network.inputs} channels: this version gives {CHANNELS}")
-    return CoarseView(network)
+    return CoarseView(network, sha256_file(path))

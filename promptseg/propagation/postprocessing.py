@@ -31,10 +31,12 @@ class Consistency:
         clean: Drop stray parts, fill small cavities, smooth across slices.
         vote: Ask the slices along the other two axes too; None to decide by the volume: where
             slices are thin enough for a network that takes masks and strokes.
+        coarse: Look at the whole target with the coarse 3D view, where the segmenter has one.
     """
 
     clean: bool = False
     vote: bool | None = False
+    coarse: bool = False
 
     @classmethod
     def named(cls, name: str) -> Consistency:
@@ -47,7 +49,7 @@ class Consistency:
             PromptsegError: If the name is unknown.
         """
         known = {
-            "auto": cls(clean=True, vote=None),
+            "auto": cls(clean=True, vote=None, coarse=True),
             "none": cls(),
             "clean": cls(clean=True),
             "vote": cls(vote=True),

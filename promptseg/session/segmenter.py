@@ -18,7 +18,7 @@ from promptseg.errors import WeightsError
 from promptseg.inference.device import Precision, choose_device, choose_precision
 from promptseg.inference.encoder import EmbeddingCache, Progress
 from promptseg.predictor.examples import Lessons
-from promptseg.predictor.runtime import CorrectorLike, Runtime
+from promptseg.predictor.runtime import CoarseLike, CorrectorLike, Runtime
 from promptseg.prompts.types import Prompt, PromptSet
 from promptseg.propagation.stopping import StopLike
 from promptseg.session.every_adapter import by_every_adapter
@@ -45,6 +45,9 @@ class Segmenter:
         corrector: Network that takes up corrective clicks in 3D before the graph cut, or its file;
             `auto` for the one that ships, which helps where much of a mask is wrong; None for the
             graph cut alone. Read when first needed.
+        coarse: Network that looks at a whole target in 3D and says where it ends, or its file;
+            `auto` for the one that ships, None to take what tracks through the slices find. Read
+            when first needed.
 
     Raises:
         WeightsError: If the backbone is none, such as the name of one.
@@ -66,6 +69,7 @@ class Segmenter:
         cache: EmbeddingCache | None = None,
         text_model: ImageText | None = None,
         corrector: CorrectorLike = None,
+        coarse: CoarseLike = None,
     ) -> None:
         if not isinstance(backbone, Backbone):
             raise WeightsError(
@@ -84,6 +88,7 @@ class Segmenter:
             cache,
             text_model,
             corrector,
+            coarse,
         )
 
     @property
@@ -102,6 +107,7 @@ class Segmenter:
         cache: EmbeddingCache | None = None,
         text_model: str | Path | ImageText | None = None,
         corrector: CorrectorLike = None,
+        coarse: CoarseLike = "auto",
     ) -> Segmenter:
         """Load a model of the registry, a checkpoint or a folder of transformers.
 
@@ -115,6 +121,7 @@ class Segmenter:
             cache: As in the constructor.
             text_model: As in the constructor, or the folder or `hf-hub:` name of one.
             corrector: As in the constructor.
+            coarse: As in the constructor.
 
         Raises:
             WeightsError: If a model is unknown, missing, corrupt or unsafe.
@@ -133,7 +140,7 @@ class Segmenter:
 
             words = load_clip(words, device=device)
         segmenter = cls(
-            load_backbone(model), device, precision, batch_size, cache, words, corrector
+            load_backbone(model), device, precision, batch_size, cache, words, corrector, coarse
         )
         for one in held:
             segmenter.adapters.add(one)

@@ -44,7 +44,8 @@ class Entry:
 
     Args:
         name: Name in the registry.
-        family: `promptseg`, `segment-anything`, `sam2`, `mobile_sam`, `text` or `corrector`.
+        family: `promptseg`, `segment-anything`, `sam2`, `mobile_sam`, `text`,
+            `corrector` or `coarse`.
         architecture: Size or kind within the family.
         file: Name of the file.
         licence: Terms of the weights.

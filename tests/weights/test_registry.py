@@ -93,6 +93,7 @@ class TestRegistry:
             "sam2.1_large",
             "text",
             "corrector",
+            "coarse",
         }
         for entry in entries.values():
             assert entry.sha256 is None or len(entry.sha256) == 64

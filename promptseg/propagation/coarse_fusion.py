@@ -1,0 +1,179 @@
+"""Tracks and the coarse view put together: which slices hold the target, and its outline there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from promptseg.backbones.base import PixelPrompts
+from promptseg.inference.caching import LRUCache
+from promptseg.inference.decoder import Request, SliceDecoder, SliceMask
+from promptseg.inference.labels import FrameMasks, slice_logits
+from promptseg.inference.slice_prompts import SlicePrompts
+from promptseg.propagation.carrying import box_of, shown_as
+from promptseg.propagation.coarse import CoarseAnswer, CoarseView, Told
+from promptseg.propagation.track import masks_bytes, tensor_key
+from promptseg.volume.slicing import Frame, in_plane, take_slice
+
+Masks = Mapping[int, SliceMask]
+Plane = NDArray[np.bool_]
+
+# Logits beyond this say no more: a slice's answer and the view's then count alike.
+SURE = 4.0
+FUSED_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class Clicks:
+    """Voxels (N, 3) that the user marked, on the target and beside it."""
+
+    positive: NDArray[np.int64]
+    negative: NDArray[np.int64]
+
+
+class CoarseFusion:
+    """Looks once at a whole target that tracks have followed, and asks its slices again.
+
+    Tracks know outlines and run on or end early; the coarse view knows where a target ends. It
+    sees the tracks' masks among what it is told, so that it keeps what is right in them, and each
+    slice that it marks is asked once more with its answer as the mask prompt.
+
+    Args:
+        view: The coarse view.
+        decoder: Answers slices.
+        spacing: (3,) mm.
+    """
+
+    def __init__(self, view: CoarseView, decoder: SliceDecoder, spacing: Sequence[float]) -> None:
+        self.view, self.decoder, self.spacing = view, decoder, spacing
+        self._known: LRUCache[tuple[object, ...], dict[int, SliceMask]] = LRUCache(
+            FUSED_BYTES, masks_bytes
+        )
+
+    def fused(
+        self,
+        frame: Frame,
+        prompts: Mapping[int, SlicePrompts],
+        masks: Masks,
+        limits: tuple[int, int],
+    ) -> dict[int, SliceMask]:
+        """Answers of one target on every slice it reaches; prompted slices stay as they are.
+
+        Args:
+            frame: Of the masks.
+            prompts: What the user said, by slice.
+            masks: Answers of tracks and of prompted slices.
+            limits: Half-open slice range.
+        """
+        keys = {i: m for i, m in masks.items() if i in prompts}
+        if not any(mask.area for mask in keys.values()):
+            return dict(masks)
+        said = tuple((i, p.signature()) for i, p in sorted(prompts.items()))
+        key = (frame, said, limits, *((i, tensor_key(m)) for i, m in sorted(masks.items())))
+        known = self._known.get(key)
+        if known is None:
+            known = self._fused(frame, prompts, keys, masks, limits)
+            self._known.put(key, known)
+        return dict(known)
+
+    def _fused(
+        self,
+        frame: Frame,
+        prompts: Mapping[int, SlicePrompts],
+        keys: Masks,
+        masks: Masks,
+        limits: tuple[int, int],
+    ) -> dict[int, SliceMask]:
+        planes = planes_of(frame, masks)
+        answered = {i: p for i, p in planes.items() if i not in keys and p.any()}
+        clicks = clicks_of(prompts.values())
+        first = Told(
+            frame.axis,
+            {i: planes[i] for i in keys if planes[i].any()},
+            box_of_prompts(prompts),
+            clicks.positive,
+            clicks.negative,
+        )
+        image = self.decoder.encoder.data
+        cube = self.view.answer(image, self.spacing, first).cube
+        seen = self.view.look(image, replace(first, answered=answered), cube)
+        shown = {i: s for i, s in self._shown(frame, seen, limits).items() if i not in keys}
+        return {**self._asked(frame, shown), **keys}
+
+    def _shown(
+        self, frame: Frame, seen: CoarseAnswer, limits: tuple[int, int]
+    ) -> dict[int, Tensor]:
+        """(m, m) logits of the view on the slices where it sees the target."""
+        region, values = seen.cube.paste(seen.logits, frame.shape)
+        side = self.decoder.backbone.spec.mask_size
+        rows, cols = (region[a] for a in in_plane(frame.axis))
+        shown = {}
+        for n, index in enumerate(range(region[frame.axis].start, region[frame.axis].stop)):
+            part = take_slice(values, frame.axis, n)
+            if not limits[0] <= index < limits[1] or not (part > 0).any():
+                continue
+            share = np.zeros([frame.shape[a] for a in in_plane(frame.axis)], np.float32)
+            share[rows, cols] = 1 / (1 + np.exp(-part))
+            logits = frame.project(share, side).clamp(1e-3, 1 - 1e-3).logit()
+            if bool((logits > 0).any()):
+                shown[index] = logits
+        return shown
+
+    def _asked(self, frame: Frame, shown: Mapping[int, Tensor]) -> dict[int, SliceMask]:
+        """Each slice answered once more; the mean of that and of what the view shows."""
+        if not shown:
+            return {}
+        requests = [Request(i, self._prompt(logits)) for i, logits in shown.items()]
+        found = {}
+        for (index, logits), own in zip(
+            shown.items(), self.decoder.decode(frame, requests), strict=True
+        ):
+            mean = (logits.clamp(-SURE, SURE) + own.logits.clamp(-SURE, SURE)) / 2
+            if bool((mean > 0).any()):
+                found[index] = replace(own, logits=mean)
+        return found
+
+    def _prompt(self, logits: Tensor) -> PixelPrompts:
+        spec = self.decoder.backbone.spec
+        if shown_as(spec) == "mask":
+            return PixelPrompts(mask=logits)
+        return PixelPrompts(box=box_of(logits, spec.input_size))
+
+
+def planes_of(frame: Frame, masks: Masks) -> dict[int, Plane]:
+    """(H, W) bool of whole slices."""
+    group = [FrameMasks(frame, {1: dict(masks)})]
+    shape = [frame.shape[a] for a in in_plane(frame.axis)]
+    planes = {}
+    for index in masks:
+        planes[index] = np.zeros(shape, bool)
+        for _, place, logits in slice_logits(group, index):
+            planes[index][place] = logits > 0
+    return planes
+
+
+def clicks_of(prompts: Iterable[SlicePrompts]) -> Clicks:
+    """All clicks and strokes of some slices, as whole voxels."""
+    sides: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+    for place in prompts:
+        for at, positive in zip(place.points, place.labels, strict=True):
+            sides[0 if positive else 1].append(np.floor(np.array(at) + 0.5).reshape(1, 3))
+        for n in range(2):
+            sides[n].extend((*place.strokes[n], *place.late[n]))
+    whole = [np.concatenate(side) if side else np.zeros((0, 3)) for side in sides]
+    return Clicks(*(side.astype(np.int64) for side in whole))
+
+
+def box_of_prompts(
+    prompts: Mapping[int, SlicePrompts],
+) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    """The box of the only slice that has one: several masks say more than their boxes."""
+    boxes = [place.box for place in prompts.values() if place.box is not None]
+    if len(boxes) != 1:
+        return None
+    low, high = (tuple(int(np.floor(x + 0.5)) for x in corner) for corner in boxes[0])
+    return low, high
