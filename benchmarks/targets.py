@@ -299,18 +299,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=Path(data))
     parser.add_argument("--model", default="default", help="registry name or file")
+    parser.add_argument("--coarse", default="auto", help="the coarse view: auto, none or a file")
     parser.add_argument("--half", choices=HALVES, default=HALVES[0])
     parser.add_argument("--prompts", nargs="+", choices=PROMPTS, default=list(PROMPTS))
     parser.add_argument("--kinds", nargs="+", metavar="START", help="starts of kinds of target")
     parser.add_argument("--out", type=Path, default=Path("runs/targets"))
     chosen = parser.parse_args()
-    segmenter = Segmenter.from_pretrained(chosen.model)
+    coarse = None if chosen.coarse == "none" else chosen.coarse
+    segmenter = Segmenter.from_pretrained(chosen.model, coarse=coarse)
     chosen.out.mkdir(parents=True, exist_ok=True)
     file = chosen.out / f"{chosen.half}.json"
-    about = {"model": segmenter.backbone.spec.name, "sha256": segmenter.backbone.spec.sha256}
+    spec, view = segmenter.backbone.spec, segmenter.runtime.coarse
+    about = {"model": spec.name, "sha256": spec.sha256, "coarse": view and view.sha256}
     rows: list[dict[str, Any]] = []
-    if file.is_file() and (kept := json.loads(file.read_text()))["sha256"] == about["sha256"]:
-        rows = kept["rows"]
+    if file.is_file():
+        kept = json.loads(file.read_text())
+        rows = kept.pop("rows") if {n: kept.get(n) for n in about} == about else []
     done = {(r["target"], r["prompt"]) for r in rows}
     for one in targets(chosen.data, HALVES.index(chosen.half)):
         if chosen.kinds and not one.kind.startswith(tuple(chosen.kinds)):

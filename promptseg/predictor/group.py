@@ -104,7 +104,31 @@ class GroupAnswerer:
         tracked = tracker.propagate(key_masks, limits, guides)
         if narrow(tracked):
             return None
-        return take_up(tracker, by_target, key_masks, tracked, limits, guides)
+        whole = self._fused(tracker, by_target, key_masks, tracked, limits)
+        if narrow(whole):
+            return None
+        return take_up(tracker, by_target, key_masks, whole, limits, guides)
+
+    def _fused(
+        self,
+        tracker: Tracker,
+        by_target: ByTarget,
+        key_masks: Answers,
+        tracked: Answers,
+        limits: Limits,
+    ) -> Answers:
+        """Tracks and the coarse view together; a network with a memory goes its own way."""
+        if self._fusion is None or tracker.carries == "memory":
+            return tracked
+        found = {}
+        for target, masks in tracked.items():
+            said = {
+                i: place.without_corrections() or place
+                for i, place in by_target[target].items()
+                if i in key_masks[target]
+            }
+            found[target] = self._fusion.fused(tracker.frame, said, masks, limits[target])
+        return found
 
     def _cleaned(self, tracker: Tracker, by_target: ByTarget, answers: Answers) -> Answers:
         """Answers without rims that look unlike the target, stray parts and cavities."""
