@@ -41,7 +41,7 @@ class GroupAnswerer:
         self.axis, self.spacing = views.axis, views.spacing
         self._witnesses = Witnesses(views.decoder, views.axis, views.spacing, views.criteria)
         self._fusion: CoarseFusion | None = None
-        if coarse is not None and consistency.coarse:
+        if coarse is not None and consistency.coarse and not views.criteria.never:
             self._fusion = CoarseFusion(coarse, views.decoder, views.spacing)
 
     def answer(

@@ -252,7 +252,7 @@ class Segmenter:
                 other two axes where the target ends; `clean` drops stray parts, fills small
                 cavities and smooths across thin slices; `both`; `auto` is what measures best:
                 `both` where slices are at most three times as thick as a pixel is wide, else
-                `clean`.
+                `clean`, and a look at the whole target with the coarse 3D view.
             stop: When a propagation stops: `auto`, `never`, or limits of
                 `propagation.criteria.CRITERIA` by name, such as `{"growth": 3.0}` or `growth=3`.
 

@@ -57,7 +57,9 @@ def scene():
 
     def make(propagates="mask"):
         known = ball()
-        encoder = SliceEncoder(Repeats(propagates), known.astype(np.float32), "ball", torch.device("cpu"), "fp32")
+        encoder = SliceEncoder(
+            Repeats(propagates), known.astype(np.float32), "ball", torch.device("cpu"), "fp32"
+        )
         decoder = SliceDecoder(encoder)
         frame = Frame(2, Region((8, 40), (8, 40)), SHAPE, SPACING, 64)
         return CoarseFusion(CoarseView(Bright()), decoder, SPACING), frame, known
@@ -112,7 +114,7 @@ class TestFused:
         assert set(fusion.fused(frame, boxed(), masks, (10, 14))) <= {10, 11, 12, 13}
 
     def test_without_a_pixel_on_a_prompted_slice_nothing_changes(self, scene):
-        fusion, frame, known = scene()
+        fusion, frame, _ = scene()
         masks = {KEY: on_slice(frame, np.zeros(SHAPE[:2], bool))}
         assert fusion.fused(frame, boxed(), masks, (0, 24)) == masks
 
