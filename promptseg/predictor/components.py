@@ -130,6 +130,12 @@ def is_later(prompt: Prompt) -> TypeIs[Point | Scribble]:
     return isinstance(prompt, (Point, Scribble)) and prompt.role in (CORRECTION, BOTH, REFINE)
 
 
+def only_clicks(prompts: PromptSet) -> bool:
+    """True for several clicks inside a target and nothing else that says where it is."""
+    clicks = [prompt for prompt in prompts if isinstance(prompt, Point)]
+    return len(clicks) == len(prompts) and sum(click.positive for click in clicks) > 1
+
+
 def assigned(prompt: Prompt, extents: Sequence[Extent], spacing: Sequence[float]) -> int | None:
     """Number of the part that a later prompt is about; None if it points at a new one.
 

@@ -31,12 +31,13 @@ from promptseg.predictor.components import (
     in_targets,
     is_later,
     numbered,
+    only_clicks,
     with_prompt,
 )
 from promptseg.predictor.group import GroupAnswerer
 from promptseg.predictor.interpreting import PromptInterpreter
 from promptseg.predictor.views import ByTarget, View, Views
-from promptseg.prompts.types import Prompt, PromptSet
+from promptseg.prompts.types import Point, Prompt, PromptSet
 from promptseg.propagation.coarse import CoarseView
 from promptseg.propagation.extremes import Span, span_of, spanned
 from promptseg.propagation.postprocessing import Consistency
@@ -149,7 +150,10 @@ class Engine:
     def _parts(self, prompts: PromptSet, propagate: bool, hints: Hints) -> list[list[Prompt]]:
         """Prompts of one target by its parts, each in the order in which they were given."""
         order = {id(prompt): n for n, prompt in enumerate(prompts)}
-        groups = boxed_parts(PromptSet(p for p in prompts if not is_later(p)), self.axis)
+        first = PromptSet(p for p in prompts if not is_later(p))
+        groups = boxed_parts(first, self.axis)
+        if propagate and only_clicks(first):
+            groups = self._clicked_parts(first, hints)
         extents: list[Extent] = []
         for prompt in filter(is_later, prompts):
             if not extents:
@@ -164,6 +168,29 @@ class Engine:
             groups[chosen].append(prompt)
             extents[chosen] = with_prompt(extents[chosen], prompt)
         return [sorted(group, key=lambda p: order[id(p)]) for group in groups]
+
+    def _clicked_parts(self, clicks: PromptSet, hints: Hints) -> list[list[Prompt]]:
+        """Clicks given at once by the part that they point at, as if given one after the other.
+
+        What a click gives on its own slice mostly tells that the next one belongs to it; only one
+        that lies far from that is compared with what it gives in the volume.
+        """
+        inside = [p for p in clicks if isinstance(p, Point) and p.positive]
+        near = self._extent([inside[0]], False, hints)
+        if all(assigned(p, [near], self.spacing) is not None for p in inside[1:]):
+            return [list(clicks)]
+        groups: list[list[Prompt]] = [[inside[0]]]
+        extents = [self._extent([inside[0]], True, hints)]
+        rest: list[Prompt] = [p for p in clicks if p is not inside[0]]
+        for prompt in sorted(rest, key=lambda p: not getattr(p, "positive", True)):
+            chosen = assigned(prompt, extents, self.spacing)
+            if chosen is None:
+                groups.append([prompt])
+                extents.append(self._extent([prompt], True, hints))
+            else:
+                groups[chosen].append(prompt)
+                extents[chosen] = with_prompt(extents[chosen], prompt)
+        return groups if len(groups) > 1 else [list(clicks)]
 
     def _extent(self, prompts: list[Prompt], propagate: bool, hints: Hints) -> Extent:
         """What is known of a part before any correction; kept."""

@@ -93,6 +93,42 @@ class TestAClickInASecondLesion:
         np.testing.assert_array_equal(running.propagate().data, before)
 
 
+class TestClicksGivenAtOnce:
+    def answered(self, *clicks, image=ONE | TWO):
+        running = session(image)
+        running.add(*clicks)
+        return running.propagate().data == 1, running
+
+    def keys(self, running):
+        return {group.keys.get(1, 1) for group in running.asker.asked.answered}
+
+    def test_in_two_lesions_are_two_parts(self):
+        found, running = self.answered(Point((14, 16, 7)), Point((48, 40, 9)))
+        assert len(self.keys(running)) == 2
+        assert dice(found, ONE | TWO) > 0.99
+
+    def test_give_what_they_give_one_after_the_other(self):
+        found, _ = self.answered(Point((14, 16, 7)), Point((48, 40, 9)))
+        running = session()
+        running.add(Point((14, 16, 7)))
+        running.propagate()
+        running.add(Point((48, 40, 9)))
+        np.testing.assert_array_equal(running.propagate().data == 1, found)
+
+    @pytest.mark.parametrize("second", [(16, 14, 7), (14, 16, 5), (48, 40, 13)])
+    def test_in_one_lesion_are_one_part(self, second):
+        first = Point((48, 40, 7)) if second[0] == 48 else Point((14, 16, 8))
+        _, running = self.answered(first, Point(second))
+        assert len(self.keys(running)) == 1
+
+    def test_one_beside_belongs_to_the_nearer_part(self):
+        away = Point((48, 40, 12), positive=False)
+        found, running = self.answered(Point((14, 16, 7)), away, Point((48, 40, 9)))
+        assert len(self.keys(running)) == 2
+        assert dice(found[:32], ONE[:32]) > 0.99
+        assert not found[48, 40, 12]
+
+
 class TestParts:
     def parts(self, *prompts):
         return [len(part) for part in boxed_parts(PromptSet(prompts), 2)]
