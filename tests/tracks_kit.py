@@ -1,4 +1,4 @@
-"""Masks, prompts and a tube to walk along, for tests of propagation and its parts."""
+"""Masks, prompts and a tube to track along, for tests of propagation and its parts."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ def propagator(image=TUBE, backbone=None, criteria=None, batch_size=4):
     return Tracker(SliceDecoder(encoder), FRAME, criteria)
 
 
-def reached(walker, anchors, limits=(0, 16), guides=None):
-    masks = {i: walker.answer(i, p) for i, p in anchors.items()}
-    return walker.propagate({1: masks}, {1: limits}, guides)[1]
+def reached(tracker, key_masks, limits=(0, 16), guides=None):
+    masks = {i: tracker.answer(i, p) for i, p in key_masks.items()}
+    return tracker.propagate({1: masks}, {1: limits}, guides)[1]
 
 
 def shown(answer):

@@ -24,14 +24,14 @@ class MemorySpan:
     Args:
         maps: Slices back whose maps are recalled.
         pointers: Slices whose pointers are recalled, the present one counted.
-        anchors: Prompted slices that are recalled however far away they are.
+        key_slices: Prompted slices that are recalled however far away they are.
         ambiguous: True if the best of several candidates is taken where nothing but the memory
             says what the target is.
     """
 
     maps: int
     pointers: int
-    anchors: int
+    key_slices: int
     ambiguous: bool = True
 
 

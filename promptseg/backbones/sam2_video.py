@@ -20,7 +20,7 @@ from promptseg.backbones.groups import Group
 from promptseg.backbones.memory import Memory, MemorySpan, Recollection
 from promptseg.backbones.transformers import TransformersSam2, rebuilt
 
-MOST_ANCHORS = 4
+MOST_KEY_SLICES = 4
 
 
 class TransformersSam2Video(TransformersSam2):
@@ -41,7 +41,7 @@ class TransformersSam2Video(TransformersSam2):
         self.span = MemorySpan(
             maps=config.num_maskmem - 1,
             pointers=config.max_object_pointers_in_encoder,
-            anchors=most if most > 0 else MOST_ANCHORS,
+            key_slices=most if most > 0 else MOST_KEY_SLICES,
             ambiguous=tracked and config.multimask_min_pt_num <= 0,
         )
 

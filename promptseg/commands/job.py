@@ -369,13 +369,13 @@ def load_segmenter(choices: Choices) -> Segmenter:
 
 
 def _check_others(segmenter: Segmenter, choices: Choices) -> None:
-    """Raise WeightsError where a network beside the model is not the manifest's."""
+    """Raise WeightsError where a network beside the model is missing, or not the manifest's."""
     for name, wanted in (
         ("corrector", choices.corrector_sha256),
         ("coarse", choices.coarse_sha256),
     ):
-        held = None if wanted is None else getattr(segmenter.runtime, name)
-        if held is not None and held.sha256 != wanted:
+        held = getattr(segmenter.runtime, name)
+        if None not in (held, wanted) and held.sha256 != wanted:
             raise WeightsError(
                 f"{name} {getattr(choices, name)} has sha256 {held.sha256}, the manifest wants "
                 f"{wanted}"

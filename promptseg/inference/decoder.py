@@ -27,7 +27,7 @@ class SliceMask:
         quality: Predicted overlap with the truth in [0, 1].
         presence: Probability that the target is there; 1 if the network does not predict it.
         given: (H, W) bool mask of the whole slice that the user gave, to be kept as it is.
-        similarity: Likeness in [0, 1] of the grey levels inside to those of the anchor's mask.
+        similarity: Likeness in [0, 1] of the grey levels inside to those of the key slice's mask.
         pointer: (P,) float32 on the CPU, what a network with a memory keeps of the target.
     """
 

@@ -1,7 +1,7 @@
 """Segmenting with no prompt: an adapter's tokens say what is wanted.
 
 Coarse first: every few slices are seen whole, and the largest body that the token marks says
-where the target is. Then every slice of that stretch is answered in a view around it, and a walk
+where the target is. Then every slice of that stretch is answered in a view around it, and a track
 from the best slice, mask by mask, is averaged in, so that neighbours agree.
 """
 
@@ -220,7 +220,7 @@ def _every_slice(
 
 
 def consistent(engine: Engine, frame: Frame, direct: Masks) -> Masks:
-    """Direct answers averaged with a walk from the best slice, stray parts dropped.
+    """Direct answers averaged with a track from the best slice, stray parts dropped.
 
     Args:
         engine: Of the volume.
@@ -233,8 +233,8 @@ def consistent(engine: Engine, frame: Frame, direct: Masks) -> Masks:
     largest = max(mask.area for mask in sure.values())
     full = {i: mask for i, mask in sure.items() if 2 * mask.area >= largest}
     best = max(full, key=lambda index: full[index].quality * full[index].presence)
-    walker = Tracker(engine.decoder, frame, engine.criteria)
+    tracker = Tracker(engine.decoder, frame, engine.criteria)
     limits = {1: (min(direct), max(direct) + 1)}
-    walked = walker.propagate({1: {best: full[best]}}, limits)[1]
-    merged = {i: mean_mask([direct[i], walked[i]], [0.5, 0.5]) for i in walked}
+    tracked = tracker.propagate({1: {best: full[best]}}, limits)[1]
+    merged = {i: mean_mask([direct[i], tracked[i]], [0.5, 0.5]) for i in tracked}
     return connected({**sure, **merged}, sorted(direct))

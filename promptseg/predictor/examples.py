@@ -25,7 +25,7 @@ LEAST_PIXELS = 12
 # input costs an eighth: there are more of those, and they are seen closer and from farther as well.
 SMALL, LARGE = (20, 14, 6), (14, 10, 4)
 CLOSER, WIDER = 1.4, 2.4
-# A walk hands masks on over three millimetres: the neighbour that is shown lies as far away.
+# A track hands masks on over three millimetres: the neighbour that is shown lies as far away.
 APART_MM = 3.0
 
 

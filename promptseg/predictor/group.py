@@ -15,7 +15,7 @@ from promptseg.propagation.coarse_fusion import CoarseFusion
 from promptseg.propagation.guide import Guide
 from promptseg.propagation.intensities import without_odd_greys
 from promptseg.propagation.multiplanar import FEWEST, STEP_MM
-from promptseg.propagation.plane_votes import TargetTrack, Witnesses
+from promptseg.propagation.plane_votes import PlaneVotes, TargetTrack
 from promptseg.propagation.postprocessing import Consistency, cleaned
 from promptseg.propagation.tracker import Tracker
 from promptseg.volume.slicing import Frame, Region, in_plane
@@ -39,7 +39,7 @@ class GroupAnswerer:
     ) -> None:
         self.views, self.consistency = views, consistency
         self.axis, self.spacing = views.axis, views.spacing
-        self._witnesses = Witnesses(views.decoder, views.axis, views.spacing, views.criteria)
+        self._plane_votes = PlaneVotes(views.decoder, views.axis, views.spacing, views.criteria)
         self._fusion: CoarseFusion | None = None
         if coarse is not None and consistency.coarse and not views.criteria.never:
             self._fusion = CoarseFusion(coarse, views.decoder, views.spacing)
@@ -165,7 +165,7 @@ class GroupAnswerer:
             first = answer_key_slices(tracker, {target: slices})[target]
             if crowded and self._small(tracker.frame, first.values()):
                 continue
-            guide = self._witnesses.guide(TargetTrack(tracker, target, first, limits[target]))
+            guide = self._plane_votes.guide(TargetTrack(tracker, target, first, limits[target]))
             if guide is not None:
                 guides[target] = guide
         return guides

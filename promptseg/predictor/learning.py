@@ -261,7 +261,7 @@ class _Fit:
     def _shown(
         self, seen: SeenSlice, label: int, backbone: Backbone, carried: bool
     ) -> PixelPrompts | None:
-        """A neighbour's mask as a walk hands it on, or a jittered box; None where there is none."""
+        """A neighbour's mask as a track hands it on, or a jittered box; None where none is."""
         mask = (seen.beside if carried else seen.masks)[label]
         if not bool((mask > 0.5).any()):
             return None

@@ -1,4 +1,4 @@
-"""Whether a slice looks like the one a walk has left."""
+"""Whether a slice looks like the one a track has left."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ class Greys:
         return self._held[index]
 
     def similarity(self, state: TrackState, answer: SliceMask) -> float:
-        """Bhattacharyya coefficient of the grey levels inside this mask and the anchor's.
+        """Bhattacharyya coefficient of the grey levels inside this mask and the key slice's.
 
         Raised for a mask that has shrunk: partial volume changes its grey levels, and it is
-        about to end anyway. One that has kept its size must look like the anchor. A mask that the
-        user gave may lie well inside its organ, or beyond it: there the first answer of the walk,
-        which is next to it, says as well how the organ looks.
+        about to end anyway. One that has kept its size must look like the key slice. A mask that
+        the user gave may lie well inside its organ, or beyond it: there the first answer of the
+        track, which is next to it, says as well how the organ looks.
 
-        0 for a mask that looks rather like what lies around the anchor's: a walk that has run out
-        of an organ into fat is sure of itself, and fat inside a kidney's mask is enough to make
+        0 for a mask that looks rather like what lies around the key slice's: a track that has run
+        out of an organ into fat is sure of itself, and fat inside a kidney's mask is enough to make
         it look a little like the kidney. On the synthetic CT this takes the right kidney from
         0.785 to 0.970 and the stomach from 0.342 to 0.859, three sarcomas from 0.677 to 0.760.
         Asked only of slices 2 to 4.5 mm apart: thinner ones are held to more similarity anyway,
@@ -52,9 +52,9 @@ class Greys:
         from 0.923 to 0.843.
         """
         origin = state.carried if state.origin is None else state.origin
-        known = [(state.walk.start, origin)]
+        known = [(state.track.start, origin)]
         if state.given:
-            place = state.walk.start + state.walk.step
+            place = state.track.start + state.track.step
             first = state.answers.get(place)
             if first is None:
                 return 1.0
@@ -72,12 +72,12 @@ class Greys:
         return min(1.0, alike / max(min(shrunk, 1.0), 0.01) ** 0.25)
 
     def _around(self, state: TrackState, logits: Tensor, levels: Tensor) -> float:
-        """Likeness of grey levels to those beside the anchor's mask; 0 if nothing lies there."""
+        """Likeness of grey levels to those beside the key slice's mask; 0 if nothing lies there."""
         ring = beside((logits > 0)[None])[0]
         if int(ring.sum()) < FEWEST:
             return 0.0
         return float(
-            (grey_levels(self.of(state.walk.start), ring.float() - 0.5) * levels).sqrt().sum()
+            (grey_levels(self.of(state.track.start), ring.float() - 0.5) * levels).sqrt().sum()
         )
 
 

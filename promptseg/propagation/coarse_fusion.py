@@ -9,13 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from promptseg.backbones.base import PixelPrompts
 from promptseg.inference.caching import LRUCache
 from promptseg.inference.decoder import Request, SliceDecoder, SliceMask
 from promptseg.inference.labels import FrameMasks, slice_logits
 from promptseg.inference.slice_prompts import SlicePrompts
-from promptseg.propagation.carrying import box_of, shown_as
 from promptseg.propagation.coarse import CoarseAnswer, CoarseView, Told
+from promptseg.propagation.steps import handed_on
 from promptseg.propagation.track import masks_bytes, tensor_key
 from promptseg.volume.slicing import Frame, in_plane, take_slice
 
@@ -127,7 +126,8 @@ class CoarseFusion:
         """Each slice answered once more; the mean of that and of what the view shows."""
         if not shown:
             return {}
-        requests = [Request(i, self._prompt(logits)) for i, logits in shown.items()]
+        spec = self.decoder.backbone.spec
+        requests = [Request(i, handed_on(logits, spec)) for i, logits in shown.items()]
         found = {}
         for (index, logits), own in zip(
             shown.items(), self.decoder.decode(frame, requests), strict=True
@@ -136,12 +136,6 @@ class CoarseFusion:
             if bool((mean > 0).any()):
                 found[index] = replace(own, logits=mean)
         return found
-
-    def _prompt(self, logits: Tensor) -> PixelPrompts:
-        spec = self.decoder.backbone.spec
-        if shown_as(spec) == "mask":
-            return PixelPrompts(mask=logits)
-        return PixelPrompts(box=box_of(logits, spec.input_size))
 
 
 def planes_of(frame: Frame, masks: Masks) -> dict[int, Plane]:

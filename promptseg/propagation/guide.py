@@ -1,6 +1,6 @@
-"""A walk guided by what the other two axes say, and the vote of all three.
+"""A track guided by what the other two axes say, and the vote of all three.
 
-The walk's own mask counts near the anchors, where it is sure; further away the other axes do,
+The track's own mask counts near the key slices, where it is sure; further away the other axes do,
 since a mask that is carried keeps its size.
 """
 
@@ -16,17 +16,17 @@ from promptseg.inference.decoder import SliceMask
 from promptseg.propagation.multiplanar import LIMIT, Crossing
 from promptseg.volume.slicing import Frame
 
-WALK_MM, LEAST_WALK, MOST_WALK = 6.0, 0.25, 0.75
+TRACK_MM, LEAST_TRACK, MOST_TRACK = 6.0, 0.25, 0.75
 VOTE_MM, LEAST_VOTE = 3.0, 1 / 3
 BRIDGE_QUALITY = 0.5
 
 
 class Guide:
-    """What the other axes say of one target, in the frame of its walk.
+    """What the other axes say of one target, in the frame of its track.
 
     Args:
         crossing: Their answers.
-        frame: Of the walk.
+        frame: Of the track.
         side: Of the network's masks.
     """
 
@@ -51,15 +51,15 @@ class Guide:
         return None if views is None else views.mean(0)
 
     def lead(self, index: int, slices: int, carried: Tensor) -> Tensor:
-        """The mask to be handed on: that of the walk, less and less with the slices it has gone."""
+        """The mask to be handed on: the track's, less and less with the slices it has gone."""
         seen = self.at(index)
         if seen is None:
             return carried
-        share = LEAST_WALK + (MOST_WALK - LEAST_WALK) * exp(-self._mm(slices) / WALK_MM)
+        share = LEAST_TRACK + (MOST_TRACK - LEAST_TRACK) * exp(-self._mm(slices) / TRACK_MM)
         return share * carried + (1 - share) * seen
 
     def vote(self, index: int, slices: int, answer: SliceMask) -> SliceMask:
-        """Mean of the walk's answer and the other axes', equal votes far from any anchor."""
+        """Mean of the track's answer and the other axes', equal votes far from any key slice."""
         seen = self.at(index)
         if seen is None:
             return answer

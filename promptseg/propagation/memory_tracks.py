@@ -1,6 +1,6 @@
-"""Walks that remember: their banks are filled from prompted slices and from what they answer.
+"""Tracks that remember: their banks are filled from prompted slices and from what they answer.
 
-The memory of Ravi et al., SAM 2, ICLR 2025, over walks in both directions. Walks are apart from
+The memory of Ravi et al., SAM 2, ICLR 2025, over tracks in both directions. Tracks are apart from
 each other: one never recalls what another has answered.
 """
 
@@ -17,11 +17,11 @@ from promptseg.propagation.track import Track, TrackState, tensor_key
 from promptseg.volume.slicing import Frame
 
 ANCHOR_BYTES = 64 << 20
-Anchors = Mapping[int, Mapping[int, SliceMask]]
+KeyMasks = Mapping[int, Mapping[int, SliceMask]]
 
 
 class Rememberer:
-    """Gives the walks of one frame their banks.
+    """Gives the tracks of one frame their banks.
 
     Args:
         decoder: Makes memories of answers.
@@ -35,26 +35,26 @@ class Rememberer:
             ANCHOR_BYTES, lambda one: one.nbytes
         )
 
-    def conditioning(self, walk: Track, anchors: Mapping[int, SliceMask]) -> list[int]:
-        """Prompted slices that a walk recalls: where it starts and ends, then the nearest.
+    def conditioning(self, track: Track, key_masks: Mapping[int, SliceMask]) -> list[int]:
+        """Prompted slices that a track recalls: where it starts and ends, then the nearest.
 
         Those on which there is nothing of the target are not recalled.
         """
-        seen = [index for index, mask in anchors.items() if mask.area]
-        seen.sort(key=lambda i: (i not in (walk.start, walk.stop), abs(i - walk.start), i))
-        return sorted(seen[: self.span.anchors])
+        seen = [index for index, mask in key_masks.items() if mask.area]
+        seen.sort(key=lambda i: (i not in (track.start, track.stop), abs(i - track.start), i))
+        return sorted(seen[: self.span.key_slices])
 
-    def key(self, walk: Track, anchors: Mapping[int, SliceMask]) -> tuple[int, ...]:
-        """Differs where what a walk recalls of prompted slices differs."""
-        chosen = self.conditioning(walk, anchors)
-        return tuple(n for index in chosen for n in (index, tensor_key(anchors[index])))
+    def key(self, track: Track, key_masks: Mapping[int, SliceMask]) -> tuple[int, ...]:
+        """Differs where what a track recalls of prompted slices differs."""
+        chosen = self.conditioning(track, key_masks)
+        return tuple(n for index in chosen for n in (index, tensor_key(key_masks[index])))
 
-    def equip(self, states: Sequence[TrackState], anchors: Anchors) -> None:
-        """Give a bank to every walk that goes on and has none."""
+    def equip(self, states: Sequence[TrackState], key_masks: KeyMasks) -> None:
+        """Give a bank to every track that goes on and has none."""
         bare = [state for state in states if state.active and state.bank is None]
-        chosen = [self.conditioning(s.walk, anchors[s.walk.target]) for s in bare]
+        chosen = [self.conditioning(s.track, key_masks[s.track.target]) for s in bare]
         asked = [
-            (index, anchors[state.walk.target][index])
+            (index, key_masks[state.track.target][index])
             for state, indices in zip(bare, chosen, strict=True)
             for index in indices
         ]
@@ -62,19 +62,19 @@ class Rememberer:
         count = self.frame.shape[self.frame.axis]
         for state, indices in zip(bare, chosen, strict=True):
             held = tuple((index, next(memories)) for index in indices)
-            state.bank = Bank(self.span, state.walk.step, count, held)
+            state.bank = Bank(self.span, state.track.step, count, held)
 
     def request(self, state: TrackState) -> Request:
-        """What the network is asked on the next slice of a walk."""
+        """What the network is asked on the next slice of a track."""
         memory = None if state.bank is None else state.bank.recalled(state.index)
         return Request(state.index, PixelPrompts(), self.span.ambiguous, memory=memory)
 
     def note(self, embedding: Embedding, states: Sequence[TrackState]) -> None:
-        """Remember the last slice of every walk that trusts its answer there.
+        """Remember the last slice of every track that trusts its answer there.
 
         Args:
-            embedding: Of these slices, one for each walk.
-            states: The walks, after they took their answers.
+            embedding: Of these slices, one for each track.
+            states: The tracks, after they took their answers.
         """
         rows = [n for n, state in enumerate(states) if state.last in state.answers]
         if not rows:

@@ -1,4 +1,4 @@
-"""Answers of several walks on one slice, and of a walk where there was an answer before."""
+"""Answers of several tracks on one slice, and of a track where there was an answer before."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ STRAY_MOVES, STRAY_SHARE = 2, 0.5
 
 
 def merge_tracks(
-    states: Sequence[TrackState], anchors: dict[int, dict[int, SliceMask]]
+    states: Sequence[TrackState], key_masks: dict[int, dict[int, SliceMask]]
 ) -> dict[int, dict[int, SliceMask]]:
-    """One answer a slice: anchors as they are, between two anchors the weighted mean."""
-    merged: dict[int, dict[int, SliceMask]] = {t: {} for t in anchors}
-    for target, slices in anchors.items():
-        own = [s for s in states if s.walk.target == target]
+    """One answer a slice: key slices as they are, between two key slices the weighted mean."""
+    merged: dict[int, dict[int, SliceMask]] = {t: {} for t in key_masks}
+    for target, slices in key_masks.items():
+        own = [s for s in states if s.track.target == target]
         reached = {i for s in own for i in s.answers}
         for index in reached:
             merged[target][index] = meet(index, own)
@@ -29,13 +29,13 @@ def merge_tracks(
 
 
 def meet(index: int, states: Sequence[TrackState]) -> SliceMask:
-    """Mean of the walks that have found the target on `index`, weighted by nearness to their start.
+    """Mean of the tracks that have found the target on `index`, weighted by nearness.
 
-    Between two prompted slices that see the target a walk that has lost it has no vote: it is
-    there, as the other walk shows.
+    Between two prompted slices that see the target a track that has lost it has no vote: it is
+    there, as the other track shows.
     """
     finding = [s for s in states if index in s.answers]
-    weights = [1 / abs(index - s.walk.start) for s in finding]
+    weights = [1 / abs(index - s.track.start) for s in finding]
     total = sum(weights)
     return mean_mask([s.answers[index] for s in finding], [weight / total for weight in weights])
 
@@ -106,10 +106,10 @@ def bridged(
 
 
 def without_ends(
-    answers: dict[int, SliceMask], anchors: Mapping[int, SliceMask], index: int
+    answers: dict[int, SliceMask], key_masks: Mapping[int, SliceMask], index: int
 ) -> dict[int, SliceMask]:
     """Answers without those on a side of an emptied slice where no prompt sees the target."""
-    filled = [i for i, mask in anchors.items() if mask.area]
+    filled = [i for i, mask in key_masks.items() if mask.area]
     low = any(i < index for i in filled)
     high = any(i > index for i in filled)
     return {i: m for i, m in answers.items() if i == index or (low if i < index else high)}

@@ -1,8 +1,8 @@
 """What slices along the other two axes say of a target that is known on a few slices.
 
-A mask that is carried from slice to slice keeps its size, so a walk sees badly where its target
+A mask that is carried from slice to slice keeps its size, so a track sees badly where its target
 ends. Slices along the other axes cross every known slice in a line of which is known what lies
-inside: prompted with these lines, they show how far the target goes along the walk.
+inside: prompted with these lines, they show how far the target goes along the track.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class Crossing:
     """What both other axes say of one target.
 
     Args:
-        axis: The axis of the walk.
+        axis: The axis of the track.
         views: One or two.
         name: Differs where the known slices differ.
     """
@@ -102,7 +102,7 @@ class Crossing:
         return [v.plane(self.axis, index) for v in self.views if v.reaches(self.axis, index)]
 
     def project(self, frame: Frame, index: int, side: int) -> Tensor | None:
-        """(V, side, side) of the same in a frame of the walk, None where no view reaches."""
+        """(V, side, side) of the same in a frame of the track, None where no view reaches."""
         planes = self.planes(index)
         if not planes:
             return None

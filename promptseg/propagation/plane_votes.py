@@ -1,8 +1,8 @@
-"""The other two axes as witnesses of where a target goes.
+"""The other two axes as other planes of where a target goes.
 
 They are asked twice, the second time with what came of the first, and are not heard where they
-miss slices that a walk alone is sure of: a target much longer than wide, which a network that knows
-organs cuts short.
+miss slices that a track alone is sure of: a target much longer than wide, which a network that
+knows organs cuts short.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SURE, MISSED_SHARE = 0.97, 0.25
 
 @dataclass(frozen=True)
 class TargetTrack:
-    """The walk of one target in one view.
+    """The track of one target in one view.
 
     Args:
         propagator: Of the view.
@@ -54,19 +54,19 @@ class TargetTrack:
         return self.answers(alone).keys() - self.first.keys()
 
     def led(self, guide: Guide, sure: set[int]) -> dict[int, SliceMask] | None:
-        """Answers where the other axes lead; None if they miss what a walk alone is sure of."""
+        """Answers where the other axes lead; None if they miss what a track alone is sure of."""
         found = self.answers(self.propagator, {self.target: guide})
         return None if len(sure - found.keys()) > MISSED_SHARE * len(sure) else found
 
 
-class Witnesses:
+class PlaneVotes:
     """Asks the other two axes of a volume, and keeps what they said.
 
     Args:
         decoder: Answers them.
-        axis: The axis of the walk.
+        axis: The axis of the track.
         spacing: (3,) mm.
-        criteria: When a walk stops.
+        criteria: When a track stops.
     """
 
     def __init__(
@@ -75,32 +75,32 @@ class Witnesses:
         self.decoder, self.axis, self.spacing, self.criteria = decoder, axis, spacing, criteria
         self._said: LRUCache[str, tuple[Crossing | None]] = LRUCache(CROSSINGS, lambda _: 1)
 
-    def guide(self, walk: TargetTrack) -> Guide | None:
+    def guide(self, track: TargetTrack) -> Guide | None:
         """What they say of one target; None where they are not heard."""
-        frame = walk.propagator.frame
-        known = {i: whole_mask(frame, mask) for i, mask in walk.first.items()}
-        name = f"{known_digest(known)} {frame.region} {walk.limits}"
+        frame = track.propagator.frame
+        known = {i: whole_mask(frame, mask) for i, mask in track.first.items()}
+        name = f"{known_digest(known)} {frame.region} {track.limits}"
         said = self._said.get(name)
         if said is None:
-            said = (self._ask(walk, known, name),)
+            said = (self._ask(track, known, name),)
             self._said.put(name, said)
         (crossing,) = said
-        return None if crossing is None else self._guide(walk, crossing)
+        return None if crossing is None else self._guide(track, crossing)
 
-    def _ask(self, walk: TargetTrack, known: dict[int, np.ndarray], name: str) -> Crossing | None:
+    def _ask(self, track: TargetTrack, known: dict[int, np.ndarray], name: str) -> Crossing | None:
         made = cross(self.decoder, self.axis, self.spacing, known, name)
         if made is None:
             return None
-        guide, sure = self._guide(walk, made), walk.sure(self.criteria)
+        guide, sure = self._guide(track, made), track.sure(self.criteria)
         if self._blind(guide, sure):
             return None
-        found = walk.led(guide, sure)
+        found = track.led(guide, sure)
         if found is None:
             return None
         i, j, k = self.decoder.encoder.data.shape
-        earlier = logit_volume(walk.propagator.frame, found, (i, j, k))
+        earlier = logit_volume(track.propagator.frame, found, (i, j, k))
         again = cross(self.decoder, self.axis, self.spacing, known, f"{name} again", earlier)
-        if again is None or walk.led(self._guide(walk, again), sure) is None:
+        if again is None or track.led(self._guide(track, again), sure) is None:
             return None
         return again
 
@@ -111,8 +111,8 @@ class Witnesses:
         return len(missed) > MISSED_SHARE * len(seen)
 
     @staticmethod
-    def _guide(walk: TargetTrack, crossing: Crossing) -> Guide:
-        propagator = walk.propagator
+    def _guide(track: TargetTrack, crossing: Crossing) -> Guide:
+        propagator = track.propagator
         return Guide(crossing, propagator.frame, propagator.spec.mask_size)
 
 

@@ -68,16 +68,16 @@ class Consistency:
 
 
 def cleaned(
-    answers: dict[int, SliceMask], anchors: Collection[int], spacing: float
+    answers: dict[int, SliceMask], key_slices: Collection[int], spacing: float
 ) -> dict[int, SliceMask]:
-    """Answers of one target without what single slices got wrong; anchors stay as they are.
+    """Answers of one target without what single slices got wrong; key slices stay as they are.
 
     Args:
         answers: By slice, all in one frame.
-        anchors: Slices that the user prompted.
+        key_slices: Slices that the user prompted.
         spacing: Distance of two slices in mm.
     """
-    kept = set(anchors) & answers.keys()
+    kept = set(key_slices) & answers.keys()
     if len(answers) < 2:
         return answers
     indices = list(range(min(answers), max(answers) + 1))
@@ -106,13 +106,13 @@ def smoothed(stack: Tensor, spacing: float) -> Tensor:
     return torch.from_numpy(ndimage.gaussian_filter1d(clipped, sigma, axis=0, mode="nearest"))
 
 
-def without_strays(stack: Tensor, anchors: Collection[int]) -> Tensor:
-    """(N, m, m) logits with bodies emptied that no anchor touches and that are small."""
+def without_strays(stack: Tensor, key_slices: Collection[int]) -> Tensor:
+    """(N, m, m) logits with bodies emptied that no key slice touches and that are small."""
     bodies, count = ndimage.label((stack > 0).numpy(), np.ones((3, 3, 3)))
     if count < 2:
         return stack
     sizes = np.bincount(bodies.ravel())[1:]
-    touched = np.unique(bodies[sorted(anchors)]) if anchors else np.zeros(0, int)
+    touched = np.unique(bodies[sorted(key_slices)]) if key_slices else np.zeros(0, int)
     kept = sizes >= (STRAY_SHARE * sizes.max() if len(touched[touched > 0]) == 0 else np.inf)
     kept[touched[touched > 0] - 1] = True
     stray = torch.from_numpy((bodies > 0) & ~np.isin(bodies, 1 + np.flatnonzero(kept)))

@@ -1,6 +1,6 @@
 """How a target that is known on several slices ends beyond the outermost of them.
 
-A mask that is carried from slice to slice keeps its size, so a walk leaves the last prompted slice
+A mask that is carried from slice to slice keeps its size, so a track leaves the last prompted slice
 with too large a mask. Between two prompted slices the size is known. The areas of an ellipsoid's
 cross-sections are a quadratic function of the place, as is its first approximation to any body
 with a smooth end; so a parabola through the areas between the two outermost prompted slices says
@@ -22,15 +22,15 @@ LEAST_AREA = 6
 
 
 def tapered(
-    answers: dict[int, SliceMask], anchors: Mapping[int, SliceMask]
+    answers: dict[int, SliceMask], key_masks: Mapping[int, SliceMask]
 ) -> dict[int, SliceMask]:
     """Answers of one target, those beyond its outermost prompted slices cut to their likely area.
 
     Args:
         answers: By slice, all in one frame.
-        anchors: Prompted slices; with fewer than two that see the target nothing is changed.
+        key_masks: Prompted slices; with fewer than two that see the target nothing is changed.
     """
-    filled = sorted(i for i, mask in anchors.items() if mask.area)
+    filled = sorted(i for i, mask in key_masks.items() if mask.area)
     if len(filled) < 2:
         return answers
     found = dict(answers)
@@ -39,7 +39,7 @@ def tapered(
         if likely is None:
             continue
         for index in [i for i in answers if (i - end) * (end - inner) > 0]:
-            if index in anchors:
+            if index in key_masks:
                 continue
             mask = cut(answers[index], likely(min(abs(index - end), abs(end - inner))))
             if mask is None:

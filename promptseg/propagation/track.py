@@ -1,4 +1,4 @@
-"""Walks from prompted slices: where they lead, and where they stand."""
+"""Tracks from prompted slices: where they lead, and where they stand."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from promptseg.propagation.stopping import StopCriteria
 
 @dataclass(frozen=True)
 class Track:
-    """One way from an anchor: slices `start + step`, `start + 2 step`, ... before `stop`.
+    """One way from a key slice: slices `start + step`, `start + 2 step`, ... before `stop`.
 
     `extent_given` is true if the user said that the target reaches as far as `stop`.
     """
@@ -29,29 +29,29 @@ class Track:
 
 @dataclass
 class TrackState:
-    """Where a walk stands.
+    """Where a track stands.
 
     Args:
-        walk: The way.
+        track: The way.
         index: The next slice.
         carried: (m, m) logits that the last trusted slice handed on.
         misses: Poor slices since then.
-        lost: True once the walk has ended early.
+        lost: True once the track has ended early.
         answers: By slice, trusted or bridged.
         pending: Poor slices that become part of the answer if the target comes back.
         known_at: Slice whose answer settled that of each slice: itself, or the end of a gap.
-        origin: (m, m) logits of the anchor, by default those carried at the start.
-        given: True if the anchor's mask is the user's own.
-        before: Answers that a correction may change; the walk ends where it agrees with them.
+        origin: (m, m) logits of the key slice, by default those carried at the start.
+        given: True if the key slice's mask is the user's own.
+        before: Answers that a correction may change; the track ends where it agrees with them.
         agreed: Slices in a row on which it did.
         settled: True once it has ended that way, or has strayed.
-        moved: Pixels that the correction changed on the slice where the walk starts.
+        moved: Pixels that the correction changed on the slice where the track starts.
         end: First slice that it leaves as it was, of one that has strayed.
         bank: What it remembers, of a network with a memory.
         guide: What the other axes say of its target, None where they are not heard.
     """
 
-    walk: Track
+    track: Track
     index: int
     carried: Tensor
     misses: int = 0
@@ -74,26 +74,26 @@ class TrackState:
             self.origin = self.carried
 
     def handed_on(self, lag: int) -> Tensor:
-        """Logits of the latest trusted slice at least `lag` slices back, else of the anchor."""
+        """Logits of the latest trusted slice at least `lag` slices back, else of the key slice."""
         back = [i for i in self.answers if abs(self.index - i) >= lag]
         if back:
-            return self.answers[max(back, key=lambda i: i * self.walk.step)].logits
+            return self.answers[max(back, key=lambda i: i * self.track.step)].logits
         return self.carried if self.origin is None else self.origin
 
     @property
     def active(self) -> bool:
         """True while there are slices left and the target is not lost."""
-        return self.index != self.walk.stop and not self.lost and not self.settled
+        return self.index != self.track.stop and not self.lost and not self.settled
 
     @property
     def last(self) -> int:
         """The slice before the next one."""
-        return self.index - self.walk.step
+        return self.index - self.track.step
 
     @property
     def reach(self) -> int:
-        """Slices from the anchor to the next one."""
-        return abs(self.index - self.walk.start)
+        """Slices from the key slice to the next one."""
+        return abs(self.index - self.track.start)
 
     def take(self, answer: SliceMask, criteria: StopCriteria) -> None:
         """Digest the answer on the next slice."""
@@ -105,7 +105,7 @@ class TrackState:
             self._bridge(answer)
             self.answers[self.index], self.known_at[self.index] = answer, self.index
             self.carried = answer.logits
-        self.index += self.walk.step
+        self.index += self.track.step
 
     def _bridge(self, answer: SliceMask) -> None:
         for index in self.pending:
@@ -115,16 +115,16 @@ class TrackState:
 
 
 def plan_tracks(
-    anchors: dict[int, dict[int, SliceMask]],
+    key_masks: dict[int, dict[int, SliceMask]],
     limits: dict[int, tuple[int, int]],
     count: int | None = None,
 ) -> list[Track]:
-    """Both ways from every anchor, up to the next anchor or the limit.
+    """Both ways from every key slice, up to the next key slice or the limit.
 
     Limits other than all `count` slices are what the user said of the target's extent.
     """
-    walks = []
-    for target, slices in anchors.items():
+    tracks = []
+    for target, slices in key_masks.items():
         low, high = limits[target]
         extent_given = count is not None and (low, high) != (0, count)
         indices = sorted(slices)
@@ -132,9 +132,9 @@ def plan_tracks(
             after = indices[n + 1] if n + 1 < len(indices) else max(high, index + 1)
             before = indices[n - 1] if n else min(low - 1, index - 1)
             if slices[index].area:
-                walks += [Track(target, index, step, stop, extent_given)
+                tracks += [Track(target, index, step, stop, extent_given)
                           for step, stop in ((1, after), (-1, before))]  # fmt: skip
-    return walks
+    return tracks
 
 
 def mask_bytes(mask: SliceMask) -> int:
@@ -149,7 +149,7 @@ def masks_bytes(masks: dict[int, SliceMask]) -> int:
 
 
 def track_bytes(state: TrackState) -> int:
-    """Memory that a walk holds."""
+    """Memory that a track holds."""
     bank = 0 if state.bank is None else state.bank.nbytes
     return masks_bytes(state.answers) + masks_bytes(state.pending) + bank
 

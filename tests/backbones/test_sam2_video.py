@@ -215,7 +215,7 @@ class TestLoading:
             load_backbone(tmp_path)
 
     def test_how_much_is_remembered_is_the_networks_own(self, backbone):
-        assert backbone.span == MemorySpan(maps=6, pointers=16, anchors=4, ambiguous=True)
+        assert backbone.span == MemorySpan(maps=6, pointers=16, key_slices=4, ambiguous=True)
         video = remembering_video()
         video.config.max_cond_frame_num, video.config.num_maskmem = 2, 5
         video.config.multimask_output_for_tracking = False

@@ -154,7 +154,7 @@ class TestMeeting:
         found = answer(left | right, *prompts) > 0
         assert dice(found, left | right) > 0.98
 
-    def test_anchors_at_both_ends_close_a_gap_too_wide_for_one(self):
+    def test_key_slices_at_both_ends_close_a_gap_too_wide_for_one(self):
         image = tube(range(6, 18))
         image[:, :, 10:14] = False
         assert filled(answer(image, Point((20, 20, 8))) > 0, 2) == [6, 7, 8, 9]

@@ -54,16 +54,16 @@ class TestLikeness:
     def test_but_a_given_mask_may_lie_well_inside_its_organ(self):
         assert self.beyond(0.2, given=True) > 0.9
 
-    def test_a_given_mask_well_inside_its_organ_does_not_end_the_walk(self):
+    def test_a_given_mask_well_inside_its_organ_does_not_end_the_track(self):
         backbone = BrightRegion()
         encoder = bright_encoder(TUBE, backbone)
         rows, columns, _ = np.indices(SHAPE)
         away = np.hypot(rows - 15, columns - 15)
         encoder.data = np.where(TUBE, 0.55 + 0.06 * away, 0.0).astype(np.float32)
-        walker = Tracker(SliceDecoder(encoder), FRAME)
+        tracker = Tracker(SliceDecoder(encoder), FRAME)
         plane = np.zeros((32, 32), bool)
         plane[away[:, :, 6] <= 4.6] = True
-        found = reached(walker, {6: SlicePrompts(mask=plane)})
+        found = reached(tracker, {6: SlicePrompts(mask=plane)})
         assert sorted(found) == list(ALONG)
 
     def test_a_mask_that_shrinks_is_forgiven(self):
@@ -75,6 +75,6 @@ class TestLikeness:
         empty = grey_levels(grey, EMPTY.logits)
         assert torch.all(empty == empty[0])
 
-    def test_every_answer_of_a_walk_carries_it(self):
+    def test_every_answer_of_a_track_carries_it(self):
         found = reached(propagator(), {6: box(6)})
         assert all(0.9 <= answer.similarity <= 1 for answer in found.values())

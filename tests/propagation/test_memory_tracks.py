@@ -1,4 +1,4 @@
-"""Walks over a network with a memory, beside the library's own tracking of a video."""
+"""Tracks over a network with a memory, beside the library's own tracking of a video."""
 
 from dataclasses import replace
 from functools import cache
@@ -46,9 +46,9 @@ def grey():
 def propagator(faint=False, criteria=NEVER):
     backbone = wrap(video(faint), name="tiny-video", sha256=f"{faint}")
     encoder = SliceEncoder(backbone, grey(), "image", torch.device("cpu"), "fp32", batch_size=4)
-    walker = Tracker(SliceDecoder(encoder), FRAME, criteria)
-    walker.told = criteria
-    return walker
+    tracker = Tracker(SliceDecoder(encoder), FRAME, criteria)
+    tracker.told = criteria
+    return tracker
 
 
 def box(index, low=8, high=23):
@@ -65,10 +65,10 @@ def pixels():
     return normalised(FRAME.extract(grey(), range(COUNT)), VIDEO_SIDE)
 
 
-def walked(walker, anchors, limits=(0, COUNT)):
+def followed(tracker, key_masks, limits=(0, COUNT)):
     """Answers of one target from prompts by slice."""
-    masks = {i: walker.answer(i, p) for i, p in anchors.items()}
-    return walker.propagate({1: masks}, {1: limits})[1]
+    masks = {i: tracker.answer(i, p) for i, p in key_masks.items()}
+    return tracker.propagate({1: masks}, {1: limits})[1]
 
 
 def assert_same(found, expected, **close):
@@ -81,7 +81,7 @@ def assert_same(found, expected, **close):
 
 @cache
 def both_ways(faint=False):
-    return walked(propagator(faint), {START: box(START)})
+    return followed(propagator(faint), {START: box(START)})
 
 
 class TestParity:
@@ -100,15 +100,15 @@ class TestParity:
 
     def test_between_two_boxes_both_are_remembered(self):
         later = START + 9
-        walker, steps = propagator(), []
-        note = walker.memories.note
+        tracker, steps = propagator(), []
+        note = tracker.memories.note
 
         def watching(embedding, states):
             note(embedding, states)
-            steps.extend(s for s in states if (s.walk.start, s.walk.step) == (START, 1))
+            steps.extend(s for s in states if (s.track.start, s.track.step) == (START, 1))
 
-        walker.memories.note = watching
-        walked(walker, {START: box(START), later: box(later)})
+        tracker.memories.note = watching
+        followed(tracker, {START: box(START), later: box(later)})
         boxes = {index: corners(index) for index in (START, later)}
         expected = tracked(video(), pixels(), boxes, START, reverse=False)
         alone = both_ways()
@@ -127,45 +127,45 @@ class TestParity:
 
 class TestBatching:
     def test_targets_and_directions_together_are_one_by_one(self):
-        walker = propagator()
+        tracker = propagator()
         prompts = {1: box(START), 2: box(START + 3, 3, 14)}
-        anchors = {t: {int(p.box[0][2]): None} for t, p in prompts.items()}
-        for target, slices in anchors.items():
+        key_masks = {t: {int(p.box[0][2]): None} for t, p in prompts.items()}
+        for target, slices in key_masks.items():
             for index in slices:
-                slices[index] = walker.answer(index, prompts[target])
+                slices[index] = tracker.answer(index, prompts[target])
         limits = {1: (0, COUNT), 2: (4, 16)}
-        together = walker.propagate(anchors, limits)
+        together = tracker.propagate(key_masks, limits)
         for target in prompts:
-            alone = propagator().propagate({target: anchors[target]}, {target: limits[target]})
+            alone = propagator().propagate({target: key_masks[target]}, {target: limits[target]})
             assert_same(together[target], alone[target], **CLOSE)
 
-    def test_a_step_of_all_walks_is_one_call(self):
-        walker, sizes = propagator(), []
-        decode = walker.decoder.backbone.decode
+    def test_a_step_of_all_tracks_is_one_call(self):
+        tracker, sizes = propagator(), []
+        decode = tracker.decoder.backbone.decode
 
         def counting(embedding, *rest, **options):
             sizes.append(len(embedding))
             return decode(embedding, *rest, **options)
 
-        anchors = {1: {START: walker.answer(START, box(START))}}
-        walker.decoder.backbone.decode = counting
-        walker.propagate(anchors, {1: (START - 3, START + 4)})
+        key_masks = {1: {START: tracker.answer(START, box(START))}}
+        tracker.decoder.backbone.decode = counting
+        tracker.propagate(key_masks, {1: (START - 3, START + 4)})
         assert sizes == [2, 2, 2]
 
 
 class TestCarrying:
     def test_the_memory_travels_and_no_prompt(self):
-        walker, asked = propagator(), []
-        decode = walker.decoder.decode_embedded
+        tracker, asked = propagator(), []
+        decode = tracker.decoder.decode_embedded
 
         def watching(embedding, requests):
             asked.extend(requests)
             return decode(embedding, requests)
 
-        anchors = {1: {START: walker.answer(START, box(START))}}
-        walker.decoder.decode_embedded = watching
-        walker.propagate(anchors, {1: (START, START + 10)})
-        assert walker.carries == "memory"
+        key_masks = {1: {START: tracker.answer(START, box(START))}}
+        tracker.decoder.decode_embedded = watching
+        tracker.propagate(key_masks, {1: (START, START + 10)})
+        assert tracker.carries == "memory"
         assert all(r.prompts.box is None and r.prompts.mask is None for r in asked)
         shapes = [r.memory.shape for r in asked]
         assert shapes[0] == (1, 1)
@@ -173,71 +173,71 @@ class TestCarrying:
 
     def test_slices_that_are_not_trusted_are_not_remembered(self):
         criteria = replace(NEVER, presence=0.5, patience=COUNT)
-        walker, held = propagator(True, criteria), []
-        note = walker.memories.note
+        tracker, held = propagator(True, criteria), []
+        note = tracker.memories.note
 
         def watching(embedding, states):
             note(embedding, states)
-            held.append({s.walk.step: s for s in states})
+            held.append({s.track.step: s for s in states})
 
-        walker.memories.note = watching
-        anchors = {1: {START: walker.answer(START, box(START))}}
-        walker.propagate(anchors, {1: (0, COUNT)})
+        tracker.memories.note = watching
+        key_masks = {1: {START: tracker.answer(START, box(START))}}
+        tracker.propagate(key_masks, {1: (0, COUNT)})
         state = held[-1][1]
         assert state.known_at
         kept = {index for index, _ in state.bank.pointers}
         assert kept <= {index for index, at in state.known_at.items() if at == index}
 
-    def test_nearest_anchors_are_recalled_and_those_at_the_ends_first(self):
-        walker = propagator()
-        anchor = walker.answer(START, box(START))
-        anchors = dict.fromkeys((2, 3, 4, 6, 8, 20), anchor)
-        choose = walker.memories.conditioning
-        assert choose(Track(1, 6, 1, 8), anchors) == [3, 4, 6, 8]
-        assert choose(Track(1, 8, 1, 20), anchors) == [4, 6, 8, 20]
-        assert choose(Track(1, 2, -1, -1), anchors) == [2, 3, 4, 6]
+    def test_nearest_key_slices_are_recalled_and_those_at_the_ends_first(self):
+        tracker = propagator()
+        key_mask = tracker.answer(START, box(START))
+        key_masks = dict.fromkeys((2, 3, 4, 6, 8, 20), key_mask)
+        choose = tracker.memories.conditioning
+        assert choose(Track(1, 6, 1, 8), key_masks) == [3, 4, 6, 8]
+        assert choose(Track(1, 8, 1, 20), key_masks) == [4, 6, 8, 20]
+        assert choose(Track(1, 2, -1, -1), key_masks) == [2, 3, 4, 6]
 
-    def test_the_bytes_of_a_walk_count_its_bank(self):
-        walker = propagator()
-        anchor = walker.answer(START, box(START))
-        state = TrackState(Track(1, START, 1, COUNT), START + 1, anchor.logits)
+    def test_the_bytes_of_a_track_count_its_bank(self):
+        tracker = propagator()
+        key_mask = tracker.answer(START, box(START))
+        state = TrackState(Track(1, START, 1, COUNT), START + 1, key_mask.logits)
         bare = track_bytes(state)
-        walker.memories.equip([state], {1: {START: anchor}})
+        tracker.memories.equip([state], {1: {START: key_mask}})
         assert track_bytes(state) - bare == state.bank.nbytes > 0
 
 
 class TestWalkingOnce:
-    def test_a_walk_continued_is_one_made_at_once(self):
-        whole = walked(propagator(), {START: box(START)}, (1, 20))
-        walker = propagator()
-        walked(walker, {START: box(START)}, (4, 12))
-        before = walker.decoder.decoded
-        assert_same(walked(walker, {START: box(START)}, (1, 20)), whole, **CLOSE)
-        assert walker.decoder.decoded - before == 19 - 8
+    def test_a_track_continued_is_one_made_at_once(self):
+        whole = followed(propagator(), {START: box(START)}, (1, 20))
+        tracker = propagator()
+        followed(tracker, {START: box(START)}, (4, 12))
+        before = tracker.decoder.decoded
+        assert_same(followed(tracker, {START: box(START)}, (1, 20)), whole, **CLOSE)
+        assert tracker.decoder.decoded - before == 19 - 8
 
-    def test_a_walk_cut_is_one_that_ended_there(self):
-        short = walked(propagator(), {START: box(START)}, (4, 12))
-        walker = propagator()
-        walked(walker, {START: box(START)}, (1, 20))
-        before = walker.decoder.decoded
-        assert_same(walked(walker, {START: box(START)}, (4, 12)), short, **CLOSE)
-        assert walker.decoder.decoded == before
+    def test_a_track_cut_is_one_that_ended_there(self):
+        short = followed(propagator(), {START: box(START)}, (4, 12))
+        tracker = propagator()
+        followed(tracker, {START: box(START)}, (1, 20))
+        before = tracker.decoder.decoded
+        assert_same(followed(tracker, {START: box(START)}, (4, 12)), short, **CLOSE)
+        assert tracker.decoder.decoded == before
 
-    def test_what_was_walked_before_does_not_change_the_answer(self):
+    def test_what_was_followed_before_does_not_change_the_answer(self):
         prompts = {START: box(START), 12: box(12)}
-        fresh = walked(propagator(), prompts)
-        walker = propagator()
-        first = walked(walker, {START: box(START)})
-        assert_same(walked(walker, prompts), fresh, **CLOSE)
-        before = walker.decoder.decoded
-        assert_same(walked(walker, {START: box(START)}), first, atol=0, rtol=0)
-        assert walker.decoder.decoded == before
+        fresh = followed(propagator(), prompts)
+        tracker = propagator()
+        first = followed(tracker, {START: box(START)})
+        assert_same(followed(tracker, prompts), fresh, **CLOSE)
+        before = tracker.decoder.decoded
+        assert_same(followed(tracker, {START: box(START)}), first, atol=0, rtol=0)
+        assert tracker.decoder.decoded == before
 
-    def test_a_mask_of_the_user_starts_a_walk(self):
+    def test_a_mask_of_the_user_starts_a_track(self):
         plane = np.zeros((32, 32), bool)
         plane[8:20, 6:22] = True
-        found = walked(propagator(), {START: SlicePrompts(mask=plane)}, (3, 10))
-        other = walked(propagator(), {START: box(START)}, (3, 10))
+        found = followed(propagator(), {START: SlicePrompts(mask=plane)}, (3, 10))
+        other = followed(propagator(), {START: box(START)}, (3, 10))
         assert sorted(found) == sorted(other)
         assert (found[START + 1].logits - other[START + 1].logits).abs().max() > 1e-3
 

@@ -13,7 +13,7 @@ class TestMeeting:
         return [forward, backward]
 
     @pytest.mark.parametrize(("index", "expected"), [(2, 4.0), (4, 0.0), (6, -4.0), (1, 6.0)])
-    def test_the_nearer_anchor_weighs_more(self, index, expected):
+    def test_the_nearer_key_slice_weighs_more(self, index, expected):
         states = self.states({index: flat(8)}, {index: flat(-8)})
         found = meet(index, states)
         assert float(found.logits[0, 0]) == pytest.approx(expected)
@@ -23,14 +23,14 @@ class TestMeeting:
         assert meet(2, states).quality == pytest.approx(0.8)
 
     @pytest.mark.parametrize("index", [1, 4, 7])
-    def test_a_lost_walk_has_no_vote(self, index):
+    def test_a_lost_track_has_no_vote(self, index):
         found = flat(3, quality=0.8)
         for left, right in (({index: found}, {}), ({}, {index: found})):
             met = meet(index, self.states(left, right))
             assert torch.equal(met.logits, found.logits)
             assert met.quality == pytest.approx(0.8)
 
-    def test_beyond_the_last_anchor_one_walk_decides(self):
+    def test_beyond_the_last_key_slice_one_track_decides(self):
         outer = TrackState(Track(1, 8, 1, 16), 10, flat(0).logits, answers={9: flat(3)})
         assert float(meet(9, [outer]).logits[0, 0]) == 3
 

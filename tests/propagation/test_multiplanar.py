@@ -48,7 +48,7 @@ class TestCrossing:
         for index in (0, 3, 31):
             assert all(not (plane > 0).any() for plane in crossing.planes(index))
 
-    def test_in_the_frame_of_the_walk(self):
+    def test_in_the_frame_of_the_track(self):
         mask = ball()
         crossing, _ = asked(mask)
         frame = Frame(2, Region((0, 40), (0, 44)), SHAPE, EVEN, 64)

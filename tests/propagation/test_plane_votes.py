@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from tracks_kit import ALONG, FRAME, TUBE, box, propagator
 
-from promptseg.propagation import plane_votes as witnesses
+from promptseg.propagation import plane_votes as plane_votes
 from promptseg.propagation.multiplanar import LIMIT
-from promptseg.propagation.plane_votes import TargetTrack, Witnesses, logit_volume, whole_mask
+from promptseg.propagation.plane_votes import PlaneVotes, TargetTrack, logit_volume, whole_mask
 from promptseg.propagation.stopping import StopCriteria
 from promptseg.volume.slicing import take_slice
 
@@ -33,11 +33,11 @@ def asked(monkeypatch):
             names.append(name)
             return Said(seen, name)
 
-        monkeypatch.setattr(witnesses, "cross", cross)
-        walking = propagator(criteria=RULES)
-        known = Witnesses(walking.decoder, 2, (1.0, 1.0, 1.0), RULES)
-        walk = TargetTrack(walking, 1, {7: walking.answer(7, box(7))}, (0, 16))
-        guides = [known.guide(walk) for _ in range(times)]
+        monkeypatch.setattr(plane_votes, "cross", cross)
+        tracking = propagator(criteria=RULES)
+        known = PlaneVotes(tracking.decoder, 2, (1.0, 1.0, 1.0), RULES)
+        track = TargetTrack(tracking, 1, {7: tracking.answer(7, box(7))}, (0, 16))
+        guides = [known.guide(track) for _ in range(times)]
         return guides, names
 
     return ask
@@ -49,7 +49,7 @@ class TestHearing:
         assert [name.endswith("again") for name in names] == [False, True]
         assert {guide.name for guide in guides} == {names[1]}
 
-    def test_not_heard_where_they_see_nothing_of_what_a_walk_is_sure_of(self, asked):
+    def test_not_heard_where_they_see_nothing_of_what_a_track_is_sure_of(self, asked):
         short = TUBE.copy()
         short[:, :, :6] = False
         guides, names = asked(short, times=2)
@@ -65,16 +65,16 @@ class TestHearing:
 
 
 class TestTargetWalk:
-    def walk(self):
-        walking = propagator(criteria=RULES)
-        return TargetTrack(walking, 1, {7: walking.answer(7, box(7))}, (4, 16))
+    def track(self):
+        tracking = propagator(criteria=RULES)
+        return TargetTrack(tracking, 1, {7: tracking.answer(7, box(7))}, (4, 16))
 
     def test_sure_of_the_tube_within_its_limits(self):
-        assert self.walk().sure(RULES) == {i for i in ALONG if i >= 4} - {7}
+        assert self.track().sure(RULES) == {i for i in ALONG if i >= 4} - {7}
 
     def test_answers_on_the_whole_volume(self):
-        walk = self.walk()
-        found = walk.answers(walk.propagator)
+        track = self.track()
+        found = track.answers(track.propagator)
         volume = logit_volume(FRAME, found, TUBE.shape)
         assert np.array_equal(volume[:, :, 4:] > 0, TUBE[:, :, 4:])
         assert not (volume[:, :, :4] > 0).any()
@@ -82,19 +82,19 @@ class TestTargetWalk:
 
 
 class TestOtherAxesCutShort:
-    def walks(self, indices):
-        """A propagator whose led walk finds the target on some slices."""
+    def tracks(self, indices):
+        """A propagator whose led track finds the target on some slices."""
 
         class Walks:
-            def propagate(self, anchors, limits, guides):
+            def propagate(self, key_masks, limits, guides):
                 return {1: dict.fromkeys(indices)}
 
         return Walks()
 
     def led(self, found, sure):
-        return TargetTrack(self.walks(found), 1, {}, (0, 60)).led(None, set(sure))
+        return TargetTrack(self.tracks(found), 1, {}, (0, 60)).led(None, set(sure))
 
-    def test_not_heard_where_they_miss_what_the_walk_is_sure_of(self):
+    def test_not_heard_where_they_miss_what_the_track_is_sure_of(self):
         assert self.led(range(38, 46), range(20, 52)) is None
 
     def test_heard_where_only_the_ends_go(self):

@@ -80,8 +80,8 @@ class TestTapering:
     def test_empty_prompted_slices_are_no_ends(self):
         answers = carried(20, 40)
         nothing = SliceMask(torch.full((SIDE, SIDE), -8.0), 0.9)
-        anchors = {20: answers[20], 40: nothing}
-        assert tapered({**answers, 40: nothing}, anchors).keys() == answers.keys()
+        key_masks = {20: answers[20], 40: nothing}
+        assert tapered({**answers, 40: nothing}, key_masks).keys() == answers.keys()
 
     def test_far_away_no_more_is_foretold(self):
         likely = likely_area(carried(20, 40), 40, 20)
@@ -119,9 +119,9 @@ class TestThroughTheVolume:
         radii |= dict.fromkeys(range(8), radii[8]) | dict.fromkeys(range(41, 48), radii[40])
         image = discs(self.SHAPE, 2, {i: (19, 19, r) for i, r in radii.items()})
         frame = Frame(2, Region((0, 40), (0, 40)), self.SHAPE, (1.0, 1.0, 1.0), SIDE)
-        walker = Tracker(SliceDecoder(bright_encoder(image)), frame, StopCriteria(taper=taper))
-        anchors = {i: walker.answer(i, SlicePrompts(mask=image[:, :, i])) for i in (12, 24, 36)}
-        return walker.propagate({1: anchors}, {1: limits or (0, 48)})[1]
+        tracker = Tracker(SliceDecoder(bright_encoder(image)), frame, StopCriteria(taper=taper))
+        key_masks = {i: tracker.answer(i, SlicePrompts(mask=image[:, :, i])) for i in (12, 24, 36)}
+        return tracker.propagate({1: key_masks}, {1: limits or (0, 48)})[1]
 
     def test_beyond_the_outermost_prompt_it_gets_smaller(self):
         plain, shorter = self.found(taper=False), self.found()

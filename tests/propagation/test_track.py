@@ -19,7 +19,7 @@ class TestWalk:
         assert torch.equal(state.answers[6].logits, expected)
         assert (state.misses, state.pending, state.active) == (0, {}, True)
 
-    def test_the_walk_ends_after_its_patience(self):
+    def test_the_track_ends_after_its_patience(self):
         state = self.state()
         state.take(EMPTY, StopCriteria())
         assert state.active
@@ -44,7 +44,7 @@ class TestWalk:
         state.take(disc(column=28), StopCriteria())
         assert torch.equal(state.carried, disc().logits)
 
-    def test_a_walk_ends_at_its_stop(self):
+    def test_a_track_ends_at_its_stop(self):
         state = TrackState(Track(1, 5, -1, 3), 4, disc().logits)
         state.take(disc(), StopCriteria())
         assert (state.index, state.active, state.lost) == (3, False, False)
@@ -54,7 +54,7 @@ class TestHandingOn:
     """On thin slices the mask that is handed on lies some slices back."""
 
     @pytest.mark.parametrize("step", [1, -1])
-    def test_the_anchor_first_and_then_what_lies_far_enough_back(self, step):
+    def test_the_key_slice_first_and_then_what_lies_far_enough_back(self, step):
         state = TrackState(Track(1, 8, step, 8 + 8 * step), 8 + step, disc(radius=5).logits)
         handed = []
         for radius in (6, 7, 8, 9, 10):
@@ -73,38 +73,38 @@ class TestHandingOn:
 
 class TestPlan:
     def test_both_ways_to_the_ends(self):
-        walks = plan_tracks({1: {5: disc()}}, {1: (0, 16)})
-        assert walks == [Track(1, 5, 1, 16), Track(1, 5, -1, -1)]
+        tracks = plan_tracks({1: {5: disc()}}, {1: (0, 16)})
+        assert tracks == [Track(1, 5, 1, 16), Track(1, 5, -1, -1)]
 
-    def test_between_anchors_up_to_the_next(self):
-        walks = plan_tracks({1: {9: disc(), 3: disc()}}, {1: (0, 16)})
-        assert walks == [
+    def test_between_key_slices_up_to_the_next(self):
+        tracks = plan_tracks({1: {9: disc(), 3: disc()}}, {1: (0, 16)})
+        assert tracks == [
             Track(1, 3, 1, 9),
             Track(1, 3, -1, -1),
             Track(1, 9, 1, 16),
             Track(1, 9, -1, 3),
         ]
 
-    def test_limits_end_the_outer_walks(self):
-        walks = plan_tracks({1: {5: disc()}}, {1: (4, 8)})
-        assert walks == [Track(1, 5, 1, 8), Track(1, 5, -1, 3)]
+    def test_limits_end_the_outer_tracks(self):
+        tracks = plan_tracks({1: {5: disc()}}, {1: (4, 8)})
+        assert tracks == [Track(1, 5, 1, 8), Track(1, 5, -1, 3)]
 
-    def test_an_anchor_outside_the_limits_walks_inwards_only(self):
+    def test_a_key_slice_outside_the_limits_tracks_inwards_only(self):
         states = [
             TrackState(w, w.start + w.step, disc().logits)
             for w in plan_tracks({1: {2: disc(), 6: disc()}}, {1: (5, 8)})
         ]
-        assert [s.walk for s in states if s.active] == [
+        assert [s.track for s in states if s.active] == [
             Track(1, 2, 1, 6), Track(1, 6, 1, 8), Track(1, 6, -1, 2)]  # fmt: skip
 
-    def test_empty_anchors_send_nobody_and_still_stop_others(self):
-        walks = plan_tracks({1: {3: disc(), 9: EMPTY}}, {1: (0, 16)})
-        assert walks == [Track(1, 3, 1, 9), Track(1, 3, -1, -1)]
+    def test_empty_key_slices_send_nobody_and_still_stop_others(self):
+        tracks = plan_tracks({1: {3: disc(), 9: EMPTY}}, {1: (0, 16)})
+        assert tracks == [Track(1, 3, 1, 9), Track(1, 3, -1, -1)]
 
-    def test_targets_walk_apart(self):
-        walks = plan_tracks({1: {3: disc()}, 2: {9: disc()}}, {1: (0, 16), 2: (8, 10)})
-        assert [w.stop for w in walks if w.target == 1] == [16, -1]
-        assert [w.stop for w in walks if w.target == 2] == [10, 7]
+    def test_targets_track_apart(self):
+        tracks = plan_tracks({1: {3: disc()}, 2: {9: disc()}}, {1: (0, 16), 2: (8, 10)})
+        assert [w.stop for w in tracks if w.target == 1] == [16, -1]
+        assert [w.stop for w in tracks if w.target == 2] == [10, 7]
 
 
 class TestKey:

@@ -146,18 +146,18 @@ class TestGeodesicMaps:
 
 
 class TestExtent:
-    def anchors(self):
+    def key_masks(self):
         return {1: {5: SliceMask(torch.ones(8, 8), 0.9)}}
 
     @pytest.mark.parametrize(("limits", "told"), [((0, 20), False), ((2, 9), True)])
-    def test_walks_know_whether_the_user_gave_it(self, limits, told):
-        walks = plan_tracks(self.anchors(), {1: limits}, 20)
-        assert [(w.stop, w.extent_given) for w in walks] == [
+    def test_tracks_know_whether_the_user_gave_it(self, limits, told):
+        tracks = plan_tracks(self.key_masks(), {1: limits}, 20)
+        assert [(w.stop, w.extent_given) for w in tracks] == [
             (limits[1], told),
             (limits[0] - 1, told),
         ]
 
-    def test_only_a_target_that_is_plainly_absent_ends_a_walk_within_it(self):
+    def test_only_a_target_that_is_plainly_absent_ends_a_track_within_it(self):
         carried = torch.ones(8, 8)
         doubtful = SliceMask(torch.ones(8, 8), 0.2, 0.3, similarity=0.1)
         absent = SliceMask(torch.ones(8, 8), 0.9, 0.1)

@@ -65,8 +65,8 @@ class Ours:
             every slice.
         crop: True if the network sees a region around the target, False for whole slices; None
             for what the network was trained for.
-        every: True to encode every whole slice before the walk, reached or not.
-        tracked: True to walk to the volume's ends whatever the answers are, and to leave them as
+        every: True to encode every whole slice before the track, reached or not.
+        tracked: True to go to the volume's ends whatever the answers are, and to leave them as
             they are, as a video is tracked.
     """
 

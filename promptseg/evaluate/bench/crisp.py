@@ -1,9 +1,9 @@
 """Masks that mean something from a network of random weights.
 
 A random network's logits lie near zero, where any rounding flips a sign, so that masks of two
-ways of computing the same cannot be compared, and its walk through a volume follows nothing. The
-last layer of the mask decoder fitted to a known target mends both at the cost of encoding three
-slices. All before it stays random, and takes the time it always takes.
+ways of computing the same cannot be compared, and its propagation through a volume follows
+nothing. The last layer of the mask decoder fitted to a known target mends both at the cost of
+encoding three slices. All before it stays random, and takes the time it always takes.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ from promptseg.session import Segmenter
 from promptseg.weights.digests import tensors_digest
 from promptseg.weights.registry import load_state
 
-WALK = "one box, only slices that the walk reaches"
+TRACK = "one box, only slices that the track reaches"
 
 
 def random_vit_b() -> torch.nn.Module:
@@ -142,12 +142,12 @@ class Lineup:
             turn = partial(transformers_sam, backbone.module)
         elif key == "region":
             name = (
-                f"{start}{WALK}, a region around the target at {size * 3 // 4} pixels (position "
+                f"{start}{TRACK}, a region around the target at {size * 3 // 4} pixels (position "
                 "tables interpolated)"
             )
             turn = Ours(self.small, one_box=True, crop=True).turn
         elif key == "frontier":
-            name = f"{start}{WALK}, whole at {size} pixels"
+            name = f"{start}{TRACK}, whole at {size} pixels"
             turn = Ours(self.segmenter, one_box=True).turn
         else:
             name = f"{start}a box on every slice, whole at {size} pixels"
@@ -165,9 +165,9 @@ class Lineup:
             name = f"promptseg, {kind}, Sam2VideoModel, one box, memory through all slices"
             turn = Ours(remembering, one_box=True, tracked=True).turn
         else:
-            walk = key == "sam2-frontier"
-            name = f"promptseg, {kind}, Sam2Model, {WALK if walk else 'a box on every slice'}"
-            turn = Ours(still, one_box=walk).turn
+            track = key == "sam2-frontier"
+            name = f"promptseg, {kind}, Sam2Model, {TRACK if track else 'a box on every slice'}"
+            turn = Ours(still, one_box=track).turn
         return Contender(key, "SAM 2.1", name, self.scene, partial(turn, self.scene))
 
     def _default(self, key: str) -> Contender:
@@ -175,11 +175,11 @@ class Lineup:
         start = f"default model, {kind}, one box for each of {count} organs, "
         made = {
             "default-region": (
-                "a region around each, only slices that the walk reaches",
+                "a region around each, only slices that the track reaches",
                 Ours(self.wanted, one_box=True),
             ),
             "default-frontier": (
-                "whole slices, only those that the walk reaches",
+                "whole slices, only those that the track reaches",
                 Ours(self.wanted, one_box=True, crop=False),
             ),
             "default-whole": (

@@ -2,7 +2,7 @@
 
 Test-time augmentation as in Wang et al., Aleatoric uncertainty estimation with test-time
 augmentation for medical image segmentation, Neurocomputing 2019; dropout as in Gal and
-Ghahramani, ICML 2016. Whole procedures are repeated, propagation included, so that a walk that
+Ghahramani, ICML 2016. Whole procedures are repeated, propagation included, so that a track that
 ends elsewhere or drifts shows.
 """
 

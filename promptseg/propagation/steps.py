@@ -1,0 +1,151 @@
+"""Tracks that move from slice to slice, all of them together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from torch import Tensor
+
+from promptseg.backbones.base import BackboneSpec, PixelPrompts
+from promptseg.inference.decoder import ABSENT_LOGIT, Request, SliceDecoder, SliceMask
+from promptseg.inference.encoder import Progress
+from promptseg.propagation.appearance import Greys
+from promptseg.propagation.carrying import box_of, shown_as
+from promptseg.propagation.guide import absent
+from promptseg.propagation.memory_tracks import Rememberer
+from promptseg.propagation.merging import agree, strays
+from promptseg.propagation.stopping import StopCriteria, criteria_where_extent_given
+from promptseg.propagation.track import TrackState
+from promptseg.volume.slicing import Frame
+
+AGREEING = 2
+
+
+def handed_on(logits: Tensor, spec: BackboneSpec) -> PixelPrompts:
+    """What a network is told of a mask that it gave before or next door.
+
+    Args:
+        logits: (m, m).
+        spec: Of the network.
+    """
+    if not bool((logits > 0).any()):
+        return PixelPrompts()
+    if shown_as(spec) == "mask":
+        return PixelPrompts(mask=logits)
+    return PixelPrompts(box=box_of(logits, spec.input_size))
+
+
+class TrackSteps:
+    """Answers the next slice of every track, until none is left.
+
+    Args:
+        decoder: Answers requests.
+        frame: The view of the volume.
+        criteria: When a track has lost its target.
+        lag: Slices back from which the mask is handed on.
+        greys: Likens grey levels.
+        memories: Of a network that has one.
+    """
+
+    def __init__(
+        self,
+        decoder: SliceDecoder,
+        frame: Frame,
+        criteria: StopCriteria,
+        lag: int,
+        greys: Greys,
+        memories: Rememberer | None,
+    ) -> None:
+        self.decoder, self.frame, self.lag = decoder, frame, lag
+        self.spec = decoder.backbone.spec
+        self.criteria, self.patient = criteria, criteria_where_extent_given(criteria)
+        self.memories, self._greys = memories, greys
+
+    def advance(
+        self,
+        states: Sequence[TrackState],
+        key_masks: dict[int, dict[int, SliceMask]],
+        progress: Progress | None,
+    ) -> None:
+        """Move all tracks slice by slice until each has arrived or lost its target.
+
+        Args:
+            states: Where they stand; changed.
+            key_masks: Answers on prompted slices by target.
+            progress: Called with "propagate", slices answered, slices that may have to be.
+        """
+        if self.memories is not None:
+            self.memories.equip(states, key_masks)
+        total = sum(abs(s.track.stop - s.index) for s in states if s.active)
+        done = 0
+        while active := [s for s in states if s.active]:
+            self._prefetch(active)
+            embedding = self.decoder.encoder.embed(self.frame, [s.index for s in active])
+            requests = [self._request(s) for s in active]
+            answers = self.decoder.decode_embedded(embedding, requests)
+            for state, answer in zip(active, answers, strict=True):
+                criteria = self.patient if state.track.extent_given else self.criteria
+                state.take(self._judged(state, answer, criteria), criteria)
+                self._settle(state)
+            if self.memories is not None:
+                self.memories.note(embedding, active)
+            done += len(active)
+            if progress is not None:
+                progress("propagate", done, total)
+
+    def _request(self, state: TrackState) -> Request:
+        """What the network is asked on the next slice of a track."""
+        if self.memories is not None:
+            return self.memories.request(state)
+        return Request(state.index, handed_on(self._lead(state), self.spec))
+
+    def _settle(self, state: TrackState) -> None:
+        """End a track of a correction that has come to what was known before, or has strayed."""
+        if state.before is None:
+            return
+        index = state.index - state.track.step
+        own, before = state.answers.get(index), state.before.get(index)
+        if own is not None and state.guide is not None:
+            own = state.guide.vote(index, abs(index - state.track.start), own)
+        state.agreed = state.agreed + 1 if agree(own, before) else 0
+        state.settled = state.agreed >= AGREEING
+        if own is not None and strays(own, before, state.moved):
+            state.settled, state.end = True, index
+
+    def _lead(self, state: TrackState) -> Tensor:
+        """The mask to be handed to the next slice."""
+        carried = state.handed_on(self.lag)
+        guide = state.guide
+        return carried if guide is None else guide.lead(state.index, state.reach, carried)
+
+    def _judged(self, state: TrackState, answer: SliceMask, criteria: StopCriteria) -> SliceMask:
+        """An answer as the track takes it: likened to the key slice, or checked by the other axes.
+
+        Where those see the target they stand in for a poor answer, and where they see that it
+        is not there the answer is empty.
+        """
+        guide = state.guide
+        seen = None if guide is None else guide.at(state.index)
+        if guide is None or seen is None:
+            return replace(answer, similarity=self._greys.similarity(state, answer))
+        if guide.sees_nothing(state.index, criteria.least_area):
+            return answer if state.track.extent_given else absent(answer, ABSENT_LOGIT)
+        similarity = self._greys.similarity(state, answer)
+        if similarity < criteria.similarity and answer.quality < criteria.trusted_quality:
+            return replace(answer, similarity=similarity)
+        stand_in = guide.bridge(state.index, answer, criteria.least_area)
+        return stand_in if stand_in is not None and criteria.poor(answer, seen) else answer
+
+    def _prefetch(self, active: Sequence[TrackState]) -> None:
+        """Encode the next slices of every track in one batch, once one of them is missing.
+
+        No more of them than a track has gone already: one that ends soon, in a small target, has
+        not paid for slices that it never sees.
+        """
+        encoder = self.decoder.encoder
+        if not encoder.missing(self.frame, [s.index for s in active]):
+            return
+        most = max(1, encoder.batch_size // len({(s.index, s.track.step) for s in active}))
+        ways = (range(s.index, s.track.stop, s.track.step)[: min(most, s.reach)] for s in active)
+        encoder.embed(self.frame, [index for way in ways for index in way])
