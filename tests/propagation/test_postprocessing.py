@@ -33,7 +33,7 @@ def answers(*slices, start=3):
 class TestSwitches:
     def test_names(self):
         assert [Consistency.named(name) for name in SWITCHES] == [
-            Consistency(True, None), Consistency(), Consistency(True), Consistency(False, True),
+            Consistency(True, None, True), Consistency(), Consistency(True), Consistency(False, True),
             Consistency(True, True)]  # fmt: skip
 
     def test_an_unknown_name_is_refused(self):
