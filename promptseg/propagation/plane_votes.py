@@ -18,7 +18,7 @@ from promptseg.inference.decoder import ABSENT_LOGIT, SliceDecoder, SliceMask
 from promptseg.inference.multimask import plane_mask
 from promptseg.propagation.guide import Guide
 from promptseg.propagation.multiplanar import Crossing, cross
-from promptseg.propagation.stopping import StopCriteria
+from promptseg.propagation.stopping import StopCriteria, criteria_for
 from promptseg.propagation.tracker import Guides, Tracker
 from promptseg.volume.slicing import Frame, take_slice
 
@@ -49,8 +49,9 @@ class TargetTrack:
 
     def sure(self, criteria: StopCriteria) -> set[int]:
         """Slices beyond the first ones that it finds alone and without doubt."""
-        alone = Tracker(self.propagator.decoder, self.propagator.frame, criteria)
-        alone.criteria = replace(alone.criteria, similarity=SURE, trusted_quality=1.01, patience=0)
+        own = criteria_for(criteria, self.propagator.lag)
+        strict = replace(own, similarity=SURE, trusted_quality=1.01, patience=0)
+        alone = Tracker(self.propagator.decoder, self.propagator.frame, strict, as_given=True)
         return self.answers(alone).keys() - self.first.keys()
 
     def led(self, guide: Guide, sure: set[int]) -> dict[int, SliceMask] | None:

@@ -53,7 +53,8 @@ class Tracker:
     Args:
         decoder: Answers requests.
         frame: The view of the volume.
-        criteria: When to stop.
+        criteria: When to stop; made stricter or laxer by the distance of the slices.
+        as_given: True to leave the criteria as they are.
         progress: Called with "propagate", slices answered, slices that may have to be.
     """
 
@@ -63,13 +64,15 @@ class Tracker:
         frame: Frame,
         criteria: StopCriteria | None = None,
         progress: Progress | None = None,
+        as_given: bool = False,
     ) -> None:
         self.decoder, self.frame = decoder, frame
         self.progress = progress
         self.spec = decoder.backbone.spec
         self.carries = carried_by(decoder.backbone)
         self.lag = lag_of(frame) if self.carries == "mask" else 1
-        self.criteria = criteria_for(StopCriteria() if criteria is None else criteria, self.lag)
+        chosen = StopCriteria() if criteria is None else criteria
+        self.criteria = chosen if as_given else criteria_for(chosen, self.lag)
         self.memories: Rememberer | None = None
         if self.carries == "memory":
             self.memories = Rememberer(decoder, memory_backbone(decoder.backbone), frame)

@@ -83,7 +83,7 @@ class TestPrompts:
         whole.adapters.use(use)
         volume = bright_volume(discs((96, 96, 3), 2, {1: (48, 48, 12)}))
         session = whole.session(volume)
-        engine = session.prepared(PromptSet(), 2)
+        engine = session.asker.prepared(PromptSet(), 2)
         box = SlicePrompts(box=((36, 36, 1), (60, 60, 2)))
         return choose_region(engine.decoder, 2, engine.spacing, {1: box}).shape[0] / 24
 

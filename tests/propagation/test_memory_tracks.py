@@ -46,9 +46,7 @@ def grey():
 def propagator(faint=False, criteria=NEVER):
     backbone = wrap(video(faint), name="tiny-video", sha256=f"{faint}")
     encoder = SliceEncoder(backbone, grey(), "image", torch.device("cpu"), "fp32", batch_size=4)
-    tracker = Tracker(SliceDecoder(encoder), FRAME, criteria)
-    tracker.told = criteria
-    return tracker
+    return Tracker(SliceDecoder(encoder), FRAME, criteria)
 
 
 def box(index, low=8, high=23):
@@ -248,8 +246,7 @@ class TestCorrecting:
         inside = np.zeros((32, 32, 10), bool)
         inside[8:24, 8:24, 2:9] = True
         owner = Segmenter(backbone, "cpu", "fp32", 4)
-        running = owner.session(bright_volume(inside), 2, consistency="none")
-        running.criteria = NEVER
+        running = owner.session(bright_volume(inside), 2, consistency="none", stop="never")
         running.add(Box((8, 8, 4), (24, 24, 5)))
         return running
 

@@ -33,8 +33,8 @@ def answers(*slices, start=3):
 class TestSwitches:
     def test_names(self):
         assert [Consistency.named(name) for name in SWITCHES] == [
-            Consistency(True, None, True), Consistency(), Consistency(True), Consistency(False, True),
-            Consistency(True, True)]  # fmt: skip
+            Consistency(True, None, True), Consistency(), Consistency(True),
+            Consistency(False, True), Consistency(True, True)]  # fmt: skip
 
     def test_an_unknown_name_is_refused(self):
         with pytest.raises(PromptsegError, match="'loud' is unknown: use auto"):

@@ -250,7 +250,7 @@ class TestNetwork:
 
     def test_a_folder_is_loaded_by_its_path(self, tmp_path):
         tiny_network().save_pretrained(tmp_path)
-        found = ps.Segmenter.from_pretrained(tmp_path, device="cpu", precision="fp32")
+        found = ps.Segmenter.from_pretrained(tmp_path, device="cpu", precision="fp32", coarse=None)
         volume = bright_volume(BLOB)
         expected = segmenter(tiny_default()).segment(volume, [BOX])
         np.testing.assert_array_equal(found.segment(volume, [BOX]).data, expected.data)
@@ -259,7 +259,7 @@ class TestNetwork:
     def test_a_file_is_loaded_by_its_path(self, tmp_path):
         path = tmp_path / "mine.safetensors"
         save_default(tiny_network(), path, {})
-        found = ps.Segmenter.from_pretrained(path, device="cpu", precision="fp32")
+        found = ps.Segmenter.from_pretrained(path, device="cpu", precision="fp32", coarse=None)
         assert found.backbone.spec.family == "promptseg"
         assert len(found.backbone.spec.sha256) == 64
         volume = bright_volume(BLOB)
