@@ -104,7 +104,7 @@ class GroupAnswerer:
         tracked = tracker.propagate(key_masks, limits, guides)
         if narrow(tracked):
             return None
-        whole = self._fused(tracker, by_target, key_masks, tracked, limits)
+        whole = self._fused(tracker, by_target, key_masks, tracked, limits, crowded)
         if narrow(whole):
             return None
         return take_up(tracker, by_target, key_masks, whole, limits, guides)
@@ -116,12 +116,19 @@ class GroupAnswerer:
         key_masks: Answers,
         tracked: Answers,
         limits: Limits,
+        crowded: bool,
     ) -> Answers:
-        """Tracks and the coarse view together; a network with a memory goes its own way."""
+        """Tracks and the coarse view together; a network with a memory goes its own way.
+
+        Two looks take most of a second: small targets among many stay as tracked.
+        """
         if self._fusion is None or tracker.carries == "memory":
             return tracked
         found = {}
         for target, masks in tracked.items():
+            if crowded and self._small(tracker.frame, key_masks[target].values()):
+                found[target] = masks
+                continue
             said = {
                 i: place.without_corrections() or place
                 for i, place in by_target[target].items()

@@ -1,0 +1,68 @@
+"""When an engine looks at whole targets with the coarse 3D view."""
+
+import numpy as np
+import pytest
+import torch
+from support import BrightRegion, bright_volume, dice, discs, segmenter
+
+import promptseg as ps
+from promptseg.propagation.coarse import CoarseView
+
+SHAPE = (96, 96, 12)
+
+
+class Looks(torch.nn.Module):
+    """Marks what is bright, and counts."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def forward(self, x):
+        self.count += len(x)
+        return (x[:, 0] - 0.5) * 20, torch.zeros(len(x))
+
+
+@pytest.fixture
+def looks():
+    return Looks()
+
+
+def lesion(row, column, radius=5):
+    return discs(SHAPE, 2, dict.fromkeys(range(4, 8), (row, column, radius)))
+
+
+def box(row, column, target=1):
+    return ps.Box((row - 5, column - 5, 5), (row + 6, column + 6, 6), target=target)
+
+
+def owner(looks):
+    return segmenter(BrightRegion(crop=True), coarse=CoarseView(looks))
+
+
+class TestLooks:
+    def test_a_lone_target_is_looked_at_and_stays_what_it_is(self, looks):
+        image = lesion(40, 40)
+        found = owner(looks).segment(bright_volume(image), [box(40, 40)])
+        assert looks.count == 2
+        assert dice(found.data == 1, image) > 0.9
+
+    @pytest.mark.parametrize("choice", [{"consistency": "both"}, {"stop": "never"},
+                                        {"propagate": False}])  # fmt: skip
+    def test_not_where_it_was_not_asked_for(self, looks, choice):
+        owner(looks).segment(bright_volume(lesion(40, 40)), [box(40, 40)], **choice)
+        assert looks.count == 0
+
+    def test_small_targets_among_many_stay_as_tracked(self, looks):
+        places = [(12 + 18 * n, 20) for n in range(5)]
+        image = np.any([lesion(*place) for place in places], 0)
+        prompts = [box(*place, target=n + 1) for n, place in enumerate(places)]
+        found = owner(looks).segment(bright_volume(image), prompts)
+        assert looks.count == 0
+        assert dice(found.data > 0, image) > 0.9
+
+    def test_the_report_says_which_view(self, looks):
+        view = CoarseView(looks, "0" * 64)
+        whole = segmenter(BrightRegion(crop=True), coarse=view)
+        found = whole.segment(bright_volume(lesion(40, 40)), [box(40, 40)])
+        assert found.report["coarse"] == "0" * 64
