@@ -296,8 +296,8 @@ class TestCorrections:
         running.add(Point((29, 20, 22)))
         np.testing.assert_array_equal(running.propagate().data > 0, ONE | apart)
 
-    def test_undo_is_exact_even_if_the_walks_were_forgotten(self, monkeypatch):
-        monkeypatch.setattr("promptseg.propagation.tracker.WALK_BYTES", 1)
+    def test_undo_is_exact_even_if_the_tracks_were_forgotten(self, monkeypatch):
+        monkeypatch.setattr("promptseg.propagation.tracker.TRACK_BYTES", 1)
         running, before = self.corrected()
         running.add(WRONG)
         after = running.propagate().data
