@@ -29,6 +29,7 @@ class SliceMask:
         given: (H, W) bool mask of the whole slice that the user gave, to be kept as it is.
         similarity: Likeness in [0, 1] of the grey levels inside to those of the key slice's mask.
         pointer: (P,) float32 on the CPU, what a network with a memory keeps of the target.
+        looked: Dice that the coarse view expects of the whole target; None if it did not look.
     """
 
     logits: Tensor
@@ -37,6 +38,7 @@ class SliceMask:
     given: np.ndarray | None = None
     similarity: float = 1.0
     pointer: Tensor | None = None
+    looked: float | None = None
 
     @property
     def area(self) -> int:

@@ -13,6 +13,7 @@ from promptseg.inference.encoder import Progress, SliceEncoder
 from promptseg.inference.labels import FrameMasks, FusedLabels, fuse_labels, probabilities
 from promptseg.inference.slice_prompts import BOTH, REFINE, margin_bounds
 from promptseg.predictor.engine import Engine, Timings
+from promptseg.predictor.expected_dice import expected_dice_of
 from promptseg.predictor.question import Question, Reply
 from promptseg.predictor.runtime import Runtime
 from promptseg.predictor.seen import Seen
@@ -109,7 +110,7 @@ class Answerer:
         result = Segmentation.from_volume(
             self.volume,
             self.seen.in_file(fused.labels),
-            score=fused.scores,
+            score=self._scores(answers, fused),
             report=self._report(engine, timings, question)
             | {
                 "cut_by_view": sorted({target for group in answers for target in group.cut}),
@@ -118,6 +119,13 @@ class Answerer:
             labels=labels,
         )
         return Reply(result, plain.labels, fused.labels)
+
+    def _scores(self, answers: list[FrameMasks], fused: FusedLabels) -> dict[int, float]:
+        """The Dice expected of every target; its mean predicted overlap where none was fitted."""
+        expected = expected_dice_of(self.runtime.backbone.spec.sha256)
+        if expected is None:
+            return fused.scores
+        return {target: expected.of(answers, target) for target in fused.scores}
 
     def _refined(
         self, fused: FusedLabels, answers: list[FrameMasks], question: Question, engine: Engine

@@ -101,7 +101,9 @@ class CoarseFusion:
         cube = self.view.answer(image, self.spacing, first).cube
         seen = self.view.look(image, replace(first, answered=answered), cube)
         shown = {i: s for i, s in self._shown(frame, seen, limits).items() if i not in keys}
-        return {**self._asked(frame, shown), **keys}
+        asked = self._asked(frame, shown)
+        whole = {**asked, **keys}
+        return {i: replace(mask, looked=seen.quality) for i, mask in whole.items()}
 
     def _shown(
         self, frame: Frame, seen: CoarseAnswer, limits: tuple[int, int]
