@@ -18,7 +18,7 @@ from promptseg.errors import PromptError
 from promptseg.inference.caching import LRUCache
 from promptseg.inference.decoder import SliceDecoder
 from promptseg.inference.encoder import Progress, SliceEncoder
-from promptseg.inference.labels import Answers, FrameMasks
+from promptseg.inference.labels import Answers, FrameMasks, FusedLabels
 from promptseg.inference.multimask import MaskCandidate
 from promptseg.inference.slice_prompts import SlicePrompts, sort_prompts, target_limits
 from promptseg.predictor.components import (
@@ -213,7 +213,7 @@ class Engine:
         hints: Hints,
     ) -> list[FrameMasks]:
         """Answers by the keys of components."""
-        prompts = PromptSet(prompt for one in components for prompt in one.prompts)
+        prompts = prompts_of(components)
         by_key = self._by_key(components, prompts, hints)
         bounds = {one.key: box_bounds(one.prompts, self.axis) for one in components}
         limits = target_limits(prompts, self.axis, self.shape[self.axis])
@@ -237,6 +237,28 @@ class Engine:
                 by_key[one.key] = self._interpreter.read(by_key[one.key], token, volume)
         return by_key
 
+    def preview(self, prompts: PromptSet) -> FusedLabels:
+        """What the coarse view takes the targets for, from their prompted slices alone.
+
+        Args:
+            prompts: In voxels and checked.
+
+        Returns:
+            Labels, the earlier target where two meet, and the Dice that the view expects of each;
+            both empty without a coarse view.
+        """
+        components = self._components(prompts, False, Hints({}, {}))
+        answered = self._run(components, False, None, Hints({}, {}))
+        by_key = sort_prompts(prompts_of(components), self.axis, self.shape)
+        labels = np.zeros(self.shape, np.uint16)
+        scores: dict[int, float] = {}
+        targets = {one.key: one.target for one in components}
+        for group in answered:
+            for key, seen in self._answerer.previewed(group, by_key).items():
+                labels[seen.mask(self.shape) & (labels == 0)] = targets[key]
+                scores[targets[key]] = min(scores.get(targets[key], 1.0), seen.quality)
+        return FusedLabels(labels, None, scores)
+
     def spanned(
         self, prompts: PromptSet, bound: tuple[slice, ...], progress: Progress | None = None
     ) -> np.ndarray:
@@ -259,6 +281,11 @@ class Engine:
     def mask_candidates(self, index: int, click: SlicePrompts) -> list[MaskCandidate]:
         """What a click on a slice could mean, the likeliest first."""
         return self._interpreter.mask_candidates(index, click)
+
+
+def prompts_of(components: Sequence[Component]) -> PromptSet:
+    """Of all parts, by their keys."""
+    return PromptSet(prompt for one in components for prompt in one.prompts)
 
 
 def bounded(

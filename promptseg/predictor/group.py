@@ -10,7 +10,7 @@ from promptseg.inference.decoder import SliceMask
 from promptseg.inference.encoder import Progress
 from promptseg.inference.labels import Answers, FrameMasks
 from promptseg.predictor.views import ByTarget, Views
-from promptseg.propagation.coarse import CoarseView
+from promptseg.propagation.coarse import CoarseAnswer, CoarseView
 from promptseg.propagation.coarse_fusion import CoarseFusion
 from promptseg.propagation.guide import Guide
 from promptseg.propagation.intensities import without_odd_greys
@@ -136,6 +136,16 @@ class GroupAnswerer:
             }
             found[target] = self._fusion.fused(tracker.frame, said, masks, limits[target])
         return found
+
+    def previewed(self, group: FrameMasks, by_target: ByTarget) -> dict[int, CoarseAnswer]:
+        """What the coarse view takes targets for, from answers of their prompted slices alone."""
+        if self._fusion is None:
+            return {}
+        found = {
+            target: self._fusion.preview(group.frame, by_target[target], masks)
+            for target, masks in group.answers.items()
+        }
+        return {target: seen for target, seen in found.items() if seen is not None}
 
     def _cleaned(self, tracker: Tracker, by_target: ByTarget, answers: Answers) -> Answers:
         """Answers without rims that look unlike the target, stray parts and cavities."""

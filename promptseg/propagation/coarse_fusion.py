@@ -89,14 +89,7 @@ class CoarseFusion:
     ) -> dict[int, SliceMask]:
         planes = planes_of(frame, masks)
         answered = {i: p for i, p in planes.items() if i not in keys and p.any()}
-        clicks = clicks_of(prompts.values())
-        first = Told(
-            frame.axis,
-            {i: planes[i] for i in keys if planes[i].any()},
-            box_of_prompts(prompts),
-            clicks.positive,
-            clicks.negative,
-        )
+        first = told_of(frame.axis, prompts, {i: planes[i] for i in keys})
         image = self.decoder.encoder.data
         cube = self.view.answer(image, self.spacing, first).cube
         seen = self.view.look(image, replace(first, answered=answered), cube)
@@ -104,6 +97,21 @@ class CoarseFusion:
         asked = self._asked(frame, shown)
         whole = {**asked, **keys}
         return {i: replace(mask, looked=seen.quality) for i, mask in whole.items()}
+
+    def preview(
+        self, frame: Frame, prompts: Mapping[int, SlicePrompts], masks: Masks
+    ) -> CoarseAnswer | None:
+        """What the view takes a target for, from its prompted slices alone; None without a mask.
+
+        Args:
+            frame: Of the masks.
+            prompts: What the user said, by slice.
+            masks: Answers of the prompted slices.
+        """
+        told = told_of(frame.axis, prompts, planes_of(frame, masks))
+        if not told.masks:
+            return None
+        return self.view.answer(self.decoder.encoder.data, self.spacing, told)
 
     def _shown(
         self, frame: Frame, seen: CoarseAnswer, limits: tuple[int, int]
@@ -138,6 +146,13 @@ class CoarseFusion:
             if bool((mean > 0).any()):
                 found[index] = replace(own, logits=mean)
         return found
+
+
+def told_of(axis: int, prompts: Mapping[int, SlicePrompts], planes: Mapping[int, Plane]) -> Told:
+    """What the view is told of prompted slices: prompts, and their (H, W) masks if not empty."""
+    clicks = clicks_of(prompts.values())
+    shown = {i: plane for i, plane in planes.items() if plane.any()}
+    return Told(axis, shown, box_of_prompts(prompts), clicks.positive, clicks.negative)
 
 
 def planes_of(frame: Frame, masks: Masks) -> dict[int, Plane]:

@@ -10,17 +10,20 @@ from typing import Protocol
 
 import numpy as np
 
+from promptseg.adapters import Adapter
 from promptseg.errors import PromptError, VolumeError
 from promptseg.inference.encoder import Progress
 from promptseg.inference.labels import FrameMasks
 from promptseg.predictor.answering import Answerer, ask, with_margin_maps
 from promptseg.predictor.engine import Engine, Timings
+from promptseg.predictor.learning import Effort
+from promptseg.predictor.lessons import take_lesson
 from promptseg.predictor.notes import notes_on
 from promptseg.predictor.question import Question
 from promptseg.predictor.runtime import Runtime
 from promptseg.predictor.seen import Seen
 from promptseg.predictor.uncertainty import Interaction, Sources
-from promptseg.prompts.types import PromptSet
+from promptseg.prompts.types import PromptSet, Text
 from promptseg.propagation.postprocessing import Consistency
 from promptseg.propagation.stopping import StopLike, stop_criteria
 from promptseg.volume import Segmentation, Volume, bounding_slices
@@ -149,6 +152,40 @@ class Asker:
         answers = ask(engine, question, progress)
         timings.add("segment", began)
         return self.answered(engine, question, answers, timings, labels, given)
+
+    def preview(self, given: PromptSet) -> Segmentation:
+        """What the coarse view takes the targets for; the latest answer stays what it was.
+
+        Raises:
+            PromptError: If there is no coarse view, no prompt, or one that is words.
+        """
+        if self.runtime.coarse is None or not self.answerer.consistency.coarse:
+            raise PromptError(
+                "a preview needs the coarse 3D view: load the segmenter with coarse='auto' and "
+                "leave consistency at 'auto'"
+            )
+        if not given:
+            raise PromptError("there is no prompt: give a point, a box, a scribble or a mask")
+        if any(isinstance(prompt, Text) for prompt in given):
+            raise PromptError("words have no preview: call propagate, or give a point or a box")
+        resolved = self.seen.prompts(given.to_voxel(self.volume))
+        found = self.prepared(resolved, self._axis).preview(resolved)
+        return Segmentation.from_volume(
+            self.volume, self.seen.in_file(found.labels), score=found.scores
+        )
+
+    def learn(
+        self,
+        given: PromptSet,
+        labels: np.ndarray | None,
+        names: Mapping[int, str] | None,
+        effort: Effort | None,
+    ) -> Adapter:
+        """As `Session.learn`, after the prompts of a session."""
+        known = self.latest.data if labels is None else np.asarray(labels)
+        named = {**({} if self.result is None else self.result.labels), **(names or {})}
+        axis = self.file_axis(given.to_voxel(self.volume))
+        return take_lesson(self.runtime, self.volume, self.window, axis, known, named, effort)
 
     def _question(
         self, given: PromptSet, propagate: bool

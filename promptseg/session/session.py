@@ -18,7 +18,6 @@ from promptseg.inference.slice_prompts import BOTH, CORRECTION, REFINE, sort_pro
 from promptseg.predictor.candidates import MaskCandidate
 from promptseg.predictor.history import History
 from promptseg.predictor.learning import Effort
-from promptseg.predictor.lessons import take_lesson
 from promptseg.predictor.uncertainty import Sources, Suggestion
 from promptseg.prompts.types import Prompt, PromptSet, Text
 from promptseg.propagation.stopping import StopLike
@@ -106,10 +105,7 @@ class Session:
         self._history.add(marked)
 
     def copy(self) -> Session:
-        """A session with the same prompts and answers that goes its own way from here.
-
-        What was encoded is shared, so trying something on a copy costs what it would cost here.
-        """
+        """A session with the same prompts and answers that goes its own way; embeddings are shared."""
         twin = copy.copy(self)
         twin._history, twin.asker = self._history.copy(), self.asker.copy()
         if "_spoken" in self.__dict__:
@@ -140,6 +136,14 @@ class Session:
         """Masks through the volume; raises as `answer` does."""
         prepare_refinement()
         return self.answer(propagate=True, progress=progress)
+
+    def preview(self) -> Segmentation:
+        """One look of the coarse 3D view, not kept as an answer; `score` is the Dice it expects.
+
+        Raises:
+            PromptError: If there is no coarse view, no prompt, or one that is words.
+        """
+        return self.asker.preview(self.prompts)
 
     def refine(self, mode: RefineMode = "both", progress: Progress | None = None) -> Segmentation:
         """Take up the clicks added since the last answer.
@@ -270,11 +274,7 @@ class Session:
             VolumeError: If the labels are not on the volume's grid.
             AdapterError: If the network takes no token that names a target.
         """
-        asker, result = self.asker, self.asker.result
-        known = asker.latest.data if labels is None else np.asarray(labels)
-        named = {**({} if result is None else result.labels), **(names or {})}
-        axis = asker.file_axis(self.prompts.to_voxel(self.volume))
-        return take_lesson(asker.runtime, self.volume, self.window, axis, known, named, effort)
+        return self.asker.learn(self.prompts, labels, names, effort)
 
     @cached_property
     def _spoken(self) -> Spoken:

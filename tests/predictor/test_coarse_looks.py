@@ -66,3 +66,55 @@ class TestLooks:
         whole = segmenter(BrightRegion(crop=True), coarse=view)
         found = whole.segment(bright_volume(lesion(40, 40)), [box(40, 40)])
         assert found.report["coarse"] == "0" * 64
+
+
+class TestPreview:
+    def session(self, looks, image, *prompts, **choices):
+        session = owner(looks).session(bright_volume(image), **choices)
+        session.add(*prompts)
+        return session
+
+    def test_one_look_shows_the_target_before_anything_is_propagated(self, looks):
+        image = lesion(40, 40)
+        session = self.session(looks, image, box(40, 40))
+        shown = session.preview()
+        assert looks.count == 1
+        assert dice(shown.data == 1, image) > 0.8
+        assert shown.score == {1: pytest.approx(0.5)}
+
+    def test_it_is_no_answer(self, looks):
+        session = self.session(looks, lesion(40, 40), box(40, 40))
+        session.preview()
+        assert session.result is None
+        answered = session.propagate()
+        session.preview()
+        assert session.result is answered
+
+    def test_targets_do_not_share_voxels(self, looks):
+        image = lesion(30, 30) | lesion(60, 60)
+        shown = self.session(looks, image, box(30, 30), box(60, 60, target=2)).preview()
+        assert set(np.unique(shown.data)) == {0, 1, 2}
+        assert shown.data[30, 30, 5] == 1
+        assert shown.data[60, 60, 5] == 2
+
+    def test_the_file_keeps_its_voxel_order(self, looks):
+        image = lesion(40, 60)
+        volume = ps.Volume(bright_volume(image).data[::-1].copy(), np.diag([-1.0, 1, 1, 1]))
+        session = owner(looks).session(volume)
+        session.add(box(95 - 40, 60))
+        assert dice(session.preview().data == 1, image[::-1]) > 0.8
+
+    @pytest.mark.parametrize(
+        ("prompts", "choices", "said"),
+        [([], {}, "no prompt"),
+         ([box(40, 40)], {"consistency": "both"}, "needs the coarse 3D view")],
+    )  # fmt: skip
+    def test_what_cannot_be_shown_is_said(self, looks, prompts, choices, said):
+        with pytest.raises(ps.errors.PromptError, match=said):
+            self.session(looks, lesion(40, 40), *prompts, **choices).preview()
+
+    def test_words_have_none(self, looks):
+        session = self.session(looks, lesion(40, 40))
+        session._history.add([ps.Text("liver")])
+        with pytest.raises(ps.errors.PromptError, match="words have no preview"):
+            session.preview()
