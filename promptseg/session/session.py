@@ -105,7 +105,7 @@ class Session:
         self._history.add(marked)
 
     def copy(self) -> Session:
-        """A session with the same prompts and answers that goes its own way; embeddings are shared."""
+        """One with the same prompts and answers that goes its own way; embeddings are shared."""
         twin = copy.copy(self)
         twin._history, twin.asker = self._history.copy(), self.asker.copy()
         if "_spoken" in self.__dict__:
