@@ -33,6 +33,7 @@ from promptseg.prompts.types import Prompt, Text
 
 if TYPE_CHECKING:
     from promptseg.demo.server import Server
+    from promptseg.session import Segmenter
 
 
 @dataclass(frozen=True)
@@ -120,11 +121,24 @@ def _take_over(visit: Visit, server: Server) -> Visit:
     return going
 
 
-def restore(visit: Visit, models: Models, work: Work, progress: Progress | None = None) -> None:
+def restore(
+    visit: Visit,
+    models: Models,
+    work: Work,
+    progress: Progress | None = None,
+    own: Segmenter | None = None,
+) -> None:
     """Bring kept prompts and masks back on the image that is open.
 
     The prompts are answered again; where that gives other masks than were kept, as after an
     update, the kept ones stay and become prompts.
+
+    Args:
+        visit: Whose.
+        models: Load what the work was done with.
+        work: What was kept.
+        progress: Called with stage, done, total.
+        own: A network that nobody else uses, to go on with instead of what was chosen then.
 
     Raises:
         FormatError: It was done on another image.
@@ -133,7 +147,7 @@ def restore(visit: Visit, models: Models, work: Work, progress: Progress | None 
     if not work.fits(visit.opened()):
         raise FormatError(visit.say("other_image", name=work.name))
     with setting_aside(visit):
-        _choose(visit, models, work)
+        _choose(visit, models, work, own)
         session = new_session(visit)
         for prompt in work.prompts[: work.answered]:
             session.add(prompt)
@@ -152,13 +166,17 @@ def restore(visit: Visit, models: Models, work: Work, progress: Progress | None 
     visit.tell("taken_up", name=visit.name, seconds=perf_counter() - began)
 
 
-def _choose(visit: Visit, models: Models, work: Work) -> None:
+def _choose(visit: Visit, models: Models, work: Work, own: Segmenter | None) -> None:
     """The model, adapter and view that the work was done with, as far as they are here."""
     model = work.model if work.model in models.names() else visit.model
     adapter = work.adapter if work.adapter in offered_adapters(visit, models, model) else None
     worded = any(isinstance(prompt, Text) for prompt in work.prompts)
-    visit.segmenter = network_for(visit, models, model, adapter, own=worded)
-    visit.model, visit.adapter, visit.own_network = model, adapter, worded or adapter == LEARNED
+    if own is None:
+        visit.segmenter = network_for(visit, models, model, adapter, own=worded)
+        visit.own_network = worded or adapter == LEARNED
+    else:
+        visit.segmenter, visit.own_network = own, True
+    visit.model, visit.adapter = model, adapter
     visit.model_window, visit.session_axis = work.model_window, work.session_axis
     visit.undone = []
     visit.forget_answer()

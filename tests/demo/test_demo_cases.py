@@ -61,6 +61,48 @@ def row(project, name):
         held.store.close()
 
 
+@pytest.fixture
+def versions(monkeypatch):
+    """Versions that were put in use, with the network of each."""
+    used = []
+    monkeypatch.setattr(
+        "promptseg.demo.loop.arriving.use_version",
+        lambda project, segmenter, version: used.append((version, segmenter)),
+    )
+    return used
+
+
+class TestWhoCorrects:
+    def test_the_version_that_predicted_in_a_network_of_its_own(
+        self, server, project, ann, bob, versions
+    ):
+        opened(ann, server)
+        opened(bob, server)
+        assert [version for version, _ in versions] == [0, 0]
+        assert [ann.segmenter, bob.segmenter] == [network for _, network in versions]
+        assert ann.segmenter is not bob.segmenter
+        corrected(ann, server, project)
+        assert ann.session.segmenter is versions[0][1]
+
+    def test_unfinished_work_goes_on_with_the_version_it_was_begun_with(
+        self, server, project, ann, versions
+    ):
+        opened(ann, server, "case1")
+        corrected(ann, server, project)
+        server.keeper.flush()
+        again = visitor(server, "later", "ann")
+        server.visits.drop("one")
+        opened(again, server, "case1")
+        assert again.prompts.to_json() == ann.prompts.to_json()
+        assert again.segmenter is versions[-1][1]
+        assert [version for version, _ in versions] == [0, 0]
+
+    def test_one_made_for_other_weights_leaves_it_to_the_base(self, server, ann):
+        opened(ann, server)
+        assert not ann.own_network
+        assert ann.labels.any()
+
+
 class TestOpening:
     def test_the_prediction_is_there_to_be_corrected(self, server, project, ann):
         opened(ann, server)

@@ -12,7 +12,7 @@ import numpy as np
 
 from promptseg.active.loop.claims import status_before
 from promptseg.active.loop.project import Project
-from promptseg.active.loop.showing import Shown, predict_case
+from promptseg.active.loop.showing import Shown, predict_case, use_version
 from promptseg.datasets.cohort import read_labels
 from promptseg.demo.actions import propagate
 from promptseg.demo.answers import network_for, put_masks, stoppable
@@ -25,13 +25,14 @@ from promptseg.demo.resuming import restore
 from promptseg.demo.setting_aside import setting_aside
 from promptseg.demo.visit import COLOURS, CancelledError, Target, Visit
 from promptseg.demo.work_file import Work, read_work
-from promptseg.errors import FormatError, PromptsegError
+from promptseg.errors import AdapterError, FormatError, PromptsegError
 from promptseg.inference.encoder import Progress
 from promptseg.predictor.lessons import LEARNED
 from promptseg.volume import Volume
 
 if TYPE_CHECKING:
     from promptseg.demo.server import Server
+    from promptseg.session import Segmenter
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,7 @@ class Arrival:
             self._take_up(work, own[0])
         elif known is not None:
             self._open(volume, Shown(self.name, ""), others)
+            self._take_version(self.project.current)
             begin_with(visit, known)
             visit.tell("case_again", case=self.name)
         else:
@@ -107,7 +109,29 @@ class Arrival:
             stop = stoppable(self.visit, self.progress)
             shown = predict_case(self.project, segmenter, self.name, stop)
         self._open(volume, shown, others)
+        self._take_version(shown.version)
         _show_prediction(self.visit, shown)
+
+    def _take_version(self, version: int | None) -> None:
+        """Corrections are answered by the version that predicted the case."""
+        own = self._network_of(version)
+        if own is not None:
+            self.visit.segmenter, self.visit.own_network = own, True
+
+    def _network_of(self, version: int | None) -> Segmenter | None:
+        """A network for this visit alone, with a version in use; None where there is none.
+
+        A version that was made for earlier weights of the base does not fit: its predictions are
+        corrected with the base.
+        """
+        if version is None or self.project.adapter(version) is None:
+            return None
+        own = self.server.models.own(self.served.model, None)
+        try:
+            use_version(self.project, own, version)
+        except AdapterError:
+            return None
+        return own
 
     def _open(self, volume: Volume, shown: Shown, others: Sequence[Path]) -> None:
         """The image with the project's targets and base; what else was open can be undone to."""
@@ -143,7 +167,8 @@ class Arrival:
     def _take_up(self, work: Work, path: Path) -> None:
         visit, case = self.visit, self.visit.case
         before = list(visit.before)
-        restore(visit, self.server.models, work, self.progress)
+        own = self._network_of(work.predicted)
+        restore(visit, self.server.models, work, self.progress, own)
         # The empty image before it is nothing to go back to.
         visit.before = before
         if case is not None:
