@@ -110,7 +110,9 @@ class Draw:
         self.groups: dict[str, list[NamedCase]] = {}
         for case in cases:
             self.groups.setdefault(case.group, []).append(case)
-        self.shares = {**SHARES, **breadth_shares(self.groups)}
+        here = {*self.groups, "regions", "synthetic"}
+        shares = {**SHARES, **breadth_shares(self.groups)}
+        self.shares = {group: share for group, share in shares.items() if group in here}
         self.named = {g: s for g, s in self.shares.items() if self._names(g)}
         self.deep = {
             g: s for g, s in self.shares.items()
@@ -513,13 +515,16 @@ def main() -> None:
     parser.add_argument("--hours", type=float, default=20.0, help="of the processor, in all")
     parser.add_argument("--rate", type=float, default=3e-4)
     parser.add_argument("--start", type=Path, help="weights to start from; none is from scratch")
+    parser.add_argument("--without", nargs="+", default=[], metavar="SET",
+                        help="sets to leave out, for a base that never saw their labels")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     chosen = parser.parse_args()
     if "WORLD_SIZE" in os.environ:
         dist.init_process_group("gloo" if chosen.device == "cpu" else "nccl")
     chosen.out.mkdir(parents=True, exist_ok=True)
-    cases = load_cases(chosen.data, held_back=False)
+    cases = [case for case in load_cases(chosen.data, held_back=False)
+             if case.group not in chosen.without]  # fmt: skip
     concepts = named_concepts(cases)
     trainer = Trainer(chosen.out, chosen.hours, chosen.rate, chosen.seed, chosen.device, concepts)
     if chosen.start is not None and trainer.step == 0:
