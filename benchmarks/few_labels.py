@@ -27,7 +27,7 @@ from promptseg.finetune.yardsticks.comparing import Line, case_scores, run_lines
 from promptseg.finetune.yardsticks.networks import vnet
 from promptseg.finetune.yardsticks.plain import PlainNetwork
 from promptseg.finetune.yardsticks.predicting import block_labels
-from promptseg.finetune.yardsticks.sampling import BlockSampler
+from promptseg.finetune.yardsticks.sampling import BlockSampler, shrunk
 from promptseg.finetune.yardsticks.training import PlainTrainer, Schedule
 from promptseg.session import Segmenter
 
@@ -104,22 +104,26 @@ def vnet_line(chosen: argparse.Namespace, method: str) -> Line:
     recipe = config(chosen, method)
     split = split_cases(sources(chosen, method), recipe)
     # Distances are measured in 3D by the sampler, not within slices.
-    cases = [replace(case, levels=None) for case in training_cases(split, recipe)]
+    cases = [shrunk(replace(c, levels=None), chosen.shrink) for c in training_cases(split, recipe)]
+    further = [shrunk(case, chosen.shrink) for case in unlabelled_cases(split, recipe)]
     network = PlainNetwork(vnet, 1, chosen.seed)
     kind = objective_class(method)
     block = tuple(chosen.block)
-    sampler = BlockSampler(cases, unlabelled_cases(split, recipe), 1, block, False, chosen.seed,
+    sampler = BlockSampler(cases, further, 1, block, False, chosen.seed,
                            kind.needs_levels)  # fmt: skip
     schedule = Schedule(chosen.steps, None if chosen.steps else chosen.minutes, 4,
                         seed=chosen.seed)  # fmt: skip
     file = chosen.out / f"vnet_{method}_{chosen.labelled}.pt"
-    about = {"method": method, "block": list(block), "labelled": chosen.labelled}
+    about = {"method": method, "block": list(block), "labelled": chosen.labelled,
+             "shrink": chosen.shrink}  # fmt: skip
     trainer = PlainTrainer(network, kind(network), sampler, schedule, file, about)
     trainer.run(lambda row: print(method, json.dumps(row), flush=True))
     test = Sources(files(chosen, "test"), files(chosen, "test", "labels"))
     plain = replace(recipe, objective="supervised")
     scores = [
-        case_scores(block_labels(network.body, case, block, OVERLAP), case.labels, [0])
+        case_scores(
+            block_labels(network.body, case, block, OVERLAP, chosen.shrink), case.labels, [0]
+        )
         for case in organ_cases(split_cases(test, plain).training, [1], plain)
     ]
     return {**summary(scores), "steps": trainer.step, "log": trainer.log}
@@ -136,6 +140,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="in place of minutes")
     parser.add_argument("--block", type=int, nargs=3, default=(80, 112, 112), metavar="N",
                         help="of the V-Net, slices first")  # fmt: skip
+    parser.add_argument("--shrink", type=int, default=1, metavar="N",
+                        help="voxels of every side that are one for the V-Net: 2 with --block 40 "
+                        "56 56 sees as much in an eighth of the time")  # fmt: skip
     parser.add_argument("--eval-cases", type=int, default=12)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu", help="of adapters")
@@ -144,7 +151,7 @@ def main() -> None:
     make: Any = adapter_line if chosen.network == "default" else vnet_line
     about = {"network": chosen.network, "labelled": chosen.labelled, "steps_asked": chosen.steps,
              "minutes": None if chosen.steps else chosen.minutes, "seed": chosen.seed,
-             "eval_cases": chosen.eval_cases}  # fmt: skip
+             "eval_cases": chosen.eval_cases, "shrink": chosen.shrink}  # fmt: skip
     names = {f"{chosen.network}_{method}_{chosen.labelled}": method for method in chosen.methods}
     run_lines(chosen.out, names, lambda name: make(chosen, names[name]), about)
 

@@ -515,8 +515,13 @@ def main() -> None:
     parser.add_argument("--hours", type=float, default=20.0, help="of the processor, in all")
     parser.add_argument("--rate", type=float, default=3e-4)
     parser.add_argument("--start", type=Path, help="weights to start from; none is from scratch")
-    parser.add_argument("--without", nargs="+", default=[], metavar="SET",
-                        help="sets to leave out, for a base that never saw their labels")
+    parser.add_argument(
+        "--without",
+        nargs="+",
+        default=[],
+        metavar="SET",
+        help="sets to leave out, for a base that never saw their labels",
+    )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     chosen = parser.parse_args()

@@ -6,10 +6,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from promptseg.finetune.organ_case import OrganCase
 from promptseg.finetune.yardsticks.networks import Body
-from promptseg.finetune.yardsticks.sampling import Block, grey
+from promptseg.finetune.yardsticks.sampling import Block, grey, shrunk
 from promptseg.volume.slicing import Frame, Region
 
 SLICES = 8
@@ -39,7 +40,9 @@ def slice_labels(body: Body, case: OrganCase, size: int) -> NDArray[np.uint8]:
 
 
 @torch.inference_mode()
-def block_labels(body: Body, case: OrganCase, block: Block, overlap: float) -> NDArray[np.uint8]:
+def block_labels(
+    body: Body, case: OrganCase, block: Block, overlap: float, shrink: int = 1
+) -> NDArray[np.uint8]:
     """(N, H, W) labels from a 3D network, by MONAI's sliding window.
 
     Args:
@@ -47,11 +50,14 @@ def block_labels(body: Body, case: OrganCase, block: Block, overlap: float) -> N
         case: Its image.
         block: Sides of the window in voxels.
         overlap: Of neighbouring windows, as a share of a side.
+        shrink: Voxels of every side that are one for the network.
     """
     from monai.inferers import sliding_window_inference
 
     body.eval()
-    image = torch.from_numpy(grey(case))[None, None]
-    logits = sliding_window_inference(image, block, 1, body, overlap)
-    found: Tensor = logits[0].argmax(0)  # type: ignore[index, union-attr]
-    return found.numpy().astype(np.uint8)
+    image = torch.from_numpy(grey(shrunk(case, shrink)))[None, None]
+    logits: Tensor = sliding_window_inference(image, block, 1, body, overlap)  # type: ignore[assignment]
+    if shrink > 1:
+        logits = functional.interpolate(logits, scale_factor=float(shrink), mode="trilinear")
+    n, h, w = case.image.shape
+    return logits[0, :, :n, :h, :w].argmax(0).numpy().astype(np.uint8)

@@ -3,27 +3,38 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from adapter_kit import config, disc_cases
 from stroke_kit import IGNORE, further, stroke_cohort
+from torch import nn
 
 from promptseg.errors import FormatError
+from promptseg.evaluate.metrics import dice
 from promptseg.finetune.case_loading import training_cases, unlabelled_cases
 from promptseg.finetune.data import Sources, split_cases
 from promptseg.finetune.objectives import objective_class
 from promptseg.finetune.objectives.base import AUXILIARY, LEVELS
+from promptseg.finetune.organ_case import UNKNOWN
 from promptseg.finetune.yardsticks.comparing import case_scores, centred, run_lines, summary
-from promptseg.finetune.yardsticks.networks import BODIES, unet
+from promptseg.finetune.yardsticks.networks import BODIES, Ascent, Body, Descent, unet
 from promptseg.finetune.yardsticks.plain import PlainNetwork
 from promptseg.finetune.yardsticks.predicting import block_labels, slice_labels
-from promptseg.finetune.yardsticks.sampling import BlockSampler, SliceSampler
+from promptseg.finetune.yardsticks.sampling import BlockSampler, SliceSampler, shrunk
 from promptseg.finetune.yardsticks.training import PlainTrainer, Schedule
 
 pytest.importorskip("monai")
 SIDE = 32
+
+
+class Bright(nn.Module):
+    """Background and what is brighter than half."""
+
+    def forward(self, images):
+        return torch.cat([0.5 - images, images - 0.5], 1)
 
 
 def cases_of(objective, strokes=False):
@@ -88,6 +99,31 @@ class TestSampling:
         assert not torch.equal(one.images, sampler.batch(range(2, 4), 0.0).images)
 
 
+class TestShrunk:
+    def case(self):
+        whole = disc_cases(1)[0]
+        image, labels = np.zeros((3, 4, 4), np.int16), np.zeros((3, 4, 4), np.uint8)
+        image[:2, :2, :2] = 8
+        image[0, 0, 2] = 8
+        labels[:2, :2, :2], labels[0, 0, 2], labels[:, 2:, 2:] = 1, 1, UNKNOWN
+        return replace(whole, image=image, labels=labels, spacing=(0.5, 0.75), thickness=2.0)
+
+    def test_means_and_the_greater_half(self):
+        small = shrunk(self.case(), 2)
+        assert small.image.shape == small.labels.shape == (2, 2, 2)
+        assert small.image[0].tolist() == [[8, 1], [0, 0]]
+        assert small.labels[0].tolist() == [[1, 0], [0, UNKNOWN]]
+        assert (small.spacing, small.thickness) == ((1.0, 1.5), 4.0)
+
+    def test_an_incomplete_voxel_is_filled_up(self):
+        small = shrunk(self.case(), 2)
+        assert small.labels[1].tolist() == [[0, 0], [0, UNKNOWN]]
+
+    def test_by_one_is_the_same(self):
+        case = self.case()
+        assert shrunk(case, 1) is case
+
+
 class TestTraining:
     def trainer(self, file, steps=4, objective="mean_teacher"):
         cases, _ = cases_of(objective, strokes=True)
@@ -133,6 +169,16 @@ class TestPredicting:
         found = block_labels(network.body, case, (16, 32, 32), 0.25)
         assert found.shape == case.image.shape
         assert set(np.unique(found)) <= {0, 1}
+
+    def test_a_shrunk_case_is_answered_at_its_full_size(self):
+        case = disc_cases(1)[0]
+        bright = Body(Descent([nn.Identity()]), Ascent([]), Bright())
+        found = block_labels(bright, case, (16, 32, 32), 0.25, shrink=2)
+        plain = block_labels(bright, case, (16, 32, 32), 0.25)
+        assert found.shape == case.image.shape
+        assert dice(found == 1, plain == 1) > 0.75
+        middles = [np.argwhere(mask == 1).mean(0) for mask in (found, plain)]
+        np.testing.assert_allclose(*middles, atol=0.3)
 
     def test_nothing_beyond_what_it_looks_at(self):
         network = PlainNetwork(unet, 1)
