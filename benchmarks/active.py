@@ -141,7 +141,7 @@ def run_loop(chosen: argparse.Namespace) -> None:
         done = project.accept(shown.name, Path(str(pair.label)), shown=begun)
         print(shown.name, done.revision, flush=True)
         count = len(project.store.run("SELECT id FROM accepted"))
-        if count % TRAIN_EVERY == 0:
+        if count % TRAIN_EVERY == 0 and count < len(pairs):
             for name in segmenter.adapters.names:
                 segmenter.adapters.remove(name)
             print(train(project, backbone=segmenter.backbone, steps=chosen.steps), flush=True)

@@ -88,7 +88,7 @@ def config_from(source: Adapter | None, **options: Any) -> FinetuneConfig:
     Raises:
         FormatError: A value cannot be, or there is neither adapter nor organ.
     """
-    given: dict[str, Any] = {"rate": RATE}
+    given: dict[str, Any] = {}
     if source is not None:
         info = source.info
         known = {item.name for item in fields(FinetuneConfig)}

@@ -27,6 +27,8 @@ from promptseg.session import Segmenter
 LOCK = "train.lock"
 # Pages look now and then whether a training runs, and hold the lock for an instant.
 LOCK_S = 1.0
+# A first version is shown cases without a prompt: that is what it learns before all else.
+FIRST = {"unprompted": 0.6, "dense": 1.0, "prompts": 1}
 Progress = Callable[[str, int, int], None]
 
 
@@ -148,6 +150,8 @@ def _trained(project: Project, job: Row, base: Backbone, progress: Progress | No
     start = None if job["parent"] == NONE else project.adapter(job["parent"])
     given = {"organ": project.store.setting("organ"), "backbone": project.store.setting("model")}
     options = json.loads(job["options"])
+    if start is None:
+        given |= FIRST
     options["label_names"] = {int(n): name for n, name in options["label_names"].items()}
     config = config_from(start, **{**given, **options})
     cases = json.loads(job["cases"])
