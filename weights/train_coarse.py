@@ -21,11 +21,12 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from pretraining.coarse_tasks import CoarseTask, coarse_loss, coarse_task, with_click
+from pretraining.coarse_tasks import CoarseTask, coarse_task, with_click
 from pretraining.episodes import Case
 from pretraining.muon import Muon
 from promptseg.io.atomic import atomic_path
 from promptseg.propagation.coarse_inputs import CHANNELS, coarse_channels
+from promptseg.propagation.coarse_loss import coarse_loss
 from promptseg.propagation.coarse_network import CoarseNetwork
 from sources import load_cases
 

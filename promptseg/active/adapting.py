@@ -104,7 +104,8 @@ def config_from(source: Adapter | None, **options: Any) -> FinetuneConfig:
         layers = [name for name in info.targets if name != "decoder"]
         given |= {"targets": "+".join(layers)} if layers else {"encoder": "frozen"}
     # Where files lie is never taken from an adapter, which may come from elsewhere.
-    for name in (*FOLDERS, "cases", "validation_cases", "unlabelled_cases", "minutes", "steps"):
+    for name in (*FOLDERS, "cases", "validation_cases", "unlabelled_cases", "minutes", "steps",
+                 "three_d"):  # fmt: skip
         given.pop(name, None)
     length = {} if {"steps", "minutes"} & set(options) else {"steps": STEPS}
     given |= {"validation_share": 0.0, "final_slices": 0, "validation_slices": 0}

@@ -24,8 +24,8 @@ from promptseg.weights.assets import asset_dir
 from promptseg.weights.registry import sha256_file
 
 INFO, CONFIG = "promptseg.json", "adapter_config.json"
-LORA, HEADS = "adapter_model.safetensors", "heads.safetensors"
-MAX_BYTES = {LORA: 512 << 20, HEADS: 4 << 30}
+LORA, HEADS, VIEW = "adapter_model.safetensors", "heads.safetensors", "coarse.safetensors"
+MAX_BYTES = {LORA: 512 << 20, HEADS: 4 << 30, VIEW: 64 << 20}
 PREFIX = "base_model.model."
 TOKEN, DELTA, PROJECTION = "token.", "delta.", "text.weight"
 # Options of peft under which the same tensors would mean something else.
@@ -54,6 +54,7 @@ class Adapter:
         deltas: What to add to a parameter of the base, by the parameter's name.
         projection: (C, D) from embeddings of words to tokens, None where words were not learned.
         folder: Where it was read from.
+        view: Parameters of the coarse 3D view by name, where it was taught too.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Adapter:
     deltas: Mapping[str, Tensor] = field(default_factory=dict)
     folder: Path | None = None
     projection: Tensor | None = None
+    view: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def layers(self) -> list[str]:
@@ -86,8 +88,9 @@ class Adapter:
     def digest(self) -> str:
         """SHA-256 over all weights and the scale they are applied with."""
         scale = (self.info.method, self.info.rank, self.info.alpha, self.info.rslora)
+        view = save(_halved(self.view)) if self.view else b""
         return hashlib.sha256(
-            save(dict(self.lora)) + save(_heads(self)) + repr(scale).encode()
+            save(dict(self.lora)) + save(_heads(self)) + repr(scale).encode() + view
         ).hexdigest()
 
 
@@ -166,7 +169,9 @@ def read_adapter(source: str | os.PathLike[str]) -> Adapter:
     deltas = {n.removeprefix(DELTA): t.float() for n, t in heads.items() if n.startswith(DELTA)}
     by_label = {int(label): token for label, token in tokens.items()}
     projection = None if projection is None else projection.float()
-    return Adapter(folder.resolve().name, info, lora, by_label, deltas, folder, projection)
+    view = read_tensors(folder / VIEW, info) if info.coarse_sha256 else {}
+    view = {name: tensor.float() for name, tensor in view.items()}
+    return Adapter(folder.resolve().name, info, lora, by_label, deltas, folder, projection, view)
 
 
 def read_tensors(path: Path, info: AdapterInfo) -> dict[str, Tensor]:
@@ -226,7 +231,8 @@ def lora_options(info: AdapterInfo) -> dict[str, Any]:
 def write_adapter(adapter: Adapter, folder: str | os.PathLike[str]) -> Adapter:
     """Write an adapter folder; promptseg.json comes last and vouches for the others.
 
-    Tokens and matrices are kept in float32, the differences to the base in float16.
+    Tokens and matrices are kept in float32, the differences to the base and what is of the
+    coarse 3D view in float16.
 
     Args:
         adapter: What to write; nothing of it changes.
@@ -245,6 +251,8 @@ def write_adapter(adapter: Adapter, folder: str | os.PathLike[str]) -> Adapter:
             {n: t.contiguous() for n, t in adapter.lora.items()}, {"format": "pt"}
         )
         contents[CONFIG] = _config(adapter).encode()
+    if adapter.view:
+        contents[VIEW] = save(_halved(adapter.view), {"format": "pt"})
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
     info = replace(adapter.info, files=digests)
     try:
@@ -264,6 +272,10 @@ def _write_all(folder: Path, contents: Mapping[str, bytes]) -> None:
         # An exit stack leaves in reverse: the last file named is renamed first.
         for name, data in reversed(list(contents.items())):
             stack.enter_context(atomic_path(folder / name)).write_bytes(data)
+
+
+def _halved(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.half().contiguous() for name, tensor in tensors.items()}
 
 
 def _heads(adapter: Adapter) -> dict[str, Tensor]:

@@ -55,6 +55,7 @@ class AdapterInfo:
         licence: Terms of the adapter.
         versions: Of the packages that made it.
         created: Time, ISO 8601.
+        coarse_sha256: Digest of the coarse 3D view that it taught too, empty where it did not.
         files: SHA-256 of the other files of the folder.
 
     Raises:
@@ -93,6 +94,7 @@ class AdapterInfo:
     created: str = ""
     files: Mapping[str, str] = field(default_factory=dict)
     crop_factor: float | None = None
+    coarse_sha256: str = ""
 
     def __post_init__(self) -> None:
         for name in ("targets", "synonyms", "training_cases", "validation_cases",

@@ -56,6 +56,8 @@ def _add_training(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--decoder", metavar="HOW", help="full, lora or frozen")
     group.add_argument("--dora", action="store_true", default=None)
     group.add_argument("--rslora", action="store_true", default=None)
+    group.add_argument("--three-d", action="store_true", default=None,
+                       help="teach the coarse 3D view too")  # fmt: skip
     group.add_argument("--loss", metavar="NAMES", help="such as dice+focal or dice+3*cross_entropy")
     length = group.add_mutually_exclusive_group()
     length.add_argument("--steps", metavar="N", type=int)

@@ -8,7 +8,8 @@ from promptseg.adapters import Adapter, AdapterInfo
 from promptseg.errors import AdapterError
 from promptseg.io.atomic import atomic_path
 
-WAYS = {"box_2d": "box, slice by slice", "auto_3d": "no prompt, 3D"}
+WAYS = {"box_2d": "box, slice by slice", "auto_3d": "no prompt, 3D",
+        "view_3d": "box, the coarse 3D view alone"}  # fmt: skip
 
 
 def card(adapter: Adapter) -> str:
@@ -21,7 +22,8 @@ def card(adapter: Adapter) -> str:
         "",
         f"Segments {info.organ} ({', '.join(f'{k} {v}' for k, v in info.labels.items())})"
         + (f" in {info.modality}" if info.modality else "")
-        + f". An adapter for promptseg's `{info.backbone}`: {shape}; decoder {info.decoder}.",
+        + f". An adapter for promptseg's `{info.backbone}`: {shape}; decoder {info.decoder}"
+        + ("; with a coarse 3D view of its own." if info.coarse_sha256 else "."),
         "",
         "```",
         f"promptseg segment IMAGE -o OUT.nii.gz --adapter {adapter.name}",

@@ -34,8 +34,10 @@ from promptseg.finetune.settling import kept_share
 from promptseg.finetune.state import FILE, FOLDER, about
 from promptseg.finetune.trainer import SHORT_STEPS, Progress, Trainer
 from promptseg.finetune.validation import Validation
+from promptseg.finetune.view_training import teach_view
 from promptseg.finetune.views import ViewMaker, stored_factor
 from promptseg.finetune.words import label_words
+from promptseg.propagation.coarse import load_coarse
 from promptseg.report import versions
 from promptseg.volume.orientation import CANONICAL
 
@@ -120,6 +122,8 @@ def prepared(
     if config.steps is None and config.minutes is None:
         config = replace(config, steps=DEFAULT_STEPS)
     split = split_cases(sources, config)
+    if config.three_d and split.strokes:
+        raise FormatError("three_d needs whole labels: the coarse 3D view learns no strokes")
     if backbone is None:
         backbone = load_backbone(config.backbone, input_size=config.input_size)
     processes = start_processes(config.device)
@@ -223,11 +227,30 @@ def train_adapter(
 def _scored(written: Adapter, folder: Path, run: Prepared, progress: Progress | None) -> Adapter:
     """An adapter folder with scores and a card."""
     cases, device = run.split.validation, run.processes.device
+    view: dict[str, Any] = {}
+    if run.config.three_d:
+        written, view = _with_view(written, folder, run, progress)
     scores = final_scores(run.backbone, written, cases, run.config, device, progress)
+    scores |= {"view_3d": view} if view else {}
     written = write_adapter(replace(written, info=replace(written.info, scores=scores)), folder)
     write_card(written, folder)
     run.processes.wait()
     return written
+
+
+def _with_view(
+    written: Adapter, folder: Path, run: Prepared, progress: Progress | None
+) -> tuple[Adapter, dict[str, Any]]:
+    """The adapter with a coarse 3D view that it taught, if that is better, and its scores."""
+    view = load_coarse()
+    taught = teach_view(
+        run.backbone, written, run.split.training, run.split.validation, run.config,
+        run.processes.device, view, progress,
+    )  # fmt: skip
+    if not taught.parameters:
+        return written, taught.scores
+    info = replace(written.info, coarse_sha256=view.sha256 or "")
+    return write_adapter(replace(written, info=info, view=taught.parameters), folder), taught.scores
 
 
 def plan_adapter(

@@ -78,7 +78,7 @@ class Answerer:
         encoder = self._encoder(adapter) if held is None else held.encoder
         engine = Engine(
             encoder, axis, self.seen.volume.spacing, self.criteria, self.consistency,
-            self.runtime.coarse if self.consistency.coarse else None,
+            self.runtime.view if self.consistency.coarse else None,
         )  # fmt: skip
         self.engine, self.adapter = engine, adapter
         return engine

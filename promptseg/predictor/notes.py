@@ -21,6 +21,7 @@ def notes_on(
     adapter: str | None = None,
     window: Window | None = None,
     trained_on: str | None = None,
+    other_view: str | None = None,
 ) -> list[str]:
     """Sentences for the report and for stderr, one each.
 
@@ -31,6 +32,7 @@ def notes_on(
         adapter: Name of an adapter that does not say which orientation it was trained in.
         window: Grey values that were shown.
         trained_on: Modality of the adapter in use.
+        other_view: Name of an adapter that has taught another coarse 3D view than is in use.
     """
     return [
         *_on_image(volume),
@@ -39,7 +41,16 @@ def notes_on(
         *_on_boxes(given.to_voxel(volume)),
         *_on_targets(result, result.report.get("text", ())),
         *_on_adapter(adapter),
+        *_on_view(other_view),
     ]
+
+
+def _on_view(adapter: str | None) -> Iterator[str]:
+    if adapter is not None:
+        yield (
+            f"adapter {adapter} has taught an earlier coarse 3D view: today's is used as it ships; "
+            "train the adapter again with --three-d"
+        )
 
 
 def _on_image(volume: Volume) -> Iterator[str]:

@@ -88,3 +88,26 @@ class Runtime:
 
             return load_coarse(None if source == "auto" else Path(source)).to(self.device)
         return source
+
+    @property
+    def view(self) -> CoarseView | None:
+        """The coarse view as the adapter in use has taught it, where it did."""
+        active, plain = self.adapters.active, self.coarse
+        if plain is None or active is None or not active.view or not self.fits_view:
+            return plain
+        if active.digest not in self._views:
+            self._views.clear()
+            self._views[active.digest] = plain.taught(active.view).to(self.device)
+        return self._views[active.digest]
+
+    @property
+    def fits_view(self) -> bool:
+        """False where the adapter in use has taught another coarse view than there is."""
+        active, plain = self.adapters.active, self.coarse
+        if plain is None or active is None or not active.view:
+            return True
+        return active.info.coarse_sha256 == plain.sha256
+
+    @cached_property
+    def _views(self) -> dict[str, CoarseView]:
+        return {}

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import ndimage
+from torch import Tensor
 
-from promptseg.errors import PromptError, WeightsError
+from promptseg.errors import AdapterError, PromptError, WeightsError
 from promptseg.propagation.coarse_cube import Cube
 from promptseg.propagation.coarse_inputs import (
     ANSWERED,
@@ -95,6 +96,23 @@ class CoarseView:
     def to(self, device: torch.device) -> CoarseView:
         """The same on a device."""
         return CoarseView(copy.deepcopy(self.network).to(device), self.sha256)
+
+    def taught(self, parameters: Mapping[str, Tensor]) -> CoarseView:
+        """The same with other values of some parameters, as an adapter holds them.
+
+        Raises:
+            AdapterError: A parameter is unknown or of another shape.
+        """
+        own = self.network.state_dict()
+        for name, value in parameters.items():
+            if name not in own or own[name].shape != value.shape:
+                raise AdapterError(
+                    f"the adapter's {name} {tuple(value.shape)} does not fit the coarse 3D view: "
+                    "train it again"
+                )
+        network = copy.deepcopy(self.network)
+        network.load_state_dict(dict(parameters), strict=False)
+        return CoarseView(network, self.sha256)
 
     def answer(self, image: Field, spacing: Sequence[float], told: Told) -> CoarseAnswer:
         """Look at a target, from farther away while it reaches the border of the view.

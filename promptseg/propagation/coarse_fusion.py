@@ -87,12 +87,10 @@ class CoarseFusion:
         masks: Masks,
         limits: tuple[int, int],
     ) -> dict[int, SliceMask]:
-        planes = planes_of(frame, masks)
-        answered = {i: p for i, p in planes.items() if i not in keys and p.any()}
-        first = told_of(frame.axis, prompts, {i: planes[i] for i in keys})
+        first, second = looks_of(frame, prompts, masks)
         image = self.decoder.encoder.data
         cube = self.view.answer(image, self.spacing, first).cube
-        seen = self.view.look(image, replace(first, answered=answered), cube)
+        seen = self.view.look(image, second, cube)
         shown = {i: s for i, s in self._shown(frame, seen, limits).items() if i not in keys}
         asked = self._asked(frame, shown)
         whole = {**asked, **keys}
@@ -146,6 +144,20 @@ class CoarseFusion:
             if bool((mean > 0).any()):
                 found[index] = replace(own, logits=mean)
         return found
+
+
+def looks_of(frame: Frame, prompts: Mapping[int, SlicePrompts], masks: Masks) -> tuple[Told, Told]:
+    """What the view is told at its first look, and at the second, when it is shown the tracks.
+
+    Args:
+        frame: Of the masks.
+        prompts: What the user said, by slice.
+        masks: Answers of tracks and of prompted slices.
+    """
+    planes = planes_of(frame, masks)
+    first = told_of(frame.axis, prompts, {i: p for i, p in planes.items() if i in prompts})
+    answered = {i: p for i, p in planes.items() if i not in prompts and p.any()}
+    return first, replace(first, answered=answered)
 
 
 def told_of(axis: int, prompts: Mapping[int, SlicePrompts], planes: Mapping[int, Plane]) -> Told:

@@ -231,7 +231,8 @@ class Asker:
         active = self.runtime.adapters.active
         unsaid = None if active is None or active.info.orientation else active.name
         trained_on = None if active is None else active.info.modality
-        notes = notes_on(self.volume, given, result, unsaid, self.window, trained_on)
+        other = None if active is None or self.runtime.fits_view else active.name
+        notes = notes_on(self.volume, given, result, unsaid, self.window, trained_on, other)
         result = replace(result, report={**result.report, "notes": notes})
         before = np.zeros_like(result.data) if self.result is None else self.result.data
         self.changed = bounding_slices(before != result.data)

@@ -7,10 +7,8 @@ from typing import Any
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy import ndimage
-from torch.nn import functional
 
 from pretraining.coarse_views import (
     LEAST,
@@ -235,30 +233,3 @@ def with_click(task: CoarseTask, answer: Field, rng: Rng) -> CoarseTask:
     seeds = np.zeros(task.target.shape, bool) if seeds is None else seeds.copy()
     seeds[at] = True
     return replace(task, hints=replace(task.hints, **{name: seeds}, previous=answer))
-
-
-def coarse_loss(
-    logits: torch.Tensor, quality: torch.Tensor, target: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Dice loss, cross-entropy near the target and everywhere, and of the expected Dice.
-
-    Args:
-        logits: (B, D, H, W).
-        quality: (B,) logits of the expected Dice.
-        target: (B, D, H, W) 0 or 1.
-
-    Returns:
-        Scalar loss and (B,) Dice of the answers.
-    """
-    entropy = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
-    share = logits.sigmoid()
-    sums = (1, 2, 3)
-    overlap = (2 * (share * target).sum(sums) + 1) / (share.sum(sums) + target.sum(sums) + 1)
-    near = functional.max_pool3d(target[:, None], 7, 1, 3)[:, 0]
-    close = (entropy * near).sum(sums) / near.sum(sums).clamp(min=1)
-    with torch.no_grad():
-        found = (logits > 0).float()
-        dice = 2 * (found * target).sum(sums) / (found.sum(sums) + target.sum(sums)).clamp(min=1)
-    scoring = functional.mse_loss(quality.sigmoid(), dice)
-    loss = (1 - overlap + close + entropy.mean(sums) / 2).mean() + 0.5 * scoring
-    return loss, dice

@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from pretraining.coarse_tasks import coarse_loss, coarse_task, with_click
+from pretraining.coarse_tasks import coarse_task, with_click
 from pretraining.episodes import Case
 from promptseg.propagation.coarse_inputs import CHANNELS, PROMPTED, coarse_channels
+from promptseg.propagation.coarse_loss import coarse_loss
 
 SIDE = 32
 
