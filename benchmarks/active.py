@@ -192,6 +192,9 @@ def source_adapter(chosen: argparse.Namespace, pairs: Sequence[Pair]) -> Adapter
         validation_slices=0,
         unprompted=0.7,
         dense=1.0,
+        prompts=1,
+        half=0.8,
+        targets="attention_all+mlp+convolutions",
         **whole,
     )
     images, labels = [p.image for p in pairs], [p.label for p in pairs]
