@@ -92,9 +92,8 @@ class CoarseFusion:
         cube = self.view.answer(image, self.spacing, first).cube
         seen = self.view.look(image, second, cube)
         shown = {i: s for i, s in self._shown(frame, seen, limits).items() if i not in keys}
-        asked = self._asked(frame, shown)
-        whole = {**asked, **keys}
-        return {i: replace(mask, looked=seen.quality) for i, mask in whole.items()}
+        asked = self._asked(frame, shown).items()
+        return {**{i: replace(mask, looked=seen.quality) for i, mask in asked}, **keys}
 
     def preview(
         self, frame: Frame, prompts: Mapping[int, SlicePrompts], masks: Masks
