@@ -132,7 +132,8 @@ def learned_from(
         chosen = [turned(lessons[int(rng.integers(len(lessons)))], rng) for _ in range(BATCH)]
         inputs = torch.stack([one.channels for one in chosen]).float().to(device)
         target = torch.stack([one.target for one in chosen]).float().to(device)
-        loss, _ = coarse_loss(*network(inputs), target)
+        logits, quality = network(inputs)
+        loss, _ = coarse_loss(logits, quality, target)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
