@@ -191,7 +191,8 @@ def train_adapter(
         out: Adapter folder; checkpoints and logs go to `training` in it.
         resume: Go on from the last checkpoint in `out`.
         backbone: A loaded base; None loads `config.backbone`.
-        start: Adapter to go on from, of the same base, rank and targets; None starts anew.
+        start: Adapter to go on from, of the same base, rank and targets; None starts anew. A
+            coarse 3D view that it taught is kept.
         progress: Called with "train" or "score", done, total.
         note: Called before training with each sentence on what was made of the files.
 
@@ -218,6 +219,9 @@ def train_adapter(
         run.trainer.run(_measure(run), progress)
         with run.trainer.weights.averaged(_kept(run)):
             adapter = run.learner.adapter(folder.resolve().name, run.info())
+    if start is not None and start.view:
+        info = replace(adapter.info, coarse_sha256=start.info.coarse_sha256)
+        adapter = replace(adapter, info=info, view=start.view)
     if not run.processes.first:
         run.processes.wait()
         return adapter

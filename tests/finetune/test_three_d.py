@@ -226,6 +226,15 @@ class TestFromDataToAdapter:
         assert not adapter.view
         assert not (tmp_path / "disc" / "coarse.safetensors").exists()
 
+    def test_going_on_keeps_the_view(self, quick, monkeypatch, tmp_path):
+        judged(monkeypatch, 0.5, 0.7)
+        first = train_adapter(config(three_d=True, steps=2), *cohort(), tmp_path / "first",
+                              backbone=tiny_default())  # fmt: skip
+        second = train_adapter(config(steps=2), *cohort(), tmp_path / "second", start=first,
+                               backbone=tiny_default())  # fmt: skip
+        assert second.info.coarse_sha256 == quick.sha256
+        assert torch.equal(second.view["head.weight"], first.view["head.weight"])
+
     def test_strokes_do_not_teach_it(self, tmp_path):
         from stroke_kit import IGNORE, stroke_cohort
 
