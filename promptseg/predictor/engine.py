@@ -246,7 +246,11 @@ class Engine:
         Returns:
             Labels, the earlier target where two meet, and the Dice that the view expects of each;
             both empty without a coarse view.
+
+        Raises:
+            PromptError: If a target has nothing that says where it is.
         """
+        check_starts(prompts, sort_prompts(prompts, self.axis, self.shape))
         components = self._components(prompts, False, Hints({}, {}))
         answered = self._run(components, False, None, Hints({}, {}))
         by_key = sort_prompts(prompts_of(components), self.axis, self.shape)

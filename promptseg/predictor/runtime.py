@@ -103,10 +103,10 @@ class Runtime:
     @property
     def fits_view(self) -> bool:
         """False where the adapter in use has taught another coarse view than there is."""
-        active, plain = self.adapters.active, self.coarse
-        if plain is None or active is None or not active.view:
+        active = self.adapters.active
+        if active is None or not active.view or self.coarse is None:
             return True
-        return active.info.coarse_sha256 == plain.sha256
+        return active.info.coarse_sha256 == self.coarse.sha256
 
     @cached_property
     def _views(self) -> dict[str, CoarseView]:

@@ -106,7 +106,7 @@ class TestPreview:
 
     @pytest.mark.parametrize(
         ("prompts", "choices", "said"),
-        [([], {}, "no prompt"),
+        [([], {}, "no prompt"), ([ps.Point((40, 40, 5), positive=False)], {}, "no foreground"),
          ([box(40, 40)], {"consistency": "both"}, "needs the coarse 3D view")],
     )  # fmt: skip
     def test_what_cannot_be_shown_is_said(self, looks, prompts, choices, said):
