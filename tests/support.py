@@ -113,6 +113,18 @@ class BrightRegion:
         return np.where(near, (grey - 0.5) * 16, -8.0)
 
 
+class Looks(torch.nn.Module):
+    """A network of a coarse view that marks what is bright, and counts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        self.count += len(x)
+        return (x[:, 0] - 0.5) * 20, torch.zeros(len(x))
+
+
 def tiny_network(
     seed: int = 0, image_size: int = SIZE, names: Sequence[str] = ()
 ) -> PromptsegModel:

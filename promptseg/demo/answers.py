@@ -146,7 +146,8 @@ def keep(visit: Visit, result: Segmentation, propagated: bool) -> None:
     visit.used_axis = result.report.get("axis")
     visit.scores = {int(t): float(s) for t, s in result.score.items()}
     visit.answered, visit.propagated = len(visit.prompts), propagated
-    visit.preview, visit.trial, visit.checked, visit.unsaved = {}, None, [], True
+    visit.preview, visit.trial, visit.sketch = {}, None, None
+    visit.checked, visit.unsaved = [], True
     name_targets(visit, sorted({*result.score, *result.labels}), result.labels)
 
 

@@ -22,6 +22,7 @@ _LINE = 1.5
 _SMOOTH = 0.4
 _RIDGE = [min(255, round(3 * min(value, 255 - value))) for value in range(256)]
 _DOT = 9
+_DASH = 7
 
 
 def plane_of(volume: Volume, axis: int, longest: int = LONGEST) -> Plane:
@@ -39,6 +40,7 @@ def draw_slice(
     opacity: float = 0.35,
     doubt: np.ndarray | None = None,
     prompts: PromptSet | None = None,
+    outlined: np.ndarray | None = None,
 ) -> Image.Image:
     """Draw one slice with masks, uncertainty and prompts.
 
@@ -52,6 +54,7 @@ def draw_slice(
         opacity: Of the masks in [0, 1]; outlines are always opaque.
         doubt: (rows, columns) uncertainty in [0, 1].
         prompts: In voxels; those on this slice are drawn.
+        outlined: (rows, columns) labels of which a dashed outline alone is drawn.
     """
     grey = take_slice(data, plane.axis, index).astype(np.float32)
     span = max(limits[1] - limits[0], 1e-6)
@@ -61,9 +64,11 @@ def draw_slice(
         weight = _enlarged((np.clip(doubt, 0, 1) * 200).astype(np.uint8), plane)
         canvas.paste(DOUBT_COLOUR, (0, 0), weight)
     for target, colour in (colours or {}).items():
+        painted = ImageColor.getrgb(colour)[:3]
         if labels is not None:
-            painted = ImageColor.getrgb(colour)[:3]
             _draw_mask(canvas, labels == target, plane, painted, opacity)
+        if outlined is not None:
+            _draw_outline(canvas, outlined == target, plane, painted)
     for prompt in prompts or ():
         _draw_prompt(canvas, prompt, plane, index)
     return canvas
@@ -87,12 +92,29 @@ def _draw_mask(
 ) -> None:
     if not mask.any():
         return
-    pixels = min(plane.size[n] / plane.sides[n] for n in range(2))
-    smooth = _enlarged(mask.astype(np.uint8) * 255, plane).filter(BoxBlur(_SMOOTH * pixels))
-    inside = smooth.point([255 if value > 127 else 0 for value in range(256)])
+    inside = _smooth(mask, plane)
     outline = inside.filter(BoxBlur(_LINE)).point(_RIDGE)
     weight = inside.point([round(value * opacity) for value in range(256)])
     canvas.paste(tuple(colour), (0, 0), ImageChops.lighter(weight, outline))
+
+
+def _draw_outline(
+    canvas: Image.Image, mask: np.ndarray, plane: Plane, colour: tuple[int, ...]
+) -> None:
+    """Dashes along the edge; they are where squares of a chessboard meet it."""
+    if not mask.any():
+        return
+    outline = _smooth(mask, plane).filter(BoxBlur(_LINE)).point(_RIDGE)
+    y, x = np.indices(canvas.size[::-1]) // _DASH
+    dashes = Image.fromarray(((x + y) % 2 * 255).astype(np.uint8))
+    canvas.paste(tuple(colour), (0, 0), ImageChops.darker(outline, dashes))
+
+
+def _smooth(mask: np.ndarray, plane: Plane) -> Image.Image:
+    """A mask at the size of the page, 255 inside, without the steps of its voxels."""
+    pixels = min(plane.size[n] / plane.sides[n] for n in range(2))
+    smooth = _enlarged(mask.astype(np.uint8) * 255, plane).filter(BoxBlur(_SMOOTH * pixels))
+    return smooth.point([255 if value > 127 else 0 for value in range(256)])
 
 
 def _draw_prompt(canvas: Image.Image, prompt: object, plane: Plane, index: int) -> None:

@@ -11,6 +11,8 @@ from promptseg.demo import actions, pointing
 from promptseg.demo.parts import status
 from promptseg.demo.screen import LONG, QUICK, Screen, Updates, listen, reporting
 from promptseg.demo.server import Server
+from promptseg.demo.showing import picture_json
+from promptseg.demo.sketching import sketch, sketchable
 from promptseg.demo.visit import Visit
 from promptseg.demo.words import give_words
 from promptseg.prompts.types import Text
@@ -41,7 +43,18 @@ def connect_prompts(screen: Screen) -> None:
         server.attempt(visit, lambda: actions.clear(visit))
         return screen.shown_now(visit)
 
-    listen(page["viewer"].prompt, prompt, None, screen.shown, **quick, trigger_mode="multiple")
+    def outline(request: gr.Request) -> Any:
+        visit = screen.visit(request)
+        if visit.long_running or not sketchable(visit):
+            return gr.skip()
+        server.attempt(visit, lambda: sketch(visit))
+        return {page["viewer"]: picture_json(visit), page["status"]: status(*visit.message)}
+
+    drawn = listen(
+        page["viewer"].prompt, prompt, None, screen.shown, **quick, trigger_mode="multiple"
+    )
+    seen = [page["viewer"], page["status"]]
+    listen(drawn.then, outline, None, seen, **{**QUICK, "show_progress": "hidden"})
     outputs = [*screen.shown, page["words"]]
     long: dict[str, Any] = {**LONG, "show_progress_on": page["status"]}
     listen(page["words"].submit, words, [page["words"]], outputs, **long)

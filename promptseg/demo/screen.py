@@ -185,7 +185,7 @@ class Screen:
         return chooser_json(visit.say(name), value, choices)
 
     def offer_now(self, visit: Visit) -> Updates:
-        """LRUCache work that may be taken up again."""
+        """Work that was kept and may be taken up again."""
         page, offer = self.page, None if visit.ended else offer_to(visit, self.server)
         if offer is None:
             return {page["offer"]: gr.update(visible=False)}

@@ -15,8 +15,8 @@ MOST_KEPT = 6
 OWN = (
     "model", "adapter", "model_window", "volume", "name", "segmenter", "session", "own_network",
     "view", "targets", "active", "answered", "propagated", "labels", "uncertainty", "scores",
-    "session_axis", "used_axis", "preview", "trial", "undone", "checked", "unsaved", "work_id",
-    "case",
+    "session_axis", "used_axis", "preview", "sketch", "trial", "undone", "checked", "unsaved",
+    "work_id", "case",
 )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from promptseg.demo.corrections import AXES, axis_name, slice_axis, trial_of
 from promptseg.demo.display import Plane, data_url, draw_slice, plane_of
+from promptseg.demo.sketching import sketched_plane
 from promptseg.demo.visit import Visit
 from promptseg.volume import Volume
 from promptseg.volume.slicing import take_slice
@@ -83,6 +84,7 @@ def slice_jpeg(visit: Visit, plane: Plane, index: int) -> str:
         view.opacity,
         doubt,
         visit.prompts.to_voxel(volume),
+        sketched_plane(visit, plane.axis, index),
     )
     return data_url(picture)
 

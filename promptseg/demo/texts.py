@@ -92,6 +92,12 @@ TEXTS: dict[str, tuple[str, str]] = {
         "Preview in {seconds:.2f} s. Propagate carries it through the volume.",
         "预览用时 {seconds:.2f} 秒。按“三维传播”推广到整个影像。",
     ),
+    "sketched": (
+        "Preview in {seconds:.2f} s; at first sight it reaches from slice {first} to {last} "
+        "(dashed). Propagate carries it through the volume.",
+        "预览用时 {seconds:.2f} 秒；初步估计范围为第 {first} 至 {last} 层（虚线）。"
+        "按“三维传播”推广到整个影像。",
+    ),
     "pending": (
         "{count} correction(s) previewed. Refine takes them up in 3D.",
         "已预览 {count} 个修正。按“修正”应用到三维。",

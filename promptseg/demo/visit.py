@@ -20,6 +20,7 @@ from promptseg.errors import PromptsegError
 from promptseg.prompts.types import PromptSet
 
 if TYPE_CHECKING:
+    from promptseg.demo.sketching import Sketch
     from promptseg.session import Segmenter, Session
     from promptseg.volume import Volume
 
@@ -100,6 +101,7 @@ class Visit:
         used_axis: Axis along which it took its slices in the latest answer.
         preview: By slice along that axis the number of corrections that are not taken up yet,
             and the (rows, columns) labels that they would give.
+        sketch: How far the targets seem to reach before they are propagated; None for unknown.
         trial: What Refine will do with the corrections that wait.
         undone: For each undone step whether the labels stood for it.
         before: What Clear, Open and choices of a model replaced, oldest first.
@@ -145,6 +147,7 @@ class Visit:
     session_axis: int | str = "auto"
     used_axis: int | None = None
     preview: dict[int, tuple[int, np.ndarray]] = field(default_factory=dict)
+    sketch: Sketch | None = None
     trial: Trial | None = None
     undone: list[bool] = field(default_factory=list)
     before: list[Earlier] = field(default_factory=list)
@@ -227,7 +230,7 @@ class Visit:
     def forget_answer(self) -> None:
         """Drop masks and previews; prompts stay."""
         self.labels = self.uncertainty = None
-        self.scores, self.preview, self.trial = {}, {}, None
+        self.scores, self.preview, self.trial, self.sketch = {}, {}, None, None
         self.answered, self.propagated, self.used_axis = 0, False, None
         self.checked = []
         self.view.doubt = False

@@ -2,25 +2,12 @@
 
 import numpy as np
 import pytest
-import torch
-from support import BrightRegion, bright_volume, dice, discs, segmenter
+from support import BrightRegion, Looks, bright_volume, dice, discs, segmenter
 
 import promptseg as ps
 from promptseg.propagation.coarse import CoarseView
 
 SHAPE = (96, 96, 12)
-
-
-class Looks(torch.nn.Module):
-    """Marks what is bright, and counts."""
-
-    def __init__(self):
-        super().__init__()
-        self.count = 0
-
-    def forward(self, x):
-        self.count += len(x)
-        return (x[:, 0] - 0.5) * 20, torch.zeros(len(x))
 
 
 @pytest.fixture
