@@ -6,51 +6,14 @@ all others is outlined there, so that whoever scrolls sees at once whether it wa
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from promptseg.demo.corrections import slice_axis
 from promptseg.demo.visit import Visit
+from promptseg.demo.visit_parts import Sketch
 from promptseg.errors import PromptError
 from promptseg.prompts.types import Text
 from promptseg.volume.slicing import take_slice
-
-
-@dataclass(frozen=True)
-class Sketch:
-    """Labels of a part of the volume; none lie outside.
-
-    Args:
-        start: Voxel at which the part begins.
-        labels: (i, j, k) of the part.
-        shape: (I, J, K) of the volume.
-    """
-
-    start: tuple[int, ...]
-    labels: np.ndarray
-    shape: tuple[int, ...]
-
-    @classmethod
-    def of(cls, labels: np.ndarray) -> Sketch:
-        """What (I, J, K) labels hold."""
-        found = np.nonzero(labels)
-        if not len(found[0]):
-            return cls((0, 0, 0), np.zeros((0, 0, 0), labels.dtype), labels.shape)
-        ends = [(int(places.min()), int(places.max()) + 1) for places in found]
-        part = labels[tuple(slice(low, high) for low, high in ends)].copy()
-        return cls(tuple(low for low, _ in ends), part, labels.shape)
-
-    def plane(self, axis: int, index: int) -> np.ndarray | None:
-        """(rows, columns) labels of one slice of the volume; None where there are none."""
-        if not self.start[axis] <= index < self.start[axis] + self.labels.shape[axis]:
-            return None
-        part = take_slice(self.labels, axis, index - self.start[axis])
-        others = [n for n in range(3) if n != axis]
-        plane = np.zeros([self.shape[n] for n in others], self.labels.dtype)
-        low = [self.start[n] for n in others]
-        plane[low[0] : low[0] + part.shape[0], low[1] : low[1] + part.shape[1]] = part
-        return plane
 
 
 def sketchable(visit: Visit) -> bool:

@@ -15,12 +15,11 @@ import numpy as np
 
 from promptseg.demo.case_state import Case, LoopState
 from promptseg.demo.texts import Language, say
-from promptseg.demo.visit_parts import BYTES_PER_VOXEL, Earlier, Trial, Waiting
+from promptseg.demo.visit_parts import BYTES_PER_VOXEL, Earlier, Sketch, Trial, Waiting
 from promptseg.errors import PromptsegError
 from promptseg.prompts.types import PromptSet
 
 if TYPE_CHECKING:
-    from promptseg.demo.sketching import Sketch
     from promptseg.session import Segmenter, Session
     from promptseg.volume import Volume
 

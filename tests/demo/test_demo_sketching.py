@@ -10,7 +10,8 @@ from support import BrightRegion, Looks, dice, segmenter
 from promptseg.demo import actions, looking
 from promptseg.demo.display import draw_slice, plane_of
 from promptseg.demo.showing import picture_json
-from promptseg.demo.sketching import Sketch, sketch, sketchable, sketched_plane
+from promptseg.demo.sketching import sketch, sketchable, sketched_plane
+from promptseg.demo.visit_parts import Sketch
 from promptseg.prompts.types import Box, Point
 from promptseg.propagation.coarse import CoarseView
 
