@@ -120,7 +120,8 @@ def adapt(job: Job, progress: Progress | None = None) -> dict[str, Any]:
         progress: Called with stage, done, total.
 
     Returns:
-        The report: Dice before, after the first and after the last stage, by case and label.
+        The report: Dice before, after the first and after the last stage, by case and label, and
+        which of the two was written: the better on the measured cases.
 
     Raises:
         FormatError: Cases do not match, or the recipe cannot be used; nothing was trained.
@@ -135,11 +136,13 @@ def adapt(job: Job, progress: Progress | None = None) -> dict[str, Any]:
     first = _first_stage(job, backbone, learned, progress)
     scores["annotated"] = _measured(job, backbone, first, pairs, progress)
     pseudo = _second_stage(job, backbone, first, rest, progress)
-    last = first
+    made = {"annotated": first}
     if pseudo or (rest and job.config.objective != "supervised"):
-        last = _third_stage(job, backbone, first, learned, rest, pseudo, progress)
-        scores["both"] = _measured(job, backbone, last, pairs, progress)
-    _finish(job, last)
+        made["both"] = _third_stage(job, backbone, first, learned, rest, pseudo, progress)
+        scores["both"] = _measured(job, backbone, made["both"], pairs, progress)
+    means = {stage: _mean(found) for stage, found in scores.items()}
+    kept = best_stage(means, list(made))
+    _finish(job, made[kept])
     report = {
         "format": "promptseg-adapt",
         "version": 1,
@@ -147,11 +150,25 @@ def adapt(job: Job, progress: Progress | None = None) -> dict[str, Any]:
         "measured": measured,
         "pseudo_labelled": sorted(pseudo),
         "nothing_found": [name for name in rest if name not in pseudo],
-        "dice": {stage: _mean(found) for stage, found in scores.items()},
+        "dice": means,
+        "written": kept,
         "cases": scores,
     }
     _write(job.out / REPORT, report)
     return report
+
+
+def best_stage(means: Mapping[str, float | None], made: Sequence[str]) -> str:
+    """Of the stages that were trained, the one that measures best; the later one of equals.
+
+    Args:
+        means: Dice by stage; None where nothing was measured, which leaves the last stage.
+        made: Stages that made an adapter, in order.
+    """
+    measured = {stage: means[stage] for stage in made if means.get(stage) is not None}
+    if not measured:
+        return made[-1]
+    return max(reversed(list(measured)), key=lambda stage: measured[stage] or 0.0)
 
 
 def _first_stage(

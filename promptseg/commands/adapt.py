@@ -99,3 +99,9 @@ def _say(arguments: argparse.Namespace, report: dict[str, Any]) -> None:
         f"{arguments.output} written: {counts['annotated']} cases annotated, "
         f"{counts['pseudo_labelled']} pseudo-labelled, measured on {counts['measured']}"
     )
+    dice, kept = report["dice"], report["written"]
+    if kept != "both" and dice.get("both") is not None:
+        print(f"it is the adapter {SHOWN[kept]}, which measured better")
+    if dice.get("before") is not None and dice[kept] < dice["before"]:
+        print("note: here the adapter of the source site measured better: go on with that, "
+              "or annotate more cases")  # fmt: skip

@@ -1,11 +1,13 @@
+import argparse
 import json
 import shutil
 
 import pytest
 from active_kit import write_place
 
-from promptseg.active.adapting import ANNOTATED, BOTH, PSEUDO, STAGES, Job, config_from
+from promptseg.active.adapting import ANNOTATED, BOTH, PSEUDO, STAGES, Job, best_stage, config_from
 from promptseg.adapters import read_adapter
+from promptseg.commands.adapt import _say
 from promptseg.commands.cli import main
 from promptseg.errors import FormatError
 
@@ -58,6 +60,21 @@ class TestAdapt:
         assert set(report["pseudo_labelled"]) | set(report["nothing_found"]) == {"case2"}
         assert {"before", "annotated"} <= set(report["dice"])
         assert 0 <= report["dice"]["before"] <= 1
+        stage = {"annotated": ANNOTATED, "both": BOTH}[report["written"]]
+        written = (adapted / STAGES / stage / "heads.safetensors").read_bytes()
+        assert (adapted / "heads.safetensors").read_bytes() == written
+
+    @pytest.mark.parametrize(
+        ("dice", "written", "said"),
+        [({"before": 0.8, "annotated": 0.7, "both": 0.6}, "annotated", "source site measured"),
+         ({"before": 0.5, "annotated": 0.7, "both": 0.6}, "annotated", "which measured better"),
+         ({"annotated": None, "both": None}, "both", "written")],
+    )  # fmt: skip
+    def test_what_is_said(self, dice, written, said, capsys):
+        lists = dict.fromkeys(("annotated", "pseudo_labelled", "measured"), ())
+        told = argparse.Namespace(json=False, output="out")
+        _say(told, {"dice": dice, "written": written, **lists})
+        assert said in capsys.readouterr().out
 
     def test_adapter_can_be_used(self, adapted):
         adapter = read_adapter(adapted)
@@ -84,6 +101,22 @@ class TestAdapt:
         first = read_adapter(adapted / STAGES / ANNOTATED)
         folder = adapted / STAGES / PSEUDO / first.digest[:12]
         assert [path.name for path in folder.iterdir()] == ["case2.nii.gz"]
+
+
+class TestBestStage:
+    @pytest.mark.parametrize(
+        ("means", "kept"),
+        [({"before": 0.9, "annotated": 0.8, "both": 0.7}, "annotated"),
+         ({"annotated": 0.7, "both": 0.8}, "both"),
+         ({"annotated": 0.8, "both": 0.8}, "both"),
+         ({"annotated": None, "both": None}, "both"),
+         ({"annotated": 0.0, "both": 0.0}, "both")],
+    )  # fmt: skip
+    def test_the_better_one_is_written(self, means, kept):
+        assert best_stage(means, ["annotated", "both"]) == kept
+
+    def test_a_single_stage_is_written_whatever_it_measures(self):
+        assert best_stage({"before": 0.9, "annotated": 0.1}, ["annotated"]) == "annotated"
 
 
 class TestSplit:
