@@ -39,6 +39,7 @@ from promptseg.active.reference import make_reference, save_reference
 from promptseg.active.selecting import collected, model_name, select
 from promptseg.active.strategies import strategy
 from promptseg.adapters import Adapter, read_adapter, write_adapter
+from promptseg.backbones import load_backbone
 from promptseg.backbones.default import save_default
 from promptseg.backbones.network import PromptsegConfig, PromptsegModel
 from promptseg.datasets.cohort import Pair, case_files, read_image
@@ -193,12 +194,21 @@ def source_adapter(chosen: argparse.Namespace, pairs: Sequence[Pair]) -> Adapter
         unprompted=0.7,
         dense=1.0,
         prompts=1,
-        half=0.8,
+        half=0.8 if chosen.size is None else 0.0,
+        input_size=chosen.size,
         targets="attention_all+mlp+convolutions",
         **whole,
     )
     images, labels = [p.image for p in pairs], [p.label for p in pairs]
     return train_adapter(config, images, labels, chosen.out / "shift" / "source", resume=True)  # type: ignore[arg-type]
+
+
+def with_adapter(chosen: argparse.Namespace, adapter: Adapter) -> Segmenter:
+    """The base at the size that is measured, with an adapter in use."""
+    segmenter = Segmenter(load_backbone(base_of(chosen), input_size=chosen.size))
+    segmenter.adapters.add(adapter)
+    segmenter.adapters.use(adapter.name)
+    return segmenter
 
 
 def scanner(data: np.ndarray, seed: int) -> np.ndarray:
@@ -232,7 +242,7 @@ def run_shift(chosen: argparse.Namespace) -> None:
     source, target = acdc(chosen.data, 61, 80), target_pairs(chosen)
     pool, test = target[: len(target) * 3 // 4], target[len(target) * 3 // 4 :]
     adapter = source_adapter(chosen, source)
-    segmenter = Segmenter.from_pretrained(base_of(chosen), adapter=adapter)
+    segmenter = with_adapter(chosen, adapter)
     looker = Looker(segmenter)
     images = {p.name: Path(str(p.image)) for p in source}
     slices = collected(looker, images, read_image, "slice", None, True)
@@ -290,7 +300,7 @@ def report(path: Path, chosen: argparse.Namespace, adapter: Adapter, test: Seque
     """Mean Dice on the pooled validation set."""
 
     def measured() -> dict[str, float]:
-        segmenter = Segmenter.from_pretrained(base_of(chosen), adapter=adapter)
+        segmenter = with_adapter(chosen, adapter)
         labels = list(adapter.info.labels)
         return {"dice": float(np.mean([answer_dice(segmenter, p, labels) for p in test]))}
 
@@ -309,6 +319,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=150, help="of a training")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--model", default="random")
+    parser.add_argument("--size", type=int, help="side of the network's input; its own without")
     parser.add_argument("--minutes", type=float, default=60.0, help="of the source's adapter")
     parser.add_argument("--scanner", action="store_true", help="a simulated scanner change")
     parser.add_argument("--strategies", nargs="+", default=list(STRATEGIES))
