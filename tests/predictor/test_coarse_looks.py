@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from support import BrightRegion, Looks, bright_volume, dice, discs, segmenter
+from support import BrightRegion, Looks, bright_volume, dice, discs, filled, segmenter
 
 import promptseg as ps
 from promptseg.propagation.coarse import CoarseView
@@ -53,6 +53,27 @@ class TestLooks:
         whole = segmenter(BrightRegion(crop=True), coarse=view)
         found = whole.segment(bright_volume(lesion(40, 40)), [box(40, 40)])
         assert found.report["coarse"] == "0" * 64
+
+
+class Narrow(Looks):
+    """Sees the middle of its first view alone, and at the second look all that is bright."""
+
+    def forward(self, x):
+        first = self.count == 0
+        logits, quality = super().forward(x)
+        if first:
+            logits[..., :16] = logits[..., -16:] = -10
+        return logits, quality
+
+
+class TestLongTargets:
+    def test_a_target_longer_than_the_view_is_followed_to_its_ends(self):
+        shape = (64, 64, 70)
+        image = discs(shape, 2, dict.fromkeys(range(4, 66), (30, 34, 5)))
+        whole = segmenter(BrightRegion(crop=True), coarse=CoarseView(Narrow()))
+        prompt = ps.Box((25, 29, 20), (36, 40, 21))
+        found = whole.segment(bright_volume(image), [prompt], axis=2).data == 1
+        assert filled(found, 2) == filled(image, 2)
 
 
 class TestPreview:

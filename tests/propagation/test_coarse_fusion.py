@@ -11,7 +11,13 @@ from promptseg.inference.decoder import SliceDecoder, SliceMask
 from promptseg.inference.encoder import SliceEncoder
 from promptseg.inference.slice_prompts import SlicePrompts
 from promptseg.propagation.coarse import CoarseView
-from promptseg.propagation.coarse_fusion import CoarseFusion, box_of_prompts, clicks_of, planes_of
+from promptseg.propagation.coarse_fusion import (
+    CoarseFusion,
+    box_of_prompts,
+    clicks_of,
+    followed,
+    planes_of,
+)
 from promptseg.volume.slicing import Frame, Region
 
 SHAPE, SPACING, KEY = (48, 48, 24), (1.0, 1.0, 1.0), 12
@@ -126,6 +132,49 @@ class TestFused:
         again = fusion.fused(frame, boxed(), masks, (0, 24))
         assert fusion.decoder.decoded == asked
         assert first.keys() == again.keys()
+
+
+class TestFollowed:
+    """What tracks found beyond a view of slices 8 to 15."""
+
+    seen = slice(8, 16)
+
+    @pytest.fixture
+    def frame(self, scene):
+        return scene()[1]
+
+    def masks(self, frame, slices, side=12):
+        plane = np.zeros(SHAPE[:2], bool)
+        plane[10 : 10 + side, 10:22] = True
+        return {i: on_slice(frame, plane) for i in slices}
+
+    def test_tracks_go_on_where_both_mark_the_same(self, frame):
+        tracks = self.masks(frame, range(3, 20))
+        whole = followed(frame, self.masks(frame, range(8, 16)), tracks, self.seen)
+        assert sorted(whole) == list(range(3, 20))
+
+    def test_not_where_they_mark_other_things_at_the_border(self, frame):
+        tracks = self.masks(frame, range(3, 20), side=16)
+        found = self.masks(frame, range(8, 16))
+        assert sorted(followed(frame, found, tracks, self.seen)) == list(range(8, 16))
+
+    def test_not_where_the_view_ends_inside(self, frame):
+        tracks, found = self.masks(frame, range(3, 20)), self.masks(frame, range(9, 16))
+        assert sorted(followed(frame, found, tracks, self.seen)) == list(range(9, 20))
+
+    def test_not_over_a_gap(self, frame):
+        tracks = self.masks(frame, [*range(8, 17), 18, 19])
+        found = self.masks(frame, range(8, 16))
+        assert sorted(followed(frame, found, tracks, self.seen)) == list(range(8, 17))
+
+    def test_answers_of_the_view_stay(self, frame):
+        tracks, found = self.masks(frame, range(3, 20)), self.masks(frame, range(8, 16))
+        whole = followed(frame, found, tracks, self.seen)
+        assert all(whole[i] is found[i] for i in found)
+
+    def test_tracks_within_the_view_add_nothing(self, frame):
+        tracks, found = self.masks(frame, range(8, 16)), self.masks(frame, range(8, 14))
+        assert followed(frame, found, tracks, self.seen) == found
 
 
 class TestTold:
