@@ -13,6 +13,7 @@ from promptseg.demo.visit import Visit
 from promptseg.demo.visit_parts import Sketch
 from promptseg.errors import PromptError
 from promptseg.prompts.types import Text
+from promptseg.volume import bounding_slices
 from promptseg.volume.slicing import take_slice
 
 
@@ -40,11 +41,10 @@ def sketch(visit: Visit) -> None:
         # Prompts that say nothing of where a target is, such as a lone negative click.
         return
     visit.sketch = Sketch.of(labels)
-    axis = slice_axis(visit)
-    depth = visit.sketch.labels.shape[axis]
-    if depth and visit.told is not None and visit.told[0] == "answered":
-        first = visit.sketch.start[axis] + 1
-        visit.tell("sketched", **visit.told[1], first=first, last=first + depth - 1)
+    where = bounding_slices(labels == visit.active)
+    if where is not None and visit.told is not None and visit.told[0] == "answered":
+        reach = where[slice_axis(visit)]
+        visit.tell("sketched", **visit.told[1], first=reach.start + 1, last=reach.stop)
 
 
 def sketched_plane(visit: Visit, axis: int, index: int) -> np.ndarray | None:

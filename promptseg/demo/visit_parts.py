@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from promptseg.volume.slicing import take_slice
+from promptseg.volume import bounding_slices, pasted
+from promptseg.volume.slicing import in_plane, take_slice
 
 if TYPE_CHECKING:
     from promptseg.session import Session
@@ -65,23 +66,19 @@ class Sketch:
     @classmethod
     def of(cls, labels: np.ndarray) -> Sketch:
         """What (I, J, K) labels hold."""
-        found = np.nonzero(labels)
-        if not len(found[0]):
+        where = bounding_slices(labels > 0)
+        if where is None:
             return cls((0, 0, 0), np.zeros((0, 0, 0), labels.dtype), labels.shape)
-        ends = [(int(places.min()), int(places.max()) + 1) for places in found]
-        part = labels[tuple(slice(low, high) for low, high in ends)].copy()
-        return cls(tuple(low for low, _ in ends), part, labels.shape)
+        return cls(tuple(side.start for side in where), labels[where].copy(), labels.shape)
 
     def plane(self, axis: int, index: int) -> np.ndarray | None:
         """(rows, columns) labels of one slice of the volume; None where there are none."""
         if not self.start[axis] <= index < self.start[axis] + self.labels.shape[axis]:
             return None
         part = take_slice(self.labels, axis, index - self.start[axis])
-        others = [n for n in range(3) if n != axis]
-        plane = np.zeros([self.shape[n] for n in others], self.labels.dtype)
-        low = [self.start[n] for n in others]
-        plane[low[0] : low[0] + part.shape[0], low[1] : low[1] + part.shape[1]] = part
-        return plane
+        sides = [slice(low, low + n) for low, n in zip(self.start, self.labels.shape, strict=True)]
+        rows, cols = in_plane(axis)
+        return pasted(part, (sides[rows], sides[cols]), (self.shape[rows], self.shape[cols]))
 
 
 @dataclass(frozen=True)

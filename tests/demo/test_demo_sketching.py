@@ -1,6 +1,7 @@
 """The dashed outline of how far a target seems to reach."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -68,6 +69,15 @@ class TestSketching:
         actions.give(visit, server.models, BOX)
         sketch(visit)
         assert "from slice 2 to 11" in visit.message[1]
+
+    def test_it_says_so_of_the_target_that_prompts_are_for(self, server, visit, monkeypatch):
+        actions.give(visit, server.models, BOX)
+        labels = np.zeros(tubes().shape, np.uint8)
+        labels[14, 16, 2:11] = 1
+        labels[28, 34, :] = 2
+        monkeypatch.setattr(visit.session, "preview", lambda: SimpleNamespace(data=labels))
+        sketch(visit)
+        assert "from slice 3 to 11" in visit.message[1]
 
     def test_it_changes_no_mask(self, server, visit):
         actions.give(visit, server.models, BOX)
