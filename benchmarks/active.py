@@ -274,7 +274,7 @@ def run_federated(chosen: argparse.Namespace) -> None:
     place = chosen.out / "federated"
     sites = [acdc(chosen.data, first, first + 15) for first in (1, 21, 41, 61)]
     test = [p for first in (17, 37, 57, 77) for p in acdc(chosen.data, first, first + 3)]
-    start = source_adapter(chosen, sites[3][:2])
+    start = read_adapter(chosen.start) if chosen.start else source_adapter(chosen, sites[3][:2])
     adapter = start
     for number in range(1, chosen.rounds + 1):
         folder = place / "rounds" / f"{number}"
@@ -283,7 +283,7 @@ def run_federated(chosen: argparse.Namespace) -> None:
             for name, pairs in enumerate(sites):
                 site = Site([p.image for p in pairs], [p.label for p in pairs],  # type: ignore[arg-type]
                             place / f"site{name}")  # fmt: skip
-                options = {"steps": chosen.steps, "seed": number}
+                options = {"steps": chosen.steps, "seed": number, "warmup": chosen.steps // 8}
                 replies.append(Reply(str(name), *one_round(site, adapter, options)))
             write_adapter(with_update(adapter, average(replies, update_of(adapter)).update), folder)
         adapter = read_adapter(folder)
@@ -321,6 +321,8 @@ def main() -> None:
     parser.add_argument("--model", default="random")
     parser.add_argument("--size", type=int, help="side of the network's input; its own without")
     parser.add_argument("--minutes", type=float, default=60.0, help="of the source's adapter")
+    parser.add_argument("--start", type=Path, help="adapter that the sites begin with; without, "
+                        "one is trained on one patient")  # fmt: skip
     parser.add_argument("--scanner", action="store_true", help="a simulated scanner change")
     parser.add_argument("--strategies", nargs="+", default=list(STRATEGIES))
     chosen = parser.parse_args()

@@ -300,17 +300,19 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path(data))
     parser.add_argument("--model", default="default", help="registry name or file")
     parser.add_argument("--coarse", default="auto", help="the coarse view: auto, none or a file")
+    parser.add_argument("--step", default="auto", help="the slice step: auto, none or a file")
     parser.add_argument("--half", choices=HALVES, default=HALVES[0])
     parser.add_argument("--prompts", nargs="+", choices=PROMPTS, default=list(PROMPTS))
     parser.add_argument("--kinds", nargs="+", metavar="START", help="starts of kinds of target")
     parser.add_argument("--out", type=Path, default=Path("runs/targets"))
     chosen = parser.parse_args()
-    coarse = None if chosen.coarse == "none" else chosen.coarse
-    segmenter = Segmenter.from_pretrained(chosen.model, coarse=coarse)
+    coarse, step = (None if x == "none" else x for x in (chosen.coarse, chosen.step))
+    segmenter = Segmenter.from_pretrained(chosen.model, coarse=coarse, step=step)
     chosen.out.mkdir(parents=True, exist_ok=True)
     file = chosen.out / f"{chosen.half}.json"
     spec, view = segmenter.backbone.spec, segmenter.runtime.coarse
-    about = {"model": spec.name, "sha256": spec.sha256, "coarse": view and view.sha256}
+    about = {"model": spec.name, "sha256": spec.sha256, "coarse": view and view.sha256,
+             "step": segmenter.runtime.step and segmenter.runtime.step.sha256}  # fmt: skip
     rows: list[dict[str, Any]] = []
     if file.is_file():
         kept = json.loads(file.read_text())

@@ -133,13 +133,13 @@ class ImageEncoder(nn.Module):
 
 
 class PromptEncoder(nn.Module):
-    """Prompt maps (B, PROMPT_CHANNELS, S/2, S/2) -> maps at strides 16, 8, 4 and 2."""
+    """Prompt maps (B, channels, S/2, S/2) -> maps at strides 16, 8, 4 and 2."""
 
-    def __init__(self, config: PromptsegConfig) -> None:
+    def __init__(self, config: PromptsegConfig, channels: int = PROMPT_CHANNELS) -> None:
         super().__init__()
         sixteenth, eighth, quarter, half = config.decoder
         groups = config.groups
-        self.stride2 = conv_norm(PROMPT_CHANNELS, half, groups)
+        self.stride2 = conv_norm(channels, half, groups)
         self.stride4 = conv_norm(half, quarter, groups, 2)
         self.stride8 = conv_norm(quarter, eighth, groups, 2)
         self.stride16 = nn.Conv2d(eighth, sixteenth, 3, 2, 1)

@@ -45,6 +45,8 @@ class Choices:
         corrector_sha256: Digest that its file must have, None for any.
         coarse: `auto` or None: what looks at whole targets in 3D.
         coarse_sha256: Likewise.
+        step: `auto` or None: what goes from slice to slice.
+        step_sha256: Likewise.
         postprocess: Steps of `promptseg.refine.postprocessing`, in order.
     """
 
@@ -64,6 +66,8 @@ class Choices:
     corrector_sha256: str | None = None
     coarse: str | None = "auto"
     coarse_sha256: str | None = None
+    step: str | None = "auto"
+    step_sha256: str | None = None
     postprocess: tuple[str, ...] = ()
     modality: Modality | None = None
 
@@ -355,6 +359,7 @@ def load_segmenter(choices: Choices) -> Segmenter:
         text_model=choices.text_model,
         corrector=choices.corrector,
         coarse=choices.coarse,
+        step=choices.step,
     )
     spec = segmenter.backbone.spec
     if choices.sha256 is not None and spec.sha256 != choices.sha256:
@@ -373,6 +378,7 @@ def _check_others(segmenter: Segmenter, choices: Choices) -> None:
     for name, wanted in (
         ("corrector", choices.corrector_sha256),
         ("coarse", choices.coarse_sha256),
+        ("step", choices.step_sha256),
     ):
         held = getattr(segmenter.runtime, name)
         if None not in (held, wanted) and held.sha256 != wanted:

@@ -82,7 +82,7 @@ def _choices(manifest: dict[str, Any]) -> Choices:
     try:
         settings = manifest["settings"]
         report = manifest["result"].get("report", {})
-        corrector, coarse = report.get("corrector"), report.get("coarse")
+        corrector, coarse, step = (report.get(n) for n in ("corrector", "coarse", "step"))
         return Choices(
             model=manifest["model"]["name"],
             adapters=tuple(adapter["name"] for adapter in manifest.get("adapters", [])),
@@ -99,6 +99,8 @@ def _choices(manifest: dict[str, Any]) -> Choices:
             corrector_sha256=corrector,
             coarse=None if coarse is None else "auto",
             coarse_sha256=coarse,
+            step=None if step is None else "auto",
+            step_sha256=step,
             postprocess=tuple(settings.get("postprocess", ())),
             modality=settings.get("modality"),
         )

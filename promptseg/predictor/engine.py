@@ -41,6 +41,7 @@ from promptseg.prompts.types import Point, Prompt, PromptSet
 from promptseg.propagation.coarse import CoarseView
 from promptseg.propagation.extremes import Span, span_of, spanned
 from promptseg.propagation.postprocessing import Consistency
+from promptseg.propagation.slice_step import SliceStep
 from promptseg.propagation.stopping import StopCriteria
 from promptseg.volume import pasted
 
@@ -85,6 +86,7 @@ class Engine:
         criteria: When a propagation stops.
         consistency: What is done so that neighbouring slices agree; nothing by default.
         coarse: Looks at whole targets; None to take what the tracks find.
+        step: Trained to go from slice to slice; None to ask the network alone.
     """
 
     def __init__(
@@ -95,14 +97,15 @@ class Engine:
         criteria: StopCriteria | None = None,
         consistency: Consistency | None = None,
         coarse: CoarseView | None = None,
+        step: SliceStep | None = None,
     ) -> None:
         self.encoder, self.axis = encoder, axis
         self.decoder = SliceDecoder(encoder)
         self.spacing = reckoned_spacing(spacing, axis)
         self.criteria = StopCriteria() if criteria is None else criteria
         self.consistency = Consistency() if consistency is None else consistency
-        self.coarse = coarse
-        self._views = Views(self.decoder, axis, self.spacing, self.criteria)
+        self.coarse, self.step = coarse, step
+        self._views = Views(self.decoder, axis, self.spacing, self.criteria, step)
         self._interpreter = PromptInterpreter(self._views)
         self._answerer = GroupAnswerer(self._views, self.consistency, coarse)
         self._spans: dict[int, tuple[Span, np.ndarray]] = {}

@@ -11,15 +11,18 @@ import torch
 
 from promptseg.adapters import AdapterStack
 from promptseg.backbones.base import Backbone
+from promptseg.errors import WeightsError
 from promptseg.inference.encoder import EmbeddingCache
 from promptseg.predictor.examples import Lessons
 
 if TYPE_CHECKING:
     from promptseg.propagation.coarse import CoarseView
+    from promptseg.propagation.slice_step import SliceStep
     from promptseg.refine.corrector import Corrector
 
 CoarseLike: TypeAlias = "str | Path | CoarseView | None"
 CorrectorLike: TypeAlias = "str | Path | Corrector | None"
+StepLike: TypeAlias = "str | Path | SliceStep | None"
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +40,7 @@ class Runtime:
         corrector_source: What takes up corrective clicks in 3D before the graph cut, its file,
             `auto` for the one that ships, or None.
         coarse_source: What looks at whole targets in 3D, likewise.
+        step_source: What goes from slice to slice, likewise; it belongs to one model.
     """
 
     backbone: Backbone
@@ -48,6 +52,7 @@ class Runtime:
     text_model: Any = None
     corrector_source: CorrectorLike = None
     coarse_source: CoarseLike = None
+    step_source: StepLike = None
 
     @property
     def crop_factor(self) -> float | None:
@@ -87,6 +92,28 @@ class Runtime:
             from promptseg.propagation.coarse import load_coarse
 
             return load_coarse(None if source == "auto" else Path(source)).to(self.device)
+        return source
+
+    @cached_property
+    def step(self) -> SliceStep | None:
+        """What goes from slice to slice, None for nothing; `auto` is none for other models.
+
+        Raises:
+            WeightsError: If its file is missing or damaged, or belongs to another model.
+        """
+        source = self.step_source
+        if isinstance(source, (str, Path)):
+            from promptseg.propagation.slice_step import load_step
+
+            held = load_step(None if source == "auto" else Path(source))
+            if held.base != self.backbone.spec.sha256:
+                if source == "auto":
+                    return None
+                raise WeightsError(
+                    f"{source} belongs to the model with sha256 {held.base}, "
+                    f"{self.backbone.spec.name} has {self.backbone.spec.sha256}"
+                )
+            return held.to(self.device)
         return source
 
     @property

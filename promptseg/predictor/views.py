@@ -15,6 +15,7 @@ from promptseg.inference.decoder import SliceDecoder
 from promptseg.inference.encoder import Progress
 from promptseg.inference.labels import Answers
 from promptseg.inference.slice_prompts import SlicePrompts
+from promptseg.propagation.slice_step import SliceStep
 from promptseg.propagation.stopping import StopCriteria
 from promptseg.propagation.tracker import Tracker
 from promptseg.volume.slicing import Frame, Region
@@ -32,12 +33,19 @@ class Views:
         axis: Slice axis.
         spacing: (3,) mm.
         criteria: When a propagation stops.
+        step: Trained to go from slice to slice; None to ask the network alone.
     """
 
     def __init__(
-        self, decoder: SliceDecoder, axis: int, spacing: Sequence[float], criteria: StopCriteria
+        self,
+        decoder: SliceDecoder,
+        axis: int,
+        spacing: Sequence[float],
+        criteria: StopCriteria,
+        step: SliceStep | None = None,
     ) -> None:
         self.decoder, self.axis, self.spacing, self.criteria = decoder, axis, spacing, criteria
+        self.step = step
         self._trackers: dict[Frame, Tracker] = {}
         self._regions: dict[tuple[str, ...], Region] = {}
 
@@ -45,7 +53,7 @@ class Views:
         """Of one view."""
         frame = frame_of(self.decoder.encoder, self.axis, region, self.spacing)
         if frame not in self._trackers:
-            self._trackers[frame] = Tracker(self.decoder, frame, self.criteria)
+            self._trackers[frame] = Tracker(self.decoder, frame, self.criteria, learned=self.step)
         self._trackers[frame].progress = progress
         return self._trackers[frame]
 

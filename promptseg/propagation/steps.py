@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from promptseg.backbones.base import BackboneSpec, PixelPrompts
+from promptseg.backbones.base import BackboneSpec, Embedding, PixelPrompts
 from promptseg.inference.decoder import ABSENT_LOGIT, Request, SliceDecoder, SliceMask
 from promptseg.inference.encoder import Progress
 from promptseg.propagation.appearance import Greys
@@ -15,9 +15,10 @@ from promptseg.propagation.carrying import box_of, shown_as
 from promptseg.propagation.guide import absent
 from promptseg.propagation.memory_tracks import Rememberer
 from promptseg.propagation.merging import agree, strays
+from promptseg.propagation.slice_step import Place, SliceStep, together
 from promptseg.propagation.stopping import StopCriteria, criteria_where_extent_given
 from promptseg.propagation.track import TrackState
-from promptseg.volume.slicing import Frame
+from promptseg.volume.slicing import Frame, in_plane
 
 AGREEING = 2
 
@@ -36,6 +37,13 @@ def handed_on(logits: Tensor, spec: BackboneSpec) -> PixelPrompts:
     return PixelPrompts(box=box_of(logits, spec.input_size))
 
 
+def side_of(frame: Frame) -> float:
+    """Longer side of a view in mm, which fills the network's input."""
+    rows, cols = in_plane(frame.axis)
+    return max(frame.region.shape[0] * frame.spacing[rows],
+               frame.region.shape[1] * frame.spacing[cols])  # fmt: skip
+
+
 class TrackSteps:
     """Answers the next slice of every track, until none is left.
 
@@ -46,6 +54,8 @@ class TrackSteps:
         lag: Slices back from which the mask is handed on.
         greys: Likens grey levels.
         memories: Of a network that has one.
+        learned: Trained to go from slice to slice, on the features of this network; None to ask
+            the network alone.
     """
 
     def __init__(
@@ -56,8 +66,10 @@ class TrackSteps:
         lag: int,
         greys: Greys,
         memories: Rememberer | None,
+        learned: SliceStep | None = None,
     ) -> None:
         self.decoder, self.frame, self.lag = decoder, frame, lag
+        self.learned = None if memories is not None else learned
         self.spec = decoder.backbone.spec
         self.criteria, self.patient = criteria, criteria_where_extent_given(criteria)
         self.memories, self._greys = memories, greys
@@ -82,8 +94,7 @@ class TrackSteps:
         while active := [s for s in states if s.active]:
             self._prefetch(active)
             embedding = self.decoder.encoder.embed(self.frame, [s.index for s in active])
-            requests = [self._request(s) for s in active]
-            answers = self.decoder.decode_embedded(embedding, requests)
+            answers = self._answers(embedding, active)
             for state, answer in zip(active, answers, strict=True):
                 criteria = self.patient if state.track.extent_given else self.criteria
                 state.take(self._judged(state, answer, criteria), criteria)
@@ -93,6 +104,29 @@ class TrackSteps:
             done += len(active)
             if progress is not None:
                 progress("propagate", done, total)
+
+    def _answers(self, embedding: Embedding, active: Sequence[TrackState]) -> list[SliceMask]:
+        """What is found on the next slice of each track."""
+        decoded = self.decoder.decode_embedded(embedding, [self._request(s) for s in active])
+        if self.learned is None:
+            return decoded
+        places = [self._place(state) for state in active]
+        stepped = self.learned.answers(
+            embedding, places, self.decoder.encoder.precision, self.decoder.batch_size
+        )
+        return [together(a, b) for a, b in zip(stepped, decoded, strict=True)]
+
+    def _place(self, state: TrackState) -> Place:
+        """The next slice of a track, the one that hands its mask on, and the key slice."""
+        lead, logits = state.lead(self.lag)
+        start, greys = state.track.start, self._greys
+        apart = self.frame.spacing[self.frame.axis] / side_of(self.frame)
+        return Place(
+            greys.of(state.index),
+            (logits, greys.of(lead)),
+            (state.carried if state.origin is None else state.origin, greys.of(start)),
+            (abs(state.index - lead) * apart, abs(state.index - start) * apart),
+        )
 
     def _request(self, state: TrackState) -> Request:
         """What the network is asked on the next slice of a track."""
@@ -125,6 +159,8 @@ class TrackSteps:
         Where those see the target they stand in for a poor answer, and where they see that it
         is not there the answer is empty.
         """
+        if self.learned is not None:
+            return answer
         guide = state.guide
         seen = None if guide is None else guide.at(state.index)
         if guide is None or seen is None:

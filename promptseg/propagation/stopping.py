@@ -14,6 +14,13 @@ from promptseg.inference.decoder import SliceMask
 from promptseg.propagation.criteria import CRITERIA, Observation
 
 THICK_SLICES = 0.7
+# What a trained slice step is held to: that it sees the target. On 74 targets of its training its
+# presence tells right masks from wrong ones (area under the curve 0.82; the decoder's own 0.62),
+# and below 0.7 a third of them are right; the other limits are such as no answer breaks.
+OF_STEP: dict[str, Any] = {
+    "presence": 0.7, "quality": 0.0, "similarity": 0.0, "least_similarity": 0.0, "overlap": 0.0,
+    "growth": inf, "shrink": 0.0, "taper": False,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -128,6 +135,16 @@ def criteria_for(criteria: StopCriteria, lag: int) -> StopCriteria:
     if lag > 1:
         return replace(criteria, trusted_quality=1.01)
     return replace(criteria, similarity=criteria.similarity * THICK_SLICES)
+
+
+def criteria_of_step(criteria: StopCriteria) -> StopCriteria:
+    """For a trained slice step, which knows itself whether it has lost its target.
+
+    Of everything but presence only what the user changed stays.
+    """
+    usual = StopCriteria()
+    left = {n: v for n, v in OF_STEP.items() if getattr(criteria, n) == getattr(usual, n)}
+    return replace(criteria, **left)
 
 
 def criteria_where_extent_given(criteria: StopCriteria) -> StopCriteria:

@@ -73,12 +73,17 @@ class TrackState:
         if self.origin is None:
             self.origin = self.carried
 
-    def handed_on(self, lag: int) -> Tensor:
-        """Logits of the latest trusted slice at least `lag` slices back, else of the key slice."""
+    def lead(self, lag: int) -> tuple[int, Tensor]:
+        """The latest trusted slice at least `lag` slices back, else the key slice: its logits."""
         back = [i for i in self.answers if abs(self.index - i) >= lag]
         if back:
-            return self.answers[max(back, key=lambda i: i * self.track.step)].logits
-        return self.carried if self.origin is None else self.origin
+            index = max(back, key=lambda i: i * self.track.step)
+            return index, self.answers[index].logits
+        return self.track.start, self.carried if self.origin is None else self.origin
+
+    def handed_on(self, lag: int) -> Tensor:
+        """Logits of the same."""
+        return self.lead(lag)[1]
 
     @property
     def active(self) -> bool:

@@ -29,8 +29,9 @@ from promptseg.propagation.merging import (
     merge_tracks,
     without_ends,
 )
+from promptseg.propagation.slice_step import SliceStep
 from promptseg.propagation.steps import TrackSteps, handed_on
-from promptseg.propagation.stopping import StopCriteria, criteria_for
+from promptseg.propagation.stopping import StopCriteria, criteria_for, criteria_of_step
 from promptseg.propagation.tapering import tapered
 from promptseg.propagation.track import (
     Track,
@@ -55,6 +56,7 @@ class Tracker:
         frame: The view of the volume.
         criteria: When to stop; made stricter or laxer by the distance of the slices.
         as_given: True to leave the criteria as they are.
+        learned: Trained to go from slice to slice on the features of this network.
         progress: Called with "propagate", slices answered, slices that may have to be.
     """
 
@@ -65,6 +67,7 @@ class Tracker:
         criteria: StopCriteria | None = None,
         progress: Progress | None = None,
         as_given: bool = False,
+        learned: SliceStep | None = None,
     ) -> None:
         self.decoder, self.frame = decoder, frame
         self.progress = progress
@@ -72,12 +75,17 @@ class Tracker:
         self.carries = carried_by(decoder.backbone)
         self.lag = lag_of(frame) if self.carries == "mask" else 1
         chosen = StopCriteria() if criteria is None else criteria
-        self.criteria = chosen if as_given else criteria_for(chosen, self.lag)
+        if learned is not None and self.carries != "memory":
+            self.criteria = criteria_of_step(chosen)
+        else:
+            self.criteria = chosen if as_given else criteria_for(chosen, self.lag)
         self.memories: Rememberer | None = None
         if self.carries == "memory":
             self.memories = Rememberer(decoder, memory_backbone(decoder.backbone), frame)
         self._greys = Greys(decoder.encoder.data, frame, self.spec.mask_size)
-        self.steps = TrackSteps(decoder, frame, self.criteria, self.lag, self._greys, self.memories)
+        self.steps = TrackSteps(
+            decoder, frame, self.criteria, self.lag, self._greys, self.memories, learned
+        )
         self._tracked: LRUCache[tuple[int | str, ...], TrackState] = LRUCache(
             TRACK_BYTES, track_bytes
         )

@@ -18,7 +18,7 @@ from promptseg.errors import WeightsError
 from promptseg.inference.device import Precision, choose_device, choose_precision
 from promptseg.inference.encoder import EmbeddingCache, Progress
 from promptseg.predictor.examples import Lessons
-from promptseg.predictor.runtime import CoarseLike, CorrectorLike, Runtime
+from promptseg.predictor.runtime import CoarseLike, CorrectorLike, Runtime, StepLike
 from promptseg.prompts.types import Prompt, PromptSet
 from promptseg.propagation.stopping import StopLike
 from promptseg.session.every_adapter import by_every_adapter
@@ -48,6 +48,8 @@ class Segmenter:
         coarse: Network that looks at a whole target in 3D and says where it ends, or its file;
             `auto` for the one that ships, None to take what tracks through the slices find. Read
             when first needed.
+        step: Network that goes from slice to slice in place of the model alone, or its file; `auto`
+            for the one that ships, which belongs to the default model. Read when first needed.
 
     Raises:
         WeightsError: If the backbone is none, such as the name of one.
@@ -70,6 +72,7 @@ class Segmenter:
         text_model: ImageText | None = None,
         corrector: CorrectorLike = None,
         coarse: CoarseLike = None,
+        step: StepLike = None,
     ) -> None:
         if not isinstance(backbone, Backbone):
             raise WeightsError(
@@ -89,6 +92,7 @@ class Segmenter:
             text_model,
             corrector,
             coarse,
+            step,
         )
 
     @property
@@ -108,6 +112,7 @@ class Segmenter:
         text_model: str | Path | ImageText | None = None,
         corrector: CorrectorLike = None,
         coarse: CoarseLike = "auto",
+        step: StepLike = "auto",
     ) -> Segmenter:
         """Load a model of the registry, a checkpoint or a folder of transformers.
 
@@ -122,6 +127,7 @@ class Segmenter:
             text_model: As in the constructor, or the folder or `hf-hub:` name of one.
             corrector: As in the constructor.
             coarse: As in the constructor.
+            step: As in the constructor.
 
         Raises:
             WeightsError: If a model is unknown, missing, corrupt or unsafe.
@@ -140,8 +146,9 @@ class Segmenter:
 
             words = load_clip(words, device=device)
         segmenter = cls(
-            load_backbone(model), device, precision, batch_size, cache, words, corrector, coarse
-        )
+            load_backbone(model), device, precision, batch_size, cache, words, corrector, coarse,
+            step,
+        )  # fmt: skip
         for one in held:
             segmenter.adapters.add(one)
         if held:
@@ -251,8 +258,9 @@ class Segmenter:
             consistency: How slices are made to agree: `none`; `vote` asks the slices along the
                 other two axes where the target ends; `clean` drops stray parts, fills small
                 cavities and smooths across thin slices; `both`; `auto` is what measures best:
-                `both` where slices are at most three times as thick as a pixel is wide, else
-                `clean`, and a look at the whole target with the coarse 3D view.
+                `clean` with the trained slice step and a look at the whole target with the
+                coarse 3D view; a model that has no step is asked along the other axes too, where
+                slices are at most three times as thick as a pixel is wide.
             stop: When a propagation stops: `auto`, `never`, or limits of
                 `propagation.criteria.CRITERIA` by name, such as `{"growth": 3.0}` or `growth=3`.
 

@@ -45,7 +45,7 @@ class Entry:
     Args:
         name: Name in the registry.
         family: `promptseg`, `segment-anything`, `sam2`, `mobile_sam`, `text`,
-            `corrector` or `coarse`.
+            `corrector`, `coarse` or `step`.
         architecture: Size or kind within the family.
         file: Name of the file.
         licence: Terms of the weights.

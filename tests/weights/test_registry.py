@@ -94,6 +94,7 @@ class TestRegistry:
             "text",
             "corrector",
             "coarse",
+            "step",
         }
         for entry in entries.values():
             assert entry.sha256 is None or len(entry.sha256) == 64

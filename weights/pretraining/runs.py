@@ -20,6 +20,8 @@ from promptseg.finetune.warping import warp
 STEPS = 4
 # How far a run may begin from the target's last slice, in steps: so many of its slices lie beyond.
 NEAR_END = 0.5
+# Share of the crop's side that a sheared target moves from one slice of a run to the next.
+MOST_MOVED = 0.06
 
 
 @dataclass
@@ -27,28 +29,40 @@ class Run:
     """Slices in a row, the first with a prompt.
 
     Args:
-        images: (STEPS, 3, S, S) in [0, 1].
-        targets: (STEPS, S / 2, S / 2) share of each pixel inside the target; empty beyond its end.
+        images: (N, 3, S, S) in [0, 1].
+        targets: (N, S / 2, S / 2) share of each pixel inside the target; empty beyond its end.
         prompt: On the first slice.
+        apart: Distance of two slices in sides of the crop.
     """
 
     images: Tensor
     targets: Tensor
     prompt: PixelPrompts
+    apart: float
 
 
-def run_episode(case: Case, size: int, rng: np.random.Generator) -> Run | None:
-    """A run through a target, often over its end; None if the draw had no usable one."""
+def run_episode(
+    case: Case, size: int, rng: np.random.Generator, length: int = STEPS, moved: float = 0.0
+) -> Run | None:
+    """A run through a target, often over its end; None if the draw had no usable one.
+
+    Args:
+        case: The volume.
+        size: Side of the crops in pixels.
+        rng: Draws all.
+        length: Slices in a row.
+        moved: Share of runs whose slices are sheared, as those of an oblique target are.
+    """
     axis = int(rng.choice(case.axes))
     count = case.image.shape[axis]
-    chosen = choose_target(case, axis, rng) if count > STEPS else None
+    chosen = choose_target(case, axis, rng) if count > length else None
     if chosen is None:
         return None
     index, labels = chosen
     step = int(rng.integers(1, case.reach(axis) + 1)) * (1 if rng.random() < 0.5 else -1)
     if rng.random() < NEAR_END:
-        index = _near_end(case, axis, labels, step, rng)
-    indices = [index + step * n for n in range(STEPS)]
+        index = _near_end(case, axis, labels, step * (length - 1), rng)
+    indices = [index + step * n for n in range(length)]
     if not (min(indices) >= 0 and max(indices) < count):
         return None
     stacks = [case.slice_stack(axis, n) for n in indices]
@@ -58,41 +72,68 @@ def run_episode(case: Case, size: int, rng: np.random.Generator) -> Run | None:
     row_mm, col_mm = (s for a, s in enumerate(case.spacing) if a != axis)
     reference = masks[0] if rng.random() < 0.5 else np.any(masks, axis=0)
     matrix = crop_matrix(users.tight_box(reference), reference.shape, (row_mm, col_mm), size, rng)
-    planes = np.stack([warp(m.astype(np.uint8), matrix, size) for m in masks])
+    # Pixels of the crop from one slice of the volume to the next.
+    shear = rng.uniform(-1, 1, 2) * MOST_MOVED * size if rng.random() < moved else np.zeros(2)
+    shear = shear / step
+    matrices = [sheared(matrix, shear * (i - index)) for i in indices]
+    planes = np.stack(
+        [warp(m.astype(np.uint8), x, size) for m, x in zip(masks, matrices, strict=True)]
+    )
     if (planes[0] > 0.5).sum() < 12:
         return None
-    images = _images(case, [image for image, _ in stacks], matrix, planes[0] > 0.5, size, rng)
+    views = [_view(image, x, shear, size, case.ground)
+             for (image, _), x in zip(stacks, matrices, strict=True)]  # fmt: skip
+    images = _images(case, views, planes[0] > 0.5, rng)
     targets = functional.avg_pool2d(torch.from_numpy(planes)[:, None], 2)[:, 0]
-    return Run(images, targets, _first_prompt(planes[0] > 0.5, rng))
+    side = size * float(np.abs(np.linalg.det(matrix[:, :2]) * row_mm * col_mm)) ** 0.5
+    apart = abs(step) * case.spacing[axis] / side
+    return Run(images, targets, _first_prompt(planes[0] > 0.5, rng), apart)
+
+
+def sheared(matrix: NDArray[np.float32], pixels: NDArray[np.float64]) -> NDArray[np.float32]:
+    """A crop's matrix, moved by some of its pixels (x, y)."""
+    moved = matrix.copy()
+    moved[:, 2] += matrix[:, :2] @ pixels
+    return moved.astype(np.float32)
+
+
+def _view(
+    stack: NDArray[np.generic],
+    matrix: NDArray[np.float32],
+    shear: NDArray[np.float64],
+    size: int,
+    ground: float,
+) -> NDArray[np.float32]:
+    """(S, S, 3) of a slice and those beside it, which a shear moves too."""
+    if not shear.any():
+        return warp(stack, matrix, size, ground)
+    planes = [warp(stack[..., n], sheared(matrix, shear * (n - 1)), size, ground) for n in range(3)]
+    return np.stack(planes, -1)
 
 
 def _near_end(
-    case: Case, axis: int, labels: tuple[int, ...], step: int, rng: np.random.Generator
+    case: Case, axis: int, labels: tuple[int, ...], reach: int, rng: np.random.Generator
 ) -> int:
-    """A slice of the target from which a few steps lead over its end."""
+    """A slice of the target from which `reach` slices, signed, lead over its end."""
     slices = np.unique(
         np.concatenate([case.extents[axis].get(x, np.zeros(0, int)) for x in labels])
     )
-    last = slices[-1] if step > 0 else slices[0]
-    near = slices[np.abs(slices - last) < abs(step) * (STEPS - 1)]
+    last = slices[-1] if reach > 0 else slices[0]
+    near = slices[np.abs(slices - last) < abs(reach)]
     return int(rng.choice(near))
 
 
 def _images(
     case: Case,
-    stacks: list[NDArray[np.generic]],
-    matrix: NDArray[np.float32],
+    views: list[NDArray[np.float32]],
     inside: NDArray[np.bool_],
-    size: int,
     rng: np.random.Generator,
 ) -> Tensor:
     """The slices in one window, all changed by the same augmentation."""
     window, change = (int(n) for n in rng.integers(0, 2**31, 2))
     images: list[Tensor] = []
-    for stack in stacks:
-        crop = warp(stack, matrix, size, case.ground)
-        if not images:
-            first = crop
+    first = views[0]
+    for crop in views:
         # The window of CT follows the target's grey values on the first slice.
         pair = np.stack([crop[..., 0], first[..., 1], crop[..., 2], crop[..., 1]], -1)
         grey = normalise_crop(pair, case, inside, np.random.default_rng(window))

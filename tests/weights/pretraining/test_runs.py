@@ -34,3 +34,24 @@ class TestRun:
         labels = np.ones((32, 32, STEPS), np.uint8)
         flat = Case("flat", "flat", labels, labels)
         assert run_episode(flat, 64, np.random.default_rng(0)) is None
+
+
+class TestShear:
+    def test_a_sheared_target_moves_through_the_run_and_the_image_with_it(self):
+        moved = []
+        for n in range(40):
+            one = run_episode(ball_case(), 64, np.random.default_rng(n), 6, moved=1.0)
+            if one is None or (one.targets > 0.5).flatten(1).sum(1).min() < 20:
+                continue
+            middles = [np.argwhere(plane.numpy() > 0.5).mean(0) for plane in one.targets]
+            moved.append(np.abs(middles[-1] - middles[0]).max())
+            image = one.images[-1, 1].reshape(32, 2, 32, 2).mean((1, 3))
+            inside = one.targets[-1] > 0.5
+            contrast = image[inside].mean() - image[one.targets[-1] < 0.01].mean()
+            assert abs(float(contrast)) > 0.2
+        assert len(moved) > 5
+        assert np.median(moved) > 2
+
+    def test_the_distance_of_two_slices_is_in_sides_of_the_crop(self):
+        for one in runs(12):
+            assert 0.005 < one.apart < 1
