@@ -233,7 +233,7 @@ def consistent(engine: Engine, frame: Frame, direct: Masks) -> Masks:
     largest = max(mask.area for mask in sure.values())
     full = {i: mask for i, mask in sure.items() if 2 * mask.area >= largest}
     best = max(full, key=lambda index: full[index].quality * full[index].presence)
-    tracker = Tracker(engine.decoder, frame, engine.criteria, learned=engine.step)
+    tracker = Tracker(engine.decoder, frame, engine.criteria)
     limits = {1: (min(direct), max(direct) + 1)}
     tracked = tracker.propagate({1: {best: full[best]}}, limits)[1]
     merged = {i: mean_mask([direct[i], tracked[i]], [0.5, 0.5]) for i in tracked}
