@@ -44,6 +44,8 @@ class StopCriteria:
         least_similarity: Least similarity of any slice, however much the network believes in it.
         more: Limits of registered criteria that have no field here.
         never: True to trust every answer.
+        given: Names of the limits that were asked for; those that differ from the default always
+            are. A limit asked for is kept where another default would take its place.
     """
 
     presence: float = CRITERIA["presence"].limit
@@ -59,6 +61,11 @@ class StopCriteria:
     least_similarity: float = 0.1
     more: Mapping[str, float] = field(default_factory=dict)
     never: bool = False
+    given: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        changed = {n for n in own_limits() if getattr(self, n) != getattr(type(self), n)}
+        object.__setattr__(self, "given", self.given | changed)
 
     def limit(self, name: str) -> float:
         """The limit of a registered criterion."""
@@ -73,14 +80,16 @@ class StopCriteria:
         return any(one.lost(seen, self.limit(name)) for name, one in CRITERIA.items())
 
     def to_dict(self) -> dict[str, Any]:
-        """What differs from the default, as `stop_criteria` takes it."""
+        """What was asked for, as `stop_criteria` takes it."""
         if self.never:
             return {"never": True}
-        usual = StopCriteria()
-        own = [f.name for f in fields(self) if f.name not in ("more", "never")]
-        changed = {name: getattr(self, name) for name in own}
-        changed = {n: value for n, value in changed.items() if value != getattr(usual, n)}
-        return {**changed, **self.more}
+        asked = {name: getattr(self, name) for name in own_limits() if name in self.given}
+        return {**asked, **self.more}
+
+
+def own_limits() -> list[str]:
+    """Names of the limits that have a field."""
+    return [f.name for f in fields(StopCriteria) if f.name not in ("more", "never", "given")]
 
 
 StopLike: TypeAlias = "StopCriteria | Mapping[str, float] | str | None"
@@ -101,7 +110,7 @@ def stop_criteria(given: StopLike) -> StopCriteria:
     limits = _parsed(given) if isinstance(given, str) else dict(given or {})
     if limits.pop("never", False):
         return NEVER
-    own = {f.name for f in fields(StopCriteria)} - {"more", "never"}
+    own = set(own_limits())
     unknown = limits.keys() - own - CRITERIA.keys()
     if unknown:
         known = ", ".join(sorted(own | CRITERIA.keys()))
@@ -109,7 +118,7 @@ def stop_criteria(given: StopLike) -> StopCriteria:
     kinds = {"patience": int, "taper": bool}
     mine = {name: kinds.get(name, float)(value) for name, value in limits.items() if name in own}
     more = {name: float(value) for name, value in limits.items() if name not in own}
-    return StopCriteria(**mine, more=more)
+    return StopCriteria(**mine, more=more, given=frozenset(mine))
 
 
 def _parsed(text: str) -> dict[str, Any]:
@@ -140,11 +149,9 @@ def criteria_for(criteria: StopCriteria, lag: int) -> StopCriteria:
 def criteria_of_step(criteria: StopCriteria) -> StopCriteria:
     """For a trained slice step, which knows itself whether it has lost its target.
 
-    Of everything but presence only what the user changed stays.
+    Only what the user asked for stays.
     """
-    usual = StopCriteria()
-    left = {n: v for n, v in OF_STEP.items() if getattr(criteria, n) == getattr(usual, n)}
-    return replace(criteria, **left)
+    return replace(criteria, **{n: v for n, v in OF_STEP.items() if n not in criteria.given})
 
 
 def criteria_where_extent_given(criteria: StopCriteria) -> StopCriteria:

@@ -25,7 +25,12 @@ from promptseg.propagation.step_network import (
     StepNetwork,
     step_maps,
 )
-from promptseg.propagation.stopping import OF_STEP, StopCriteria, criteria_of_step
+from promptseg.propagation.stopping import (
+    OF_STEP,
+    StopCriteria,
+    criteria_of_step,
+    stop_criteria,
+)
 from promptseg.propagation.tracker import Tracker
 
 SIDE = 32
@@ -200,6 +205,13 @@ class TestCriteria:
     def test_what_the_user_changed_stays(self):
         left = criteria_of_step(StopCriteria(growth=3.0, presence=0.4))
         assert (left.growth, left.presence, left.overlap) == (3.0, 0.4, 0.0)
+
+    @pytest.mark.parametrize("name", sorted(OF_STEP))
+    def test_a_limit_asked_for_at_its_default_stays_too(self, name):
+        usual = getattr(StopCriteria(), name)
+        left = criteria_of_step(stop_criteria({name: usual}))
+        assert getattr(left, name) == usual != OF_STEP[name]
+        assert criteria_of_step(stop_criteria(f"{name}={float(usual)}")) == left
 
 
 class TestReport:

@@ -89,6 +89,11 @@ class TestGiven:
         assert found == StopCriteria(growth=3.0, presence=0.4, patience=2)
         assert stop_criteria(found.to_dict()) == found
 
+    def test_a_limit_asked_for_is_kept_though_it_is_the_default(self):
+        found = stop_criteria("presence=0.5")
+        assert found.to_dict() == {"presence": 0.5}
+        assert stop_criteria(found.to_dict()) == found != StopCriteria()
+
     def test_never_comes_back_from_what_is_saved(self):
         assert stop_criteria("never") == stop_criteria(NEVER.to_dict()) == NEVER
 
