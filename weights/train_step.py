@@ -4,8 +4,9 @@
 
 Runs of slices in which the network's own answer is the next slice's neighbour; half of them lead
 over the target's end, some are sheared as those of an oblique target are. The encoder stays as it
-is. A second call goes on from `last.pt`; the rate falls in the last quarter. left_atrium and all
-that `sources.py` holds back are never read.
+is. A second call goes on from `last.pt`; the rate falls in the last quarter. `--start` begins with
+the weights of an earlier step, as after a change of the default model. left_atrium and all that
+`sources.py` holds back are never read.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from promptseg.backbones.default import load_default
 from promptseg.backbones.prompt_maps import prompt_maps
 from promptseg.finetune.losses import candidate_loss, intersection_over_union
 from promptseg.io.atomic import atomic_path
+from promptseg.propagation.slice_step import load_step
 from promptseg.propagation.step_network import StepNetwork, greys_of, step_maps
 from promptseg.weights.registry import sha256_file
 from sources import load_cases
@@ -44,12 +46,17 @@ SURE = 6.0
 class Training:
     """Network, moving average, optimiser and clock, saved together."""
 
-    def __init__(self, base: Path, out: Path, hours: float, rate: float, seed: int) -> None:
+    def __init__(
+        self, base: Path, out: Path, hours: float, rate: float, seed: int, start: Path | None
+    ) -> None:
         torch.manual_seed(seed)
         self.path, self.hours, self.rate, self.seed = out / "last.pt", hours, rate, seed
         self.digest = sha256_file(base)
         self.base = load_default(base, "default").module.eval().requires_grad_(False)
         self.network, self.average = StepNetwork.begun(self.base), StepNetwork.begun(self.base)
+        if start is not None:
+            for network in (self.network, self.average):
+                network.load_state_dict(load_step(start).network.state_dict())
         self.optimiser = Optimiser(self.network, rate)
         self.step, self.seconds = 0, 0.0
         if self.path.is_file():
@@ -165,11 +172,14 @@ def main() -> None:
     parser.add_argument("--hours", type=float, default=1.0, help="of one core, in all")
     parser.add_argument("--rate", type=float, default=3e-4)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--start", type=Path, help="an earlier step's weights to start from")
     chosen = parser.parse_args()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     cv2.setNumThreads(1)
     chosen.out.mkdir(parents=True, exist_ok=True)
-    training = Training(chosen.base, chosen.out, chosen.hours, chosen.rate, chosen.seed)
+    training = Training(
+        chosen.base, chosen.out, chosen.hours, chosen.rate, chosen.seed, chosen.start
+    )
     cases = load_cases(chosen.data, held_back=False)
     train(training, Draw(cases, [], chosen.seed), chosen.out)
 
