@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar
 
 import torch
 
@@ -16,6 +17,8 @@ from promptseg.inference.encoder import EmbeddingCache
 from promptseg.predictor.examples import Lessons
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from promptseg.propagation.coarse import CoarseView
     from promptseg.propagation.slice_step import SliceStep
     from promptseg.refine.corrector import Corrector
@@ -23,6 +26,17 @@ if TYPE_CHECKING:
 CoarseLike: TypeAlias = "str | Path | CoarseView | None"
 CorrectorLike: TypeAlias = "str | Path | Corrector | None"
 StepLike: TypeAlias = "str | Path | SliceStep | None"
+
+
+class Movable(Protocol):
+    """What can be taken to a device."""
+
+    def to(self, device: torch.device) -> Self:
+        """The same there."""
+        ...
+
+
+Held = TypeVar("Held", bound=Movable)
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,12 +87,9 @@ class Runtime:
         Raises:
             WeightsError: If its file is missing or damaged.
         """
-        source = self.corrector_source
-        if isinstance(source, (str, Path)):
-            from promptseg.refine.corrector import load_corrector
+        from promptseg.refine.corrector import load_corrector
 
-            return load_corrector(None if source == "auto" else Path(source)).to(self.device)
-        return source
+        return self._loaded(self.corrector_source, load_corrector)
 
     @cached_property
     def coarse(self) -> CoarseView | None:
@@ -87,12 +98,9 @@ class Runtime:
         Raises:
             WeightsError: If its file is missing or damaged.
         """
-        source = self.coarse_source
-        if isinstance(source, (str, Path)):
-            from promptseg.propagation.coarse import load_coarse
+        from promptseg.propagation.coarse import load_coarse
 
-            return load_coarse(None if source == "auto" else Path(source)).to(self.device)
-        return source
+        return self._loaded(self.coarse_source, load_coarse)
 
     @cached_property
     def step(self) -> SliceStep | None:
@@ -101,20 +109,25 @@ class Runtime:
         Raises:
             WeightsError: If its file is missing or damaged, or belongs to another model.
         """
-        source = self.step_source
-        if isinstance(source, (str, Path)):
-            from promptseg.propagation.slice_step import load_step
+        from promptseg.propagation.slice_step import load_step
 
-            held = load_step(None if source == "auto" else Path(source))
-            if held.base != self.backbone.spec.sha256:
-                if source == "auto":
-                    return None
-                raise WeightsError(
-                    f"{source} belongs to the model with sha256 {held.base}, "
-                    f"{self.backbone.spec.name} has {self.backbone.spec.sha256}"
-                )
-            return held.to(self.device)
-        return source
+        source, held = self.step_source, self._loaded(self.step_source, load_step)
+        if held is None or held is source or held.base == self.backbone.spec.sha256:
+            return held
+        if source == "auto":
+            return None
+        raise WeightsError(
+            f"{source} belongs to the model with sha256 {held.base}, "
+            f"{self.backbone.spec.name} has {self.backbone.spec.sha256}"
+        )
+
+    def _loaded(
+        self, source: str | Path | Held | None, load: Callable[[Path | None], Held]
+    ) -> Held | None:
+        """A network as it is, or out of its file, `auto` for the one that ships."""
+        if source is None or not isinstance(source, (str, Path)):
+            return source
+        return load(None if source == "auto" else Path(source)).to(self.device)
 
     @property
     def view(self) -> CoarseView | None:

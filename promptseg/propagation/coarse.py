@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +25,8 @@ from promptseg.propagation.coarse_inputs import (
 from promptseg.propagation.coarse_network import CoarseNetwork
 from promptseg.volume import pasted
 from promptseg.weights.described import Described
-from promptseg.weights.registry import check, lookup, pull, sha256_file
+from promptseg.weights.registry import sha256_file
+from promptseg.weights.shipped import shipped_or
 
 NAME = "coarse"
 FILE = Described("promptseg-coarse", 1, "coarse view")
@@ -267,13 +267,7 @@ def load_coarse(path: Path | None = None) -> CoarseView:
     Raises:
         WeightsError: If the file is missing, corrupt or holds something else.
     """
-    return _shipped(pull(NAME)) if path is None else _read(path)
-
-
-@lru_cache(maxsize=1)
-def _shipped(path: Path) -> CoarseView:
-    check(lookup(NAME), path)
-    return _read(path)
+    return shipped_or(path, NAME, _read)
 
 
 def _read(path: Path) -> CoarseView:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,8 @@ from promptseg.inference.decoder import SliceMask
 from promptseg.inference.device import autocast
 from promptseg.propagation.step_network import StepNetwork, step_maps
 from promptseg.weights.described import Described
-from promptseg.weights.registry import check, lookup, pull, sha256_file
+from promptseg.weights.registry import sha256_file
+from promptseg.weights.shipped import shipped_or
 
 NAME = "step"
 FILE = Described("promptseg-step", 1, "slice step")
@@ -126,13 +126,7 @@ def load_step(path: Path | None = None) -> SliceStep:
     Raises:
         WeightsError: If the file is missing, corrupt or holds something else.
     """
-    return _shipped(pull(NAME)) if path is None else _read(path)
-
-
-@lru_cache(maxsize=1)
-def _shipped(path: Path) -> SliceStep:
-    check(lookup(NAME), path)
-    return _read(path)
+    return shipped_or(path, NAME, _read)
 
 
 def _read(path: Path) -> SliceStep:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +24,8 @@ from promptseg.refine.corrector_inputs import (
 )
 from promptseg.refine.corrector_network import ClickCorrector
 from promptseg.weights.described import Described
-from promptseg.weights.registry import check, lookup, pull, sha256_file
+from promptseg.weights.registry import sha256_file
+from promptseg.weights.shipped import shipped_or
 
 NAME = "corrector"
 FILE = Described("promptseg-corrector", 1, "corrector")
@@ -148,15 +148,7 @@ def load_corrector(path: Path | None = None) -> Corrector:
     Raises:
         WeightsError: If the file is missing, corrupt or holds something else.
     """
-    if path is None:
-        return _shipped(pull(NAME))
-    return _read(path)
-
-
-@lru_cache(maxsize=1)
-def _shipped(path: Path) -> Corrector:
-    check(lookup(NAME), path)
-    return _read(path)
+    return shipped_or(path, NAME, _read)
 
 
 def _read(path: Path) -> Corrector:
