@@ -11,9 +11,7 @@ be cut and gone on with at any time. left_atrium, medscribble and all that
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import time
 from pathlib import Path
 
 import cv2
@@ -24,6 +22,8 @@ import torch.distributed as dist
 from pretraining.coarse_tasks import CoarseTask, coarse_task, with_click
 from pretraining.episodes import Case
 from pretraining.muon import Muon
+from pretraining.pacing import follow, log, rate_share, run_to_end
+from pretraining.processes import average_gradients, place
 from promptseg.io.atomic import atomic_path
 from promptseg.propagation.coarse_inputs import CHANNELS, coarse_channels
 from promptseg.propagation.coarse_loss import coarse_loss
@@ -39,7 +39,7 @@ SHARES = {
 SIDE, BATCH = 48, 4
 LEAST_SLICES = 6
 CLICKED = 0.35
-MUON_RATIO, WARM, DECAY = 20.0, 100, 0.25
+MUON_RATIO, WARM = 20.0, 100
 
 
 class Draw:
@@ -110,8 +110,7 @@ class Training:
         return task
 
     def learn(self, tasks: list[CoarseTask]) -> dict[str, float]:
-        left = min(1.0, (1 - self.progress) / DECAY)
-        rate = self.rate * min(1.0, (self.step + 1) / WARM) * max(left, 0.02)
+        rate = self.rate * rate_share(self, WARM)
         self.muon.param_groups[0]["lr"], self.adam.param_groups[0]["lr"] = rate * MUON_RATIO, rate
         inputs = torch.stack([coarse_channels(task.hints) for task in tasks])
         target = torch.from_numpy(np.stack([task.target for task in tasks])).float()
@@ -124,60 +123,16 @@ class Training:
             flat.grad = parameter.grad.view_as(flat)
         self.muon.step()
         self.adam.step()
-        decay = min(0.998, (self.step + 1) / (self.step + 10))
-        with torch.no_grad():
-            pairs = zip(self.average.parameters(), self.network.parameters(), strict=True)
-            for slow, fast in pairs:
-                slow.lerp_(fast, 1 - decay)
+        follow(self.average, self.network, self.step)
         self.step += 1
         return {"loss": float(loss.detach()), "dice": float(dice.mean())}
 
 
-def place() -> tuple[int, int]:
-    """Rank of this process and number of processes."""
-    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+def train(training: Training, draw: Draw, out: Path) -> None:
+    def report(means: dict[str, float]) -> None:
+        log(out, {"step": training.step, "minutes": training.seconds / 60, **means})
 
-
-def average_gradients(network: torch.nn.Module) -> None:
-    """Give every process the mean of all gradients."""
-    world = place()[1]
-    if world == 1:
-        return
-    held = [p for p in network.parameters() if p.grad is not None]
-    packed = torch.cat([p.grad.flatten() for p in held])
-    dist.all_reduce(packed)
-    for p, part in zip(held, packed.div_(world).split([p.numel() for p in held]), strict=True):
-        p.grad.copy_(part.view_as(p))
-
-
-def agreed_seconds(seconds: float) -> float:
-    """The mean over all processes, so that they end and change their rate together."""
-    held = torch.tensor([seconds], dtype=torch.float64)
-    if place()[1] > 1:
-        dist.all_reduce(held)
-    return float(held) / place()[1]
-
-
-def train(training: Training, draw: Draw, out: Path, save_every: float = 300.0) -> None:
-    rows: list[dict[str, float]] = []
-    saved, began = time.time(), time.process_time()
-    while training.progress < 1:
-        rows.append(training.learn(training.tasks(draw)))
-        training.seconds += agreed_seconds(time.process_time() - began)
-        began = time.process_time()
-        if place()[0]:
-            continue
-        if training.step % 50 == 0:
-            means = {k: float(np.mean([row[k] for row in rows])) for k in rows[0]}
-            row = {"step": training.step, "minutes": training.seconds / 60, **means}
-            with open(out / "log.jsonl", "a") as file:
-                file.write(json.dumps(row) + "\n")
-            rows = []
-        if time.time() - saved > save_every:
-            training.save()
-            saved = time.time()
-    if not place()[0]:
-        training.save()
+    run_to_end(training, lambda: training.learn(training.tasks(draw)), report)
 
 
 def main() -> None:

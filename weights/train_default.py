@@ -13,9 +13,7 @@ medscribble are never read (`sources.py` says what else is held back).
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +30,8 @@ from torch.utils.tensorboard import SummaryWriter
 from pretraining.episodes import Episode, real_episode, synthetic_episode
 from pretraining.muon import Muon
 from pretraining.named import NamedCase, NamedEpisode, named_episode
+from pretraining.pacing import follow, log, rate_share, run_to_end
+from pretraining.processes import average_gradients, place
 from pretraining.regions import region_episode
 from pretraining.runs import Run, run_episode
 from promptseg.backbones.base import PixelPrompts, PromptBatch
@@ -66,7 +66,7 @@ SIZES = ((128, 12), (128, 12), (128, 12), (256, 4))
 NAMED, RUNS = 1 / 3, 1 / 6
 NAMED_WEIGHT, DENSE_WEIGHT, RUN_WEIGHT = 0.7, 0.1, 0.7
 MUON_RATIO = 30.0
-WARM, DECAY = 300, 0.25
+WARM = 300
 # Parts of the body that one image may show together although its set labels few of them.
 TOGETHER = (
     {"abdomen", "chest", "liver", "kidney", "prostate", "bladder", "spine", "heart", "colon",
@@ -230,11 +230,6 @@ def computes_bfloat16(device: str) -> bool:
     return device != "cpu" or cpu_computes_bfloat16()
 
 
-def place() -> tuple[int, int]:
-    """Rank of this process and number of processes."""
-    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-
-
 @torch.no_grad()
 def exchange(parameters: list[torch.nn.Parameter], owner: int) -> None:
     """Give every process the owner's values."""
@@ -341,11 +336,6 @@ class Trainer:
     def progress(self) -> float:
         return min(1.0, self.seconds / (self.hours * 3600))
 
-    def set_rate(self) -> None:
-        warm = min(1.0, (self.step + 1) / WARM)
-        left = min(1.0, (1 - self.progress) / DECAY)
-        self.optimiser.set_rate(self.rate * warm * max(left, 0.02))
-
     def losses(self, batch: Batch) -> tuple[Tensor, dict]:
         """Loss of the first answers, after corrections, by name, and along runs."""
         with torch.autocast(self.device, torch.bfloat16, enabled=computes_bfloat16(self.device)):
@@ -430,82 +420,39 @@ class Trainer:
             prompts = [PixelPrompts(mask=one) for one in given]
         return total, {"run_first": overlaps[0], "run_last": overlaps[-1]}
 
-    def share_gradients(self) -> None:
-        """Average the gradients over the processes."""
-        if self.world == 1:
-            return
-        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        flat = torch.cat([g.flatten() for g in gradients])
-        dist.all_reduce(flat)
-        for g, part in zip(
-            gradients, flat.div_(self.world).split([g.numel() for g in gradients]), strict=True
-        ):
-            g.copy_(part.view_as(g))
-
-    def tick(self, seconds: float) -> None:
-        """Advance the clock; every process follows the first."""
-        clock = torch.tensor([self.seconds + seconds], dtype=torch.float64)
-        if self.world > 1:
-            dist.broadcast(clock, 0)
-        self.seconds = float(clock)
-
     def update(self, batch: Batch) -> dict[str, float]:
-        self.set_rate()
+        self.optimiser.set_rate(self.rate * rate_share(self, WARM))
         self.model.train()
         loss, parts = self.losses(batch)
         self.model.zero_grad(set_to_none=True)
         loss.backward()
-        self.share_gradients()
+        average_gradients(self.model)
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimiser.step()
-        decay = min(0.998, (self.step + 1) / (self.step + 10))
-        with torch.no_grad():
-            for slow, fast in zip(self.average.parameters(), self.model.parameters(), strict=True):
-                slow.lerp_(fast, 1 - decay)
+        follow(self.average, self.model, self.step)
         self.step += 1
         return {"loss": float(loss.detach()), **{k: float(v.detach()) for k, v in parts.items()}}
 
 
-def log(out: Path, row: dict) -> None:
-    with open(out / "log.jsonl", "a") as file:
-        file.write(json.dumps(row) + "\n")
-    print(
-        " ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in row.items()),
-        flush=True,
-    )
-
-
-def train(trainer: Trainer, draw: Draw, save_every: float = 300.0) -> None:
+def train(trainer: Trainer, draw: Draw) -> None:
     """From where the trainer stands to the end of its hours."""
     board = SummaryWriter(str(trainer.out)) if trainer.rank == 0 else None
-    sums: dict[str, float] = {}
-    saved, began = time.time(), time.process_time()
-    while trainer.progress < 1:
+
+    def learn() -> dict[str, float]:
         batch = draw.batch(trainer.step, trainer.world, trainer.rank)
         trainer.drawn += trainer.world * (len(batch.images) + len(batch.named) + len(batch.runs))
-        parts = trainer.update(batch)
-        # Time of the processor, not of the wall: the run may have to wait for other work.
-        trainer.tick(time.process_time() - began)
-        began = time.process_time()
-        sums = {k: sums.get(k, 0.0) + v for k, v in {**parts, "steps": 1}.items()}
-        if trainer.step % 100 == 0 and board is not None:
-            report(trainer, sums, board)
-            sums = {}
-        if board is not None and time.time() - saved > save_every:
-            trainer.save()
-            saved = time.time()
+        return trainer.update(batch)
+
+    def report(means: dict[str, float]) -> None:
+        """One line to the log, one point to each TensorBoard curve."""
+        clock = {"step": trainer.step, "minutes": trainer.seconds / 60, "seen": trainer.drawn}
+        log(trainer.out, {**clock, **means})
+        for name, value in means.items():
+            board.add_scalar(name, value, trainer.step)
+
+    run_to_end(trainer, learn, report, every=100)
     if board is not None:
-        trainer.save()
         board.close()
-
-
-def report(trainer: Trainer, sums: dict[str, float], board: SummaryWriter) -> None:
-    """One line to the log, one point to each TensorBoard curve."""
-    means = {k: v / sums["steps"] for k, v in sums.items() if k != "steps"}
-    log(trainer.out, {"step": trainer.step, "minutes": trainer.seconds / 60,
-                      "seen": trainer.drawn, **means})  # fmt: skip
-    for name, value in means.items():
-        board.add_scalar(name, value, trainer.step)
 
 
 def main() -> None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import time
 from pathlib import Path
 
 import cv2
@@ -21,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pretraining.pacing import follow, log, rate_share, run_to_end
 from pretraining.runs import Run, run_episode
 from promptseg.backbones.base import PixelPrompts, PromptBatch
 from promptseg.backbones.default import load_default
@@ -31,7 +31,7 @@ from promptseg.propagation.slice_step import load_step
 from promptseg.propagation.step_network import StepNetwork, greys_of, step_maps
 from promptseg.weights.registry import sha256_file
 from sources import load_cases
-from train_default import Draw, Optimiser, log
+from train_default import Draw, Optimiser
 
 LENGTH = 6
 MOVED = 0.4
@@ -39,7 +39,7 @@ SIZES = ((128, 4), (128, 4), (128, 4), (256, 1))
 # A first mask worse than this is no start for a run: the truth takes its place.
 WORTH = 0.6
 FORCED = 0.2
-WARM, DECAY = 100, 0.25
+WARM = 100
 SURE = 6.0
 
 
@@ -90,19 +90,13 @@ class Training:
         return made
 
     def learn(self, runs: list[Run]) -> dict[str, float]:
-        left = min(1.0, (1 - self.progress) / DECAY)
-        self.optimiser.set_rate(self.rate * min(1.0, (self.step + 1) / WARM) * max(left, 0.02))
+        self.optimiser.set_rate(self.rate * rate_share(self, WARM))
         loss, parts = self.loss(runs)
         self.network.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         self.optimiser.step()
-        decay = min(0.998, (self.step + 1) / (self.step + 10))
-        with torch.no_grad():
-            for slow, fast in zip(
-                self.average.parameters(), self.network.parameters(), strict=True
-            ):
-                slow.lerp_(fast, 1 - decay)
+        follow(self.average, self.network, self.step)
         self.step += 1
         return {"loss": float(loss.detach()), **parts}
 
@@ -147,21 +141,11 @@ class Training:
         return torch.where(truth[:, None, None], (target * 2 - 1) * SURE, logits)
 
 
-def train(training: Training, draw: Draw, out: Path, save_every: float = 300.0) -> None:
-    rows: list[dict[str, float]] = []
-    saved, began = time.time(), time.process_time()
-    while training.progress < 1:
-        rows.append(training.learn(training.runs(draw)))
-        training.seconds += time.process_time() - began
-        began = time.process_time()
-        if training.step % 50 == 0:
-            means = {k: float(np.nanmean([row[k] for row in rows])) for k in rows[0]}
-            log(out, {"step": training.step, "minutes": training.seconds / 60, **means})
-            rows = []
-        if time.time() - saved > save_every:
-            training.save()
-            saved = time.time()
-    training.save()
+def train(training: Training, draw: Draw, out: Path) -> None:
+    def report(means: dict[str, float]) -> None:
+        log(out, {"step": training.step, "minutes": training.seconds / 60, **means})
+
+    run_to_end(training, lambda: training.learn(training.runs(draw)), report)
 
 
 def main() -> None:
