@@ -57,3 +57,27 @@ class TestExport:
         assert loaded.spec.names == ("liver", "spleen")
         expected = average["mask_decoder.names.weight"]
         torch.testing.assert_close(loaded.named_tokens(), expected, atol=1e-3, rtol=1e-3)
+
+    def named(self, path, names, seed):
+        torch.manual_seed(seed)
+        average = PromptsegModel(PromptsegConfig(names=names)).state_dict()
+        torch.save({"average": average, "step": 3, "drawn": 24, "names": list(names)}, path)
+        return average
+
+    def test_a_model_is_averaged_with_a_run_that_knows_names_without_them(self, tmp_path) -> None:
+        first = checkpoint(tmp_path / "first.pt", 0, 7)
+        began = tmp_path / "began.safetensors"
+        export([tmp_path / "first.pt"], began)
+        last = self.named(tmp_path / "last.pt", ("liver",), 1)
+        target = tmp_path / "both.safetensors"
+        export([began, tmp_path / "last.pt"], target, nameless=True)
+        loaded = load_default(target, "both")
+        assert loaded.spec.names == ()
+        for name, value in loaded.module.state_dict().items():
+            torch.testing.assert_close(value, (first[name] + last[name]) / 2)
+
+    def test_different_names_are_refused(self, tmp_path) -> None:
+        self.named(tmp_path / "a.pt", ("liver",), 0)
+        self.named(tmp_path / "b.pt", ("spleen",), 1)
+        with pytest.raises(SystemExit, match="--nameless"):
+            export([tmp_path / "a.pt", tmp_path / "b.pt"], tmp_path / "c.safetensors")
