@@ -51,7 +51,9 @@ class TestRun:
         course, said = Course(25), []
         run_to_end(course, course.learn, said.append, every=10)
         assert said == [{"loss": 5.5}, {"loss": 15.5}]
-        assert course.step == 25 and course.saved == 1 and course.seconds > 0
+        assert course.step == 25
+        assert course.saved == 1
+        assert course.seconds > 0
 
     def test_what_is_over_is_not_gone_on_with(self):
         course = Course(5)
