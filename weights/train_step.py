@@ -3,10 +3,11 @@
     OMP_NUM_THREADS=1 nice -n 19 python weights/train_step.py --hours 1
 
 Runs of slices in which the network's own answer is the next slice's neighbour; half of them lead
-over the target's end, some are sheared as those of an oblique target are. The encoder stays as it
-is. A second call goes on from `last.pt`; the rate falls in the last quarter. `--start` begins with
-the weights of an earlier step, as after a change of the default model. left_atrium and all that
-`sources.py` holds back are never read.
+over the target's end, some are sheared as those of an oblique target are, some begin far from the
+prompted slice with a mask that has gathered faults. The encoder stays as it is. A second call goes
+on from `last.pt`; the rate falls in the last quarter. `--start` begins with the weights of an
+earlier step, as after a change of the default model. left_atrium and all that `sources.py` holds
+back are never read.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ from sources import load_cases
 from train_default import Draw, Optimiser
 
 LENGTH = 6
-MOVED = 0.4
+# Shares of runs that are sheared, and that begin far from the prompted slice.
+MOVED, FAR = 0.4, 0.35
 SIZES = ((128, 4), (128, 4), (128, 4), (256, 1))
 # A first mask worse than this is no start for a run: the truth takes its place.
 WORTH = 0.6
@@ -85,7 +87,7 @@ class Training:
         made: list[Run] = []
         while len(made) < count:
             case = draw._case(draw.deep, rng)
-            run = run_episode(case, size, rng, LENGTH, MOVED)
+            run = run_episode(case, size, rng, LENGTH, MOVED, FAR)
             made += [] if run is None else [run]
         return made
 
@@ -109,11 +111,12 @@ class Training:
             features = self.base.encode(images.flatten(0, 1))
         greys = greys_of(images.flatten(0, 1)).unflatten(0, (steps, count))
         key = self.first([run.prompt for run in runs], features, targets[0], count)
-        before, single = key, torch.zeros(count, dtype=torch.bool)
+        before, beside = begun(runs, key, greys[0])
+        single = torch.zeros(count, dtype=torch.bool)
         total, overlaps, seen = images.new_zeros(()), [], []
         for n in range(1, steps):
-            away = [(run.apart, run.apart * n) for run in runs]
-            maps = step_maps(greys[n], (before, greys[n - 1]), (key, greys[0]), away)
+            away = [run.away(n) for run in runs]
+            maps = step_maps(greys[n], (before, beside), (key, greys[0]), away)
             part = tuple(f[n * count : (n + 1) * count] for f in features)
             answer = self.network(part, maps)
             loss, _ = candidate_loss(*answer, targets[n], single)
@@ -125,6 +128,7 @@ class Training:
             before = answer[0][:, 0].detach()
             forced = torch.rand(count) < FORCED
             before = torch.where(forced[:, None, None], (targets[n] * 2 - 1) * SURE, before)
+            beside = greys[n]
         named = {"first": overlaps[0], "last": overlaps[-1], "seen": float(np.mean(seen))}
         return total, named
 
@@ -139,6 +143,15 @@ class Training:
         overlap = intersection_over_union(logits[:, None], target[:, None])[:, 0]
         truth = (overlap < WORTH) | (torch.rand(count) < FORCED)
         return torch.where(truth[:, None, None], (target * 2 - 1) * SURE, logits)
+
+
+def begun(runs: list[Run], key: Tensor, grey: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, m, m) logits and greys of what comes before the second slice."""
+    logits = [mask if run.start is None else run.start.logits
+              for run, mask in zip(runs, key, strict=True)]  # fmt: skip
+    greys = [own if run.start is None else greys_of(run.start.image[None])[0]
+             for run, own in zip(runs, grey, strict=True)]  # fmt: skip
+    return torch.stack(logits), torch.stack(greys)
 
 
 def train(training: Training, draw: Draw, out: Path) -> None:

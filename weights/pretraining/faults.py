@@ -1,7 +1,8 @@
 """Simulated faults of 3D masks: what networks and propagation do wrong, to learn correction from.
 
 All functions take and give heights (D, H, W): distance to the surface in elements, positive
-inside. `size` is the cube root of the target's volume in elements.
+inside. `size` is the cube root of the target's volume in elements (the square root of its area,
+where D is 1).
 """
 
 from __future__ import annotations
@@ -114,7 +115,7 @@ def faulty_logits(target: Mask, image: Field, rng: Rng) -> Field:
     Returns:
         (D, H, W) float32 within +-`LOGIT_LIMIT`.
     """
-    size = float(target.sum()) ** (1 / 3)
+    size = float(target.sum()) ** (1 / sum(side > 1 for side in target.shape))
     height = rounded(target, size, rng) if rng.random() < 0.25 else signed_distance(target)
     height = bent(height, size, rng)
     faults: list[tuple[float, Callable[[Field], Field]]] = [

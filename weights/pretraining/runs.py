@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pretraining.episodes import Case, choose_target, crop_matrix, normalise_crop
+from pretraining.faults import faulty_logits
 from promptseg.backbones.base import PixelPrompts
 from promptseg.datasets.simulation import users
 from promptseg.datasets.simulation.pixel_prompts import box_prompt, click_prompt, rough_prompt
@@ -25,6 +26,21 @@ MOST_MOVED = 0.06
 
 
 @dataclass
+class Start:
+    """The slice that hands its mask to a run far from the prompted slice.
+
+    Args:
+        image: (3, S, S) in [0, 1].
+        logits: (S / 2, S / 2) of its mask, with the faults that a track gathers on its way.
+        away: Distance from the prompted slice in sides of the crop.
+    """
+
+    image: Tensor
+    logits: Tensor
+    away: float
+
+
+@dataclass
 class Run:
     """Slices in a row, the first with a prompt.
 
@@ -33,16 +49,27 @@ class Run:
         targets: (N, S / 2, S / 2) share of each pixel inside the target; empty beyond its end.
         prompt: On the first slice.
         apart: Distance of two slices in sides of the crop.
+        start: What comes before the second slice; None for the first.
     """
 
     images: Tensor
     targets: Tensor
     prompt: PixelPrompts
     apart: float
+    start: Start | None = None
+
+    def away(self, n: int) -> tuple[float, float]:
+        """Distances of slice `n` from the one before it and from the prompted one, in sides."""
+        return self.apart, self.apart * n + (0.0 if self.start is None else self.start.away)
 
 
 def run_episode(
-    case: Case, size: int, rng: np.random.Generator, length: int = STEPS, moved: float = 0.0
+    case: Case,
+    size: int,
+    rng: np.random.Generator,
+    length: int = STEPS,
+    moved: float = 0.0,
+    far: float = 0.0,
 ) -> Run | None:
     """A run through a target, often over its end; None if the draw had no usable one.
 
@@ -52,6 +79,7 @@ def run_episode(
         rng: Draws all.
         length: Slices in a row.
         moved: Share of runs whose slices are sheared, as those of an oblique target are.
+        far: Share of runs that begin anywhere beyond the prompted slice, with a faulty mask.
     """
     axis = int(rng.choice(case.axes))
     count = case.image.shape[axis]
@@ -63,31 +91,55 @@ def run_episode(
     if rng.random() < NEAR_END:
         index = _near_end(case, axis, labels, step * (length - 1), rng)
     indices = [index + step * n for n in range(length)]
+    key = _key_behind(case, axis, labels, index, step, rng) if rng.random() < far else None
+    indices = indices if key is None else [key, *indices]
     if not (min(indices) >= 0 and max(indices) < count):
         return None
     stacks = [case.slice_stack(axis, n) for n in indices]
     masks = [np.isin(labels_[..., 1], labels) for _, labels_ in stacks]
-    if masks[0].sum() < 12:
-        return None
     row_mm, col_mm = (s for a, s in enumerate(case.spacing) if a != axis)
-    reference = masks[0] if rng.random() < 0.5 else np.any(masks, axis=0)
+    here = masks[0 if key is None else 1]
+    if here.sum() < 12:
+        return None
+    reference = here if rng.random() < 0.5 else np.any(masks, axis=0)
     matrix = crop_matrix(users.tight_box(reference), reference.shape, (row_mm, col_mm), size, rng)
     # Pixels of the crop from one slice of the volume to the next.
-    shear = rng.uniform(-1, 1, 2) * MOST_MOVED * size if rng.random() < moved else np.zeros(2)
+    slanted = key is None and rng.random() < moved
+    shear = rng.uniform(-1, 1, 2) * MOST_MOVED * size if slanted else np.zeros(2)
     shear = shear / step
     matrices = [sheared(matrix, shear * (i - index)) for i in indices]
     planes = np.stack(
         [warp(m.astype(np.uint8), x, size) for m, x in zip(masks, matrices, strict=True)]
     )
-    if (planes[0] > 0.5).sum() < 12:
+    if min((planes[n] > 0.5).sum() for n in range(1 if key is None else 2)) < 12:
         return None
     views = [_view(image, x, shear, size, case.ground)
              for (image, _), x in zip(stacks, matrices, strict=True)]  # fmt: skip
     images = _images(case, views, planes[0] > 0.5, rng)
     targets = functional.avg_pool2d(torch.from_numpy(planes)[:, None], 2)[:, 0]
     side = size * float(np.abs(np.linalg.det(matrix[:, :2]) * row_mm * col_mm)) ** 0.5
-    apart = abs(step) * case.spacing[axis] / side
-    return Run(images, targets, _first_prompt(planes[0] > 0.5, rng), apart)
+    unit = case.spacing[axis] / side
+    run = Run(images, targets, _first_prompt(planes[0] > 0.5, rng), abs(step) * unit)
+    return run if key is None else _begun_far(run, abs(index - key) * unit, rng)
+
+
+def _key_behind(
+    case: Case, axis: int, labels: tuple[int, ...], index: int, step: int, rng: np.random.Generator
+) -> int | None:
+    """A slice of the target from which `step` leads to `index`; None where it begins there."""
+    slices = _slices(case, axis, labels)
+    behind = slices[(index - slices) * np.sign(step) > 0]
+    return int(rng.choice(behind)) if len(behind) else None
+
+
+def _begun_far(run: Run, away: float, rng: np.random.Generator) -> Run:
+    """The second slice taken out, as what hands a faulty mask to the third."""
+    mask = run.targets[1].numpy() > 0.5
+    grey = functional.avg_pool2d(run.images[1, 1:2], 2)[0].numpy()
+    logits = torch.from_numpy(faulty_logits(mask[None], grey[None], rng)[0])
+    kept = [0, *range(2, len(run.images))]
+    start = Start(run.images[1], logits, away)
+    return Run(run.images[kept], run.targets[kept], run.prompt, run.apart, start)
 
 
 def sheared(matrix: NDArray[np.float32], pixels: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -115,12 +167,16 @@ def _near_end(
     case: Case, axis: int, labels: tuple[int, ...], reach: int, rng: np.random.Generator
 ) -> int:
     """A slice of the target from which `reach` slices, signed, lead over its end."""
-    slices = np.unique(
-        np.concatenate([case.extents[axis].get(x, np.zeros(0, int)) for x in labels])
-    )
+    slices = _slices(case, axis, labels)
     last = slices[-1] if reach > 0 else slices[0]
     near = slices[np.abs(slices - last) < abs(reach)]
     return int(rng.choice(near))
+
+
+def _slices(case: Case, axis: int, labels: tuple[int, ...]) -> NDArray[np.intp]:
+    """Slices that hold some of the target."""
+    held = [case.extents[axis].get(x, np.zeros(0, int)) for x in labels]
+    return np.unique(np.concatenate(held))
 
 
 def _images(

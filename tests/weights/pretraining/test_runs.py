@@ -55,3 +55,36 @@ class TestShear:
     def test_the_distance_of_two_slices_is_in_sides_of_the_crop(self):
         for one in runs(12):
             assert 0.005 < one.apart < 1
+
+
+class TestFar:
+    def far(self, count=30):
+        made = (
+            run_episode(ball_case(), 64, np.random.default_rng(n), 6, far=1.0) for n in range(count)
+        )
+        return [one for one in made if one is not None and one.start is not None]
+
+    def test_it_has_as_many_slices_as_any_run_and_a_start_of_its_own(self):
+        for one in self.far():
+            assert one.images.shape == (6, 3, 64, 64)
+            assert one.start.image.shape == (3, 64, 64)
+            assert one.start.logits.shape == (32, 32)
+
+    def test_its_start_is_a_mask_of_the_target_with_faults(self):
+        overlaps = []
+        for one in self.far():
+            started, after = one.start.logits > 0, one.targets[1] > 0.5
+            both = float((started & after).sum())
+            overlaps.append(2 * both / max(float(started.sum() + after.sum()), 1))
+        assert 0.4 < np.median(overlaps) < 0.99
+
+    def test_distances_count_from_the_prompted_slice(self):
+        for one in self.far():
+            near, away = one.away(3)
+            assert near == one.apart
+            assert np.isclose(away, one.start.away + 3 * one.apart)
+        for one in runs(12):
+            assert one.away(2) == (one.apart, one.apart * 2)
+
+    def test_some_begin_more_than_a_step_away(self):
+        assert max(one.start.away / one.apart for one in self.far()) > 3
