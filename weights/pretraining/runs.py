@@ -132,9 +132,11 @@ def _key_behind(
     return int(rng.choice(behind)) if len(behind) else None
 
 
-def _begun_far(run: Run, away: float, rng: np.random.Generator) -> Run:
+def _begun_far(run: Run, away: float, rng: np.random.Generator) -> Run | None:
     """The second slice taken out, as what hands a faulty mask to the third."""
     mask = run.targets[1].numpy() > 0.5
+    if not mask.any():
+        return None
     grey = functional.avg_pool2d(run.images[1, 1:2], 2)[0].numpy()
     logits = torch.from_numpy(faulty_logits(mask[None], grey[None], rng)[0])
     kept = [0, *range(2, len(run.images))]
