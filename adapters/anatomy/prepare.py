@@ -1,13 +1,11 @@
-"""Bring the volumes of `totalsegmentator` into the one set of labels that the recipe trains on.
+"""Bring the volumes of `totalsegmentator` and `chaos_mr` into the labels that the recipe trains on.
 
-    python adapters/anatomy/prepare.py ../shared/data/totalsegmentator runs/anatomy_data
+    python adapters/anatomy/prepare.py ../shared/data runs/anatomy_data
     PROMPTSEG_ANATOMY=runs/anatomy_data promptseg finetune adapters/anatomy/recipe.toml -o ...
 
-The CT and the MR number their organs differently, and come in different orientations: every
-volume is written in the two that NIfTI and DICOM files mostly have, so that the adapter does not
-learn the way one file lay. None is written as in a mirror (such as LAS): on a slice that shows
-nothing but the back, left and right could not be told. With
-`--without ct`, `mr` or `dicom` a volume is left out, for measure.py to measure on.
+The CT and the MR of `totalsegmentator` number their organs differently. In `chaos_mr` four organs
+are annotated, and two patients stay out of it (weights/sources.py), for weights/measure_names.py.
+With `--without ct`, `mr`, `dicom` or `chaos` a volume or set is left out, to measure on.
 """
 
 from __future__ import annotations
@@ -33,7 +31,8 @@ SOURCES = {
     "mr": ("mr_small.nii.gz", "mr_small_labels.nii.gz", "mr"),
     "dicom": ("ct_dicom", "ct_dicom_labels.nii.gz", "ct"),
 }
-ORIENTATIONS = ("RAS", "LPS")
+CHAOS = ("chaos_01", "chaos_03", "chaos_08", "chaos_13", "chaos_19", "chaos_21")
+CHAOS_ORGANS = ("liver", "kidney_right", "kidney_left", "spleen")
 
 
 def oriented(volume: ps.Volume, axes: str) -> ps.Volume:
@@ -83,21 +82,38 @@ def source_of(data: Path, name: str) -> tuple[ps.Volume, ps.Volume]:
     return image, replace(known, data=labels)
 
 
+def chaos_of(data: Path, name: str) -> tuple[ps.Volume, ps.Volume]:
+    """Image and labels of a patient of `chaos_mr`; organs not in `CHAOS_ORGANS` are unknown.
+
+    Args:
+        data: Folder chaos_mr.
+        name: One of `CHAOS`.
+    """
+    image, known = (ps.read(data / part / f"{name}.nii.gz") for part in ("images", "labels"))
+    labels = np.zeros(known.shape, np.uint8)
+    for n, organ in enumerate(CHAOS_ORGANS, start=1):
+        labels[known.data == n] = ORGANS.index(organ) + 1
+    return replace(image, modality="MR"), replace(known, data=labels)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Write images and labels."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("data", type=Path, help="folder totalsegmentator")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("data", type=Path, help="folder with totalsegmentator and breadth3d")
     parser.add_argument("out", type=Path)
-    parser.add_argument("--without", choices=SOURCES, action="append", default=[])
+    parser.add_argument("--without", choices=[*SOURCES, "chaos"], action="append", default=[])
     options = parser.parse_args(arguments)
     for folder in ("images", "labels"):
         (options.out / folder).mkdir(parents=True, exist_ok=True)
-    for name in (n for n in SOURCES if n not in options.without):
-        both = source_of(options.data, name)
-        for axes in ORIENTATIONS:
-            for folder, volume in zip(("images", "labels"), both, strict=True):
-                target = f"{name}_{axes.lower()}.nii.gz"
-                ps.write(oriented(volume, axes), options.out / folder / target)
+    found = {n: source_of(options.data / "totalsegmentator", n)
+             for n in SOURCES if n not in options.without}  # fmt: skip
+    if "chaos" not in options.without:
+        found |= {n: chaos_of(options.data / "breadth3d/chaos_mr", n) for n in CHAOS}
+    for name, both in found.items():
+        for folder, volume in zip(("images", "labels"), both, strict=True):
+            ps.write(volume, options.out / folder / f"{name}.nii.gz")
         image, labels = both
         counts = [int((labels.data == n + 1).sum()) for n in range(len(ORGANS))]
         print(name, image.shape, image.modality, counts)

@@ -103,6 +103,7 @@ class AdapterNetwork:
             boost=boost,
             strokes=known is not None,
             views=views,
+            asked=_asked(views, self.device),
         )
 
     def embed(self, views: Sequence[View]) -> Embedding:
@@ -226,6 +227,8 @@ class AdapterSeen(Seen):
             part = None if shown is None else shown[rows.views]
             losses, overlap = row_losses(decoded, target, network.loss, part)
             known = self.batch.labelled[rows.views]
+            if self.batch.asked is not None:
+                known = known & self.batch.asked[rows.views, rows.places]
             losses = losses * known
             each = counts[rows.views] if rows.prompted else min(self.count, ASKED_MOST)
             total = total + (losses * share / each).sum()
@@ -234,13 +237,16 @@ class AdapterSeen(Seen):
                 # The rows of a view follow each other.
                 by_view = (len(self.batch), -1)
                 logits = decoded.logits[:, 0].float().unflatten(0, by_view)
-                apart = apart_loss(logits, target.unflatten(0, by_view), shown)
+                apart = apart_loss(
+                    logits, target.unflatten(0, by_view), shown, known.unflatten(0, by_view)
+                )
                 apart = apart * self.batch.labelled
                 total = total + network.dense * apart.sum()
         if network.dense:
             tokens = network.learner.named(range(self.count))
             coarse = network.coarse(self.embedding)
-            apart = dense_loss(coarse, tokens, masks, shown) * self.batch.labelled
+            apart = dense_loss(coarse, tokens, masks, shown, self.batch.asked)
+            apart = apart * self.batch.labelled
             total = total + network.dense * apart.sum()
             parts["dense_loss"] = float(apart.mean().detach())
         return total, parts
@@ -311,6 +317,15 @@ def dropped(embedding: Embedding) -> Embedding:
             for one in embedding.features
         )
     )
+
+
+def _asked(views: Sequence[View], device: torch.device) -> Tensor | None:
+    """(B, L) False for labels that nobody annotated in a view; None where all are."""
+    if not any(view.missing for view in views):
+        return None
+    labels = range(len(views[0].masks))
+    rows = [[place not in view.missing for place in labels] for view in views]
+    return torch.tensor(rows, device=device)
 
 
 def _stacked(tensors: Sequence[Tensor | None], device: torch.device) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -22,7 +23,14 @@ def organ_cases(
     pairs: Sequence[Pair], labels: Sequence[int], config: FinetuneConfig, strokes: bool = False
 ) -> list[OrganCase]:
     """Load cases as training uses them; `strokes` where their labels are strokes."""
-    return [_organ_case(pair.load(), labels, config, strokes) for pair in pairs]
+    cases = [_organ_case(pair.load(), labels, config, strokes) for pair in pairs]
+    return [replace(case, missing=_missing(case.name, labels, config)) for case in cases]
+
+
+def _missing(name: str, labels: Sequence[int], config: FinetuneConfig) -> frozenset[int]:
+    """Places of the labels that nobody annotated in a case."""
+    there = config.annotated_in(name)
+    return frozenset(() if there is None else (n for n, k in enumerate(labels) if k not in there))
 
 
 def training_cases(split: Split, config: FinetuneConfig) -> list[OrganCase]:

@@ -51,6 +51,10 @@ class FinetuneConfig:
     label_names: dict[int, str] = field(
         default_factory=dict, metadata={"help": "name by label; empty takes every label found"}
     )
+    annotated: dict[str, tuple[int, ...]] = field(
+        default_factory=dict,
+        metadata={"help": "of cases whose names match: the labels annotated there; empty: all"},
+    )
     cases: str | None = option(None, "training cases, N or A-B in sorted order; empty takes all")
     validation_cases: str | None = option(None, "validation cases, A-B; empty sets some aside")
     unlabelled_cases: str | None = option(None, "of `unlabelled`, N or A-B; empty takes all")
@@ -111,6 +115,8 @@ class FinetuneConfig:
         names = {int(label): str(name) for label, name in self.label_names.items()}
         object.__setattr__(self, "label_names", names)
         object.__setattr__(self, "synonyms", tuple(self.synonyms))
+        given = {pattern: tuple(labels) for pattern, labels in self.annotated.items()}
+        object.__setattr__(self, "annotated", given)
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise FormatError(f"{name} is {getattr(self, name)!r}: use {' or '.join(allowed)}")
@@ -128,10 +134,16 @@ class FinetuneConfig:
                               "unprompted above 0")  # fmt: skip
         if any(label < 1 for label in names):
             raise FormatError(f"label_names has {sorted(names)}: labels count from 1")
-        try:
-            re.compile(self.group)
-        except re.error as error:
-            raise FormatError(f"group is {self.group!r}, no regular expression: {error}") from error
+        for name, pattern in [("group", self.group), *(("annotated", p) for p in self.annotated)]:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise FormatError(
+                    f"{name} is {pattern!r}, no regular expression: {error}"
+                ) from error
+        if self.annotated and (self.objective != "supervised" or self.scribbles is not None):
+            raise FormatError(f"annotated is for whole labels and objective supervised; this is "
+                              f"objective {self.objective}")  # fmt: skip
 
     def _check_targets(self) -> None:
         named = [name.strip() for name in self.targets.split("+")]
@@ -139,6 +151,10 @@ class FinetuneConfig:
             raise FormatError(f"targets is {self.targets!r}: join {', '.join(TARGETS)} by +")
         if self.encoder == "frozen" and self.decoder == "frozen" and self.unprompted == 0:
             raise FormatError("encoder and decoder are frozen and no token is learned: nothing is")
+
+    def annotated_in(self, case: str) -> tuple[int, ...] | None:
+        """Labels annotated in a case, by the first pattern that its name matches; None for all."""
+        return next((v for k, v in self.annotated.items() if re.search(k, case)), None)
 
     @property
     def target_names(self) -> tuple[str, ...]:
@@ -292,13 +308,18 @@ def to_toml(config: FinetuneConfig) -> str:
         lines.append(f"# {item.metadata['help']}")
         if isinstance(value, Mapping):
             # A table runs to the end of the file, so it comes last.
-            table += [f"\n[{item.name}]", *(f"{k} = {json.dumps(v)}" for k, v in value.items())]
+            table += [f"\n[{item.name}]"]
+            table += [f"{_key(k)} = {json.dumps(v, ensure_ascii=False)}" for k, v in value.items()]
             lines.pop()
         elif value is None:
             lines.append(f"# {item.name} =")
         else:
             lines.append(f"{item.name} = {json.dumps(value, ensure_ascii=False)}")
     return "\n".join([*lines, *table]) + "\n"
+
+
+def _key(name: object) -> str:
+    return json.dumps(name, ensure_ascii=False) if isinstance(name, str) else str(name)
 
 
 def _filled(text: str | None) -> str | None:
@@ -324,9 +345,15 @@ def _is_a(value: Any, hint: Any) -> bool:
     if kind in (typing.Union, types.UnionType):
         return any(_is_a(value, part) for part in typing.get_args(hint))
     if kind is tuple:
-        return isinstance(value, (list, tuple)) and all(isinstance(v, str) for v in value)
+        part = typing.get_args(hint)[0]
+        return isinstance(value, (list, tuple)) and all(_is_a(v, part) for v in value)
     if kind is dict:
-        return isinstance(value, Mapping) and all(str(k).isdecimal() for k in value)
+        keys, values = typing.get_args(hint)
+        if not isinstance(value, Mapping):
+            return False
+        if keys is int:
+            return all(str(k).isdecimal() for k in value)
+        return all(_is_a(k, keys) and _is_a(v, values) for k, v in value.items())
     if hint is float:
         return isinstance(value, (int, float)) and not isinstance(value, bool)
     if hint is int:

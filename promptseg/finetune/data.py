@@ -88,6 +88,7 @@ def split_cases(sources: Sources, config: FinetuneConfig) -> Split:
     # Each case with strokes has been seen to have all labels that are named.
     names = dict(sorted(config.label_names.items())) if strokes else {}
     names = names or _label_names(training, config, _named_by_file(sources.labels))
+    _check_annotated(training, validation, names, config)
     further: Sequence[Unlabelled] = ()
     if sources.unlabelled is not None:
         held_out = [pair.name for pair in validation]
@@ -231,6 +232,31 @@ def _check_apart(training: Sequence[Pair], validation: Sequence[Pair], pattern: 
             f"{len(both)} cases are in training and validation, such as {both[0]}: give ranges "
             "that are apart"
         )
+
+
+def _check_annotated(
+    training: Sequence[Pair],
+    validation: Sequence[Pair],
+    names: Mapping[int, str],
+    config: FinetuneConfig,
+) -> None:
+    """What the recipe says of annotated labels must fit the cases."""
+    pairs = [*training, *validation]
+    for pattern, labels in config.annotated.items():
+        if not any(re.search(pattern, pair.name) for pair in pairs):
+            raise FormatError(f"annotated: {pattern!r} matches none of the {len(pairs)} cases, "
+                              f"such as {pairs[0].name}")  # fmt: skip
+        if not labels or not set(labels) <= set(names):
+            raise FormatError(f"annotated: {pattern!r} has {list(labels)}; give some of the "
+                              f"labels {sorted(names)}")  # fmt: skip
+    for pair in pairs if config.annotated else ():
+        there = config.annotated_in(pair.name)
+        found = set(present_labels(pair.load().labels)) & set(names)
+        if there is not None and not found <= set(there):
+            raise VolumeError(
+                f"{pair.name}: label {min(found - set(there))} is in it, and annotated says that "
+                f"only {list(there)} are"
+            )
 
 
 def _named_by_file(labels: Labels | None) -> Mapping[int, str]:

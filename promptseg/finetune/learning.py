@@ -17,8 +17,10 @@ from promptseg.finetune.objectives.terms import partial_cross_entropy
 from promptseg.finetune.views import View
 
 SCORING, PRESENCE, OTHERS = 1.0, 0.4, 0.1
-# Logits of what nobody annotated: as certainly outside as its target then is, and no gradient.
+# Logits where nobody annotated: as certainly outside as its target then is, and no gradient.
 SETTLED = -20.0
+# Score of a label that takes no part: a probability of 0, and no gradient.
+OUT_OF_QUESTION = -1e4
 NAMED_EVERY = 4
 ASKED_MOST = 4
 RARE = 0.01
@@ -78,14 +80,17 @@ def asked_of(view: View, labels: int) -> list[int]:
     """Places of the labels whose tokens are asked of a view: all of a few.
 
     Of many its own, others that it shows, and at least one that it does not show: most views show
-    few labels, and what is never asked about where it is not would be seen everywhere.
+    few labels, and what is never asked about where it is not would be seen everywhere. Labels that
+    nobody annotated there come last.
     """
     if labels <= ASKED_MOST:
         return list(range(labels))
-    own = view.places[0] if view.places else view.number % labels
+    there = [place for place in range(labels) if place not in view.missing]
+    own = view.places[0] if view.places else there[view.number % len(there)]
     shows = (view.masks > 0.5).flatten(1).any(1).tolist()
     start = view.number // labels
-    others = [(start + n) % labels for n in range(labels) if (start + n) % labels != own]
+    turn = [(start + n) % labels for n in range(labels)]
+    others = sorted((place for place in turn if place != own), key=view.missing.__contains__)
     shown = [place for place in others if shows[place]]
     blank = [place for place in others if not shows[place]]
     return [own, *shown[: ASKED_MOST - 2], *blank, *shown[ASKED_MOST - 2 :]][:ASKED_MOST]
@@ -99,7 +104,11 @@ def kind_of(rows: Rows) -> str:
 
 
 def dense_loss(
-    features: Tensor, tokens: Tensor, masks: Tensor, known: Tensor | None = None
+    features: Tensor,
+    tokens: Tensor,
+    masks: Tensor,
+    known: Tensor | None = None,
+    asked: Tensor | None = None,
 ) -> Tensor:
     """`apart_loss` of a coarse map whose places point to the token of a label, or to none.
 
@@ -112,6 +121,7 @@ def dense_loss(
         tokens: (L, C).
         masks: (B, L, m, m) share of each pixel inside each label.
         known: (B, m, m) share of each pixel that is annotated; None where all is.
+        asked: (B, L) False for labels that nobody annotated; None where all are.
 
     Returns:
         (B,) losses.
@@ -119,20 +129,28 @@ def dense_loss(
     scores = concept_scores(features, tokens.expand(len(features), -1, -1))
     size = (features.shape[-2], features.shape[-1])
     shown = None if known is None else functional.adaptive_avg_pool2d(known, size)
-    return apart_loss(scores, functional.adaptive_avg_pool2d(masks, size), shown)
+    return apart_loss(scores, functional.adaptive_avg_pool2d(masks, size), shown, asked)
 
 
-def apart_loss(scores: Tensor, shares: Tensor, known: Tensor | None = None) -> Tensor:
+def apart_loss(
+    scores: Tensor, shares: Tensor, known: Tensor | None = None, asked: Tensor | None = None
+) -> Tensor:
     """Cross-entropy of every place between some labels and what is none of them, whose score is 0.
+
+    A label that nobody annotated takes no part: what is none of the others may be it, as in the
+    marginal loss of Shi et al. (Medical Image Analysis 70, 2021).
 
     Args:
         scores: (B, L, h, w).
         shares: (B, L, h, w) share of each place inside each label.
         known: (B, h, w) share of each place that is annotated; None where all is.
+        asked: (B, L) False for labels that nobody annotated; None where all are.
 
     Returns:
         (B,) losses; labels weigh the more the smaller they are.
     """
+    if asked is not None:
+        scores = scores.masked_fill(~asked[..., None, None], OUT_OF_QUESTION)
     scores = against_none(scores)
     whole = 1 if known is None else known[:, None]
     shares = torch.cat([(whole - shares.sum(1, keepdim=True)).clamp(min=0), shares], 1)

@@ -37,6 +37,7 @@ class OrganCase:
         body: Box of what is not black.
         mirror: Factors of x and y that swap left and right; 1, 1 where no side of a slice does.
         levels: (L, N, H, W) signed distances of each label in [-1, 1], where they are learned.
+        missing: Places of the labels that nobody annotated in this case.
     """
 
     name: str
@@ -50,6 +51,7 @@ class OrganCase:
     body: Box
     mirror: tuple[int, int] = (1, 1)
     levels: NDArray[np.float16] | None = None
+    missing: frozenset[int] = frozenset()
 
 
 def organ_case(

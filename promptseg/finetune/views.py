@@ -39,6 +39,7 @@ class View:
         known: (m, m) share of each pixel that is annotated; None where the labels are whole.
         levels: (L, m, m) signed distances in [-1, 1]; None where they are not learned.
         labelled: False if nobody annotated anything.
+        missing: Places of the labels that nobody annotated in this case.
     """
 
     number: int
@@ -50,6 +51,7 @@ class View:
     known: Tensor | None = None
     levels: Tensor | None = None
     labelled: bool = True
+    missing: frozenset[int] = frozenset()
 
     @property
     def size(self) -> int:
@@ -139,6 +141,7 @@ class ViewMaker:
             ambiguous,
             known=None if known is None else self._small(known),
             levels=self._levels(case, index, matrix),
+            missing=case.missing,
         )
 
     def _unlabelled(

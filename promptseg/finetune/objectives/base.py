@@ -35,6 +35,7 @@ class Batch:
         boost: Samples of a step over the labelled ones among them.
         strokes: True if the annotations are strokes, False if they are whole labels.
         views: What an adapter's prompts come from; empty for plain networks.
+        asked: (B, L) bool, False for labels that nobody annotated in a sample; None where all are.
     """
 
     images: Tensor
@@ -46,6 +47,7 @@ class Batch:
     boost: float = 1.0
     strokes: bool = False
     views: Sequence[Any] = ()
+    asked: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.images)
