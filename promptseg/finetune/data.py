@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -96,8 +97,8 @@ def split_cases(sources: Sources, config: FinetuneConfig) -> Split:
         further = open_unlabelled(
             sources.unlabelled, training, held_out, config.axis, chosen, config.modality
         )
-    return Split(training, validation, names, strokes, further,
-                 notes_of([*training, *validation]))  # fmt: skip
+    notes = [*notes_of([*training, *validation]), *_annotated_notes(training, names, config)]
+    return Split(training, validation, names, strokes, further, notes)
 
 
 def _check_objective(sources: Sources, config: FinetuneConfig) -> None:
@@ -257,6 +258,16 @@ def _check_annotated(
                 f"{pair.name}: label {min(found - set(there))} is in it, and annotated says that "
                 f"only {list(there)} are"
             )
+
+
+def _annotated_notes(
+    training: Sequence[Pair], names: Mapping[int, str], config: FinetuneConfig
+) -> list[str]:
+    """In how many training cases only some labels are annotated, and which."""
+    there = Counter(config.annotated_in(pair.name) for pair in training)
+    return [f"{count} of {len(training)} cases: annotated are only "
+            f"{', '.join(names[label] for label in labels)}"
+            for labels, count in there.items() if labels is not None]  # fmt: skip
 
 
 def _named_by_file(labels: Labels | None) -> Mapping[int, str]:

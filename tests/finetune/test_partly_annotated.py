@@ -90,6 +90,10 @@ class TestChecks:
         cases = organ_cases(split.training, list(split.labels), chosen())
         assert [case.missing for case in cases] == [frozenset(), frozenset(), frozenset({1})]
 
+    def test_the_plan_says_so(self, tmp_path):
+        split = split_cases(two_cohorts(tmp_path), chosen())
+        assert split.notes == ["1 of 3 cases: annotated are only disc"]
+
 
 class TestQuestions:
     def test_labels_that_nobody_annotated_are_asked_last(self):
