@@ -6,7 +6,8 @@ Targets of benchmarks/targets.py and sets of breadth that were held out, each fr
 a click, through the volume and on one slice. The weights are fitted on the development half and
 measured on the reporting half: mean error, bias, and rank correlation of the expected with the
 Dice reached, beside the predicted overlap of slices that was given before. `reliability.png` shows
-both halves. Every answer is a line in `--out`; a second call goes on with those that are missing.
+both halves. Every answer is a line in `--out`, those of targets a row in the files of targets.py; a
+second call goes on with what is missing.
 """
 
 from __future__ import annotations
@@ -21,21 +22,17 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import spearmanr
 from table import ROWS, Row, Trial, thinned, trials_of
-from targets import HALVES, first_prompts, targets
+from targets import HALVES, measured, said
 
 from promptseg.evaluate.metrics import dice
 from promptseg.evaluate.playing import Player
 from promptseg.evaluate.protocols import first_prompts as slice_prompts
-from promptseg.evaluate.settings import Settings
-from promptseg.evaluate.tasks import volume_task
-from promptseg.inference.labels import score_of
 from promptseg.io.atomic import atomic_path
 from promptseg.predictor.expected_dice import (
     FILE,
     SIGNS,
     ExpectedDice,
     fit,
-    signs,
     write_expected_dice,
 )
 from promptseg.session import Segmenter
@@ -47,27 +44,12 @@ COLOURS = {"said before": "#c77f1a", "expected Dice": "#0b6e99"}
 Line = dict[str, object]
 
 
-def line(name: str, kind: str, player: Player, found: np.ndarray, truth: np.ndarray) -> Line:
-    """Signs of the latest answer and the Dice that it has; none if nothing was found."""
-    answered = player.session.asker.interaction.answered
-    masks = [m for g in answered for m in g.answers.get(1, {}).values() if m.area]
-    held = signs(masks).tolist() if masks else None
-    return {"name": name, "kind": kind, "signs": held, "before": score_of(answered, 1),
-            "dice": float(dice(found, truth))}  # fmt: skip
-
-
-def volumes(segmenter: Segmenter, root: Path, half: int, done: set[str]) -> Iterator[Line]:
-    """Whole targets from one prompt."""
-    for one in targets(root, half):
-        for prompt in PROMPTS:
-            name = f"3d {prompt} {one.name}"
-            if name in done:
-                continue
-            task = volume_task(one.case, 1, Settings(protocol="box", label=1))
-            player = Player(segmenter, task, "both")
-            given = first_prompts(task, prompt, np.random.default_rng(task.seed))
-            mask, _ = player.answer(given)
-            yield line(name, f"3d {one.kind}", player, mask, task.truth)
+def volumes(segmenter: Segmenter, root: Path, half: str, file: Path) -> Iterator[Line]:
+    """Whole targets from one prompt, out of the file of targets.py and into it."""
+    for row in measured(segmenter, root, half, PROMPTS, file):
+        if row["prompt"] in PROMPTS:
+            yield {"name": row["target"], "kind": f"3d {row['kind']}", "signs": row["signs"],
+                   "before": row["before"], "dice": row["dice"]}  # fmt: skip
 
 
 def slices(segmenter: Segmenter, root: Path, half: str, done: set[str]) -> Iterator[Line]:
@@ -84,24 +66,22 @@ def slices(segmenter: Segmenter, root: Path, half: str, done: set[str]) -> Itera
             rng = np.random.default_rng(trial.task.seed)
             mask, _ = player.answer(list(slice_prompts(trial.task, row.settings, rng)))
             kind = f"2d {trial.case.split('__')[0]}"
-            yield line(name, kind, player, mask, trial.task.target)
+            reached = float(dice(mask, trial.task.target))
+            yield {"name": name, "kind": kind, **said(player), "dice": reached}
 
 
-def collected(segmenter: Segmenter, root: Path, half: str, file: Path) -> list[Line]:
-    """All answers of one half, asked where there is no line of them."""
-    held: list[Line] = []
+def collected(segmenter: Segmenter, root: Path, half: str, folder: Path, asked: Path) -> list[Line]:
+    """All answers of one half that found something; asked where there is no line of them."""
+    file, held = folder / f"{half}.jsonl", list[Line]()
     if file.is_file():
         held = [json.loads(text) for text in file.read_text().splitlines()]
     done = {str(one["name"]) for one in held}
     with file.open("a") as opened:
-        for source in (
-            volumes(segmenter, root, HALVES.index(half), done),
-            slices(segmenter, root, half, done),
-        ):
-            for one in source:
-                opened.write(json.dumps(one) + "\n")
-                opened.flush()
-                held.append(one)
+        for one in slices(segmenter, root, half, done):
+            opened.write(json.dumps(one) + "\n")
+            opened.flush()
+            held.append(one)
+    held += volumes(segmenter, root, half, asked / f"{half}.json")
     return [one for one in held if one["signs"] is not None]
 
 
@@ -147,10 +127,10 @@ def draw(fitted: ExpectedDice, halves: dict[str, list[Line]], path: Path) -> Non
     for place, (half, held) in zip(np.atleast_1d(axes), halves.items(), strict=True):
         found, reached, before, _ = columns(held)
         place.plot([0, 1], [0, 1], color="#999999", linewidth=1, zorder=0)
-        for name, said in (("said before", before), ("expected Dice", fitted(found))):
-            place.scatter(said, reached, s=6, alpha=0.25, color=COLOURS[name], linewidths=0)
-            fifths = np.array_split(np.argsort(said), 5)
-            means = [(said[part].mean(), reached[part].mean()) for part in fifths]
+        for name, told in (("said before", before), ("expected Dice", fitted(found))):
+            place.scatter(told, reached, s=6, alpha=0.25, color=COLOURS[name], linewidths=0)
+            fifths = np.array_split(np.argsort(told), 5)
+            means = [(told[part].mean(), reached[part].mean()) for part in fifths]
             place.plot(*zip(*means, strict=True), "o-", color=COLOURS[name], label=name)
         place.set(title=f"{half} half, n = {len(held)}", xlabel="said", ylabel="Dice reached",
                   xlim=(0, 1), ylim=(0, 1))  # fmt: skip
@@ -166,15 +146,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=Path(data))
     parser.add_argument("--out", type=Path, default=Path("runs/expected_dice"))
+    parser.add_argument(
+        "--targets", type=Path, default=Path("runs/targets"), help="--out of targets.py"
+    )
     parser.add_argument("--model", default="default", help="registry name or file")
     parser.add_argument("--write", type=Path, default=asset_dir("weights") / FILE)
     chosen = parser.parse_args()
     segmenter = Segmenter.from_pretrained(chosen.model, coarse="auto")
     digest = str(segmenter.backbone.spec.sha256)
     folder = chosen.out / digest[:12]
-    folder.mkdir(parents=True, exist_ok=True)
+    for place in (folder, chosen.targets):
+        place.mkdir(parents=True, exist_ok=True)
     halves = {
-        half: collected(segmenter, chosen.data, half, folder / f"{half}.jsonl") for half in HALVES
+        half: collected(segmenter, chosen.data, half, folder, chosen.targets) for half in HALVES
     }
     found, reached, _, weight = columns(halves["development"])
     fitted = fit(found, reached, weight)

@@ -16,7 +16,7 @@ import argparse
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,9 @@ from promptseg.evaluate.metrics import dice, over_propagation
 from promptseg.evaluate.playing import Player
 from promptseg.evaluate.settings import Settings
 from promptseg.evaluate.tasks import Task, on_slice, volume_task
+from promptseg.inference.labels import score_of
 from promptseg.io.atomic import atomic_path
+from promptseg.predictor.expected_dice import signs
 from promptseg.prompts.types import Box, Point, Prompt
 from promptseg.session import Segmenter
 from promptseg.volume.slicing import in_plane, take_slice
@@ -255,6 +257,13 @@ def scores(found: np.ndarray, task: Task) -> dict[str, float]:
             "beyond": over_propagation(found, task.truth, task.axis)}  # fmt: skip
 
 
+def said(player: Player) -> dict[str, Any]:
+    """What the latest answer says of itself: its signs, None if nothing was found, and a score."""
+    answered = player.session.asker.interaction.answered
+    masks = [m for g in answered for m in g.answers.get(1, {}).values() if m.area]
+    return {"signs": signs(masks).tolist() if masks else None, "before": score_of(answered, 1)}
+
+
 def trial(segmenter: Segmenter, one: Target, kind: str) -> dict[str, Any]:
     """One target and kind of prompt."""
     task = volume_task(one.case, 1, Settings(protocol="box", label=1))
@@ -269,7 +278,7 @@ def trial(segmenter: Segmenter, one: Target, kind: str) -> dict[str, Any]:
             break
         mask, _ = player.answer([Point(click[0], click[1])])
     row = {"target": one.name, "kind": one.kind, "prompt": kind, **scores(mask, task),
-           "seconds": time.perf_counter() - began}  # fmt: skip
+           "seconds": time.perf_counter() - began, **said(player)}  # fmt: skip
     if kind in ("box", "loose"):
         row["ellipsoid"] = float(dice(ellipsoid(task, prompts[0]), task.truth))
     return row
@@ -294,6 +303,43 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def measured(
+    segmenter: Segmenter,
+    root: Path,
+    half: str,
+    prompts: Sequence[str],
+    file: Path,
+    kinds: tuple[str, ...] = ("",),
+) -> list[dict[str, Any]]:
+    """All rows of a file, asked where the same networks have left none in it.
+
+    Args:
+        segmenter: Answers.
+        root: Folder of the data.
+        half: One of `HALVES`.
+        prompts: Of `PROMPTS`.
+        file: JSON; written after every row.
+        kinds: Starts of kinds of target.
+    """
+    spec, view, step = segmenter.backbone.spec, segmenter.runtime.coarse, segmenter.runtime.step
+    about = {"model": spec.name, "sha256": spec.sha256, "coarse": view and view.sha256,
+             "step": step and step.sha256}  # fmt: skip
+    rows: list[dict[str, Any]] = []
+    if file.is_file():
+        kept = json.loads(file.read_text())
+        rows = kept.pop("rows") if {n: kept.get(n) for n in about} == about else []
+    done = {(r["target"], r["prompt"]) for r in rows}
+    for one in targets(root, HALVES.index(half)):
+        if not one.kind.startswith(kinds):
+            continue
+        for kind in prompts:
+            if (one.name, kind) not in done:
+                rows.append(trial(segmenter, one, kind))
+                with atomic_path(file) as path:
+                    path.write_text(json.dumps({**about, "rows": rows}, indent=1) + "\n")
+    return rows
+
+
 def main() -> None:
     data = os.environ.get("PROMPTSEG_DATA", "../shared/data")
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -309,23 +355,8 @@ def main() -> None:
     coarse, step = (None if x == "none" else x for x in (chosen.coarse, chosen.step))
     segmenter = Segmenter.from_pretrained(chosen.model, coarse=coarse, step=step)
     chosen.out.mkdir(parents=True, exist_ok=True)
-    file = chosen.out / f"{chosen.half}.json"
-    spec, view = segmenter.backbone.spec, segmenter.runtime.coarse
-    about = {"model": spec.name, "sha256": spec.sha256, "coarse": view and view.sha256,
-             "step": segmenter.runtime.step and segmenter.runtime.step.sha256}  # fmt: skip
-    rows: list[dict[str, Any]] = []
-    if file.is_file():
-        kept = json.loads(file.read_text())
-        rows = kept.pop("rows") if {n: kept.get(n) for n in about} == about else []
-    done = {(r["target"], r["prompt"]) for r in rows}
-    for one in targets(chosen.data, HALVES.index(chosen.half)):
-        if chosen.kinds and not one.kind.startswith(tuple(chosen.kinds)):
-            continue
-        for kind in chosen.prompts:
-            if (one.name, kind) not in done:
-                rows.append(trial(segmenter, one, kind))
-                with atomic_path(file) as path:
-                    path.write_text(json.dumps({**about, "rows": rows}, indent=1) + "\n")
+    kinds, file = tuple(chosen.kinds or ("",)), chosen.out / f"{chosen.half}.json"
+    rows = measured(segmenter, chosen.data, chosen.half, chosen.prompts, file, kinds)
     print(table([r for r in rows if r["prompt"] in chosen.prompts]))
 
 
