@@ -70,7 +70,9 @@ def _table(adapter: Adapter) -> list[str]:
 
 def _shown(measure: dict[str, float | None], digits: int) -> str:
     mean, std = measure["mean"], measure["std"]
-    return "-" if mean is None else f"{mean:.{digits}f} ± {std or 0:.{digits}f}"
+    if mean is None:
+        return "-"
+    return f"{mean:.{digits}f}" if std is None else f"{mean:.{digits}f} ± {std:.{digits}f}"
 
 
 def write_card(adapter: Adapter, folder: Path) -> None:

@@ -308,9 +308,8 @@ def to_toml(config: FinetuneConfig) -> str:
         lines.append(f"# {item.metadata['help']}")
         if isinstance(value, Mapping):
             # A table runs to the end of the file, so it comes last.
-            table += [f"\n[{item.name}]"]
+            table += ["", lines.pop(), f"[{item.name}]"]
             table += [f"{_key(k)} = {json.dumps(v, ensure_ascii=False)}" for k, v in value.items()]
-            lines.pop()
         elif value is None:
             lines.append(f"# {item.name} =")
         else:

@@ -178,5 +178,5 @@ def dice_by_label(
 def scored(by_label: dict[int, float]) -> dict[str, Any]:
     """Dice by label as `AdapterInfo.scores` has it."""
     nothing = {"mean": None, "std": None}
-    return {str(label): {"dice": {"mean": value, "std": 0.0}, "hd95_mm": nothing}
+    return {str(label): {"dice": {"mean": value, "std": None}, "hd95_mm": nothing}
             for label, value in by_label.items()}  # fmt: skip

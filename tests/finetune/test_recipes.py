@@ -30,6 +30,7 @@ class TestRoundTrip:
         assert all(item.metadata["help"] for item in fields(FinetuneConfig))
         text = to_toml(FinetuneConfig(organ="x"))
         for item in fields(FinetuneConfig):
+            assert f"# {item.metadata['help']}\n" in text
             assert f"{item.name} =" in text or f"[{item.name}]" in text
 
     def test_paths_are_relative_to_the_recipe(self, tmp_path, monkeypatch):

@@ -218,7 +218,7 @@ class TestFromDataToAdapter:
         assert adapter.info.scores["view_3d"]["1"]["dice"]["mean"] == 0.7
         text = (tmp_path / "disc" / "README.md").read_text()
         assert "with a coarse 3D view of its own" in text
-        assert "| box, the coarse 3D view alone | disc | 0.700" in text
+        assert "| box, the coarse 3D view alone | disc | 0.700 | - |" in text
 
     def test_not_unless_it_was_asked_for(self, quick, tmp_path):
         chosen = config(steps=2)
