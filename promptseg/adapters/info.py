@@ -56,6 +56,8 @@ class AdapterInfo:
         versions: Of the packages that made it.
         created: Time, ISO 8601.
         coarse_sha256: Digest of the coarse 3D view that it taught too, empty where it did not.
+        sections: By label, its largest cross-section in the training cases along their slice
+            axis, in cm²; labels of which only strokes were known have none.
         files: SHA-256 of the other files of the folder.
 
     Raises:
@@ -95,6 +97,7 @@ class AdapterInfo:
     files: Mapping[str, str] = field(default_factory=dict)
     crop_factor: float | None = None
     coarse_sha256: str = ""
+    sections: Mapping[int, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("targets", "synonyms", "training_cases", "validation_cases",
@@ -103,6 +106,8 @@ class AdapterInfo:
         object.__setattr__(self, "labels", {int(k): str(v) for k, v in self.labels.items()})
         named = {int(k): tuple(map(str, v)) for k, v in self.label_words.items()}
         object.__setattr__(self, "label_words", named)
+        sections = {int(k): float(v) for k, v in self.sections.items()}
+        object.__setattr__(self, "sections", sections)
         if not self.organ.strip():
             raise AdapterError("organ is empty: name what the adapter segments")
         if not self.labels or min(self.labels) < 1:

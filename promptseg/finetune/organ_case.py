@@ -101,6 +101,17 @@ def organ_case(
     )
 
 
+def sections_of(cases: Sequence[OrganCase], labels: Sequence[int]) -> dict[int, float]:
+    """Largest area of each label on a slice in cm², over cases with whole labels."""
+    found: dict[int, float] = {}
+    for case in cases:
+        square = case.spacing[0] * case.spacing[1] / 100
+        for place in case.slices:
+            area = float((case.labels == place + 1).sum((1, 2)).max()) * square
+            found[labels[place]] = max(found.get(labels[place], 0.0), round(area, 2))
+    return found
+
+
 def grown(box: Box, factor: float = STROKE_ROOM) -> Box:
     """A box x0, y0, x1, y1 with `factor` times its sides."""
     half = (box[2:] - box[:2]) * (factor - 1) / 2

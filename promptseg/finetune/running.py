@@ -27,6 +27,7 @@ from promptseg.finetune.case_loading import (
 from promptseg.finetune.config import FOLDERS, FinetuneConfig
 from promptseg.finetune.data import Sources, Split, split_cases
 from promptseg.finetune.lora import Learner, make_learner
+from promptseg.finetune.organ_case import sections_of
 from promptseg.finetune.planning import Plan, make_plan
 from promptseg.finetune.processes import Processes, start_processes
 from promptseg.finetune.scoring import final_scores
@@ -100,6 +101,9 @@ class Prepared:
             validation_cases=tuple(pair.name for pair in self.split.validation),
             annotation="scribbles" if self.split.strokes else "labels",
             unlabelled_cases=tuple(one.name for one in self.split.unlabelled),
+            sections={}
+            if self.split.strokes
+            else sections_of(self.trainer.views.cases, list(self.split.labels)),
             steps=self.trainer.step,
             settings={**config.to_dict(), **dict.fromkeys(FOLDERS)},
             licence=config.licence,

@@ -223,7 +223,7 @@ def ask(engine: Engine, question: Question, progress: Progress | None = None) ->
         return answers
     from promptseg.predictor.automatic import segment_unprompted
 
-    return segment_unprompted(engine, question.tokens, progress)
+    return segment_unprompted(engine, question.tokens, progress, question.sections)
 
 
 def asks_refinement(prompts: PromptSet) -> set[int]:

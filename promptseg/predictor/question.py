@@ -21,12 +21,14 @@ class Question:
         propagate: As in `Session.answer`.
         tokens: (C,) token by target; of targets without a prompt, or named beside it.
         dense: (I, J, K) map in [0, 1] by target, as `Engine.run` takes it.
+        sections: Largest cross-section by target, as `segment_unprompted` takes it.
     """
 
     prompts: PromptSet
     propagate: bool = True
     tokens: Mapping[int, Tensor] = field(default_factory=dict)
     dense: Mapping[int, np.ndarray] = field(default_factory=dict)
+    sections: Mapping[int, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)

@@ -197,8 +197,10 @@ class Asker:
         active = self.runtime.adapters.active
         if active is None or not active.tokens:
             raise PromptError("there is no prompt: give a point, a box, a scribble or a mask")
-        axis = active.info.axis if self._axis == "auto" else self._axis
-        return Question(PromptSet(), True, active.tokens), axis, active.info.labels
+        own = self._axis == "auto"
+        sections = active.info.sections if own else {}
+        question = Question(PromptSet(), True, active.tokens, sections=sections)
+        return question, active.info.axis if own else self._axis, active.info.labels
 
     def prepared(self, prompts: PromptSet, wanted: int | str) -> Engine:
         """The engine for some prompts along an axis; embeddings are kept where they can be.

@@ -38,6 +38,7 @@ class Group:
         pixels: Prompts that point at something.
         concepts: (C,) token by target of words given along with such prompts.
         alone: (C,) token by key of words given alone.
+        sections: Largest cross-section by key, as `segment_unprompted` takes it.
         targets: Target by key.
         meant: By target, of those that only the image-text model knows.
         absent: Targets that it does not see.
@@ -47,15 +48,18 @@ class Group:
     pixels: list[Prompt] = field(default_factory=list)
     concepts: dict[int, Tensor] = field(default_factory=dict)
     alone: dict[int, Tensor] = field(default_factory=dict)
+    sections: dict[int, float] = field(default_factory=dict)
     targets: dict[int, int] = field(default_factory=dict)
     meant: dict[int, Meant] = field(default_factory=dict)
     absent: list[int] = field(default_factory=list)
 
-    def look_for(self, one: Wanted, taken: Sequence[int]) -> None:
+    def look_for(self, one: Wanted, taken: Sequence[int], sections: Mapping[int, float]) -> None:
         """Add a target of words alone; each of its tokens but the first gets a free number."""
         free = max([*taken, *self.targets, 0]) + 1
         keys = [one.target, *range(free, free + len(one.tokens) - 1)]
         self.alone |= dict(zip(keys, one.tokens.values(), strict=True))
+        labels = zip(keys, one.tokens, strict=True)
+        self.sections |= {key: sections[label] for key, label in labels if label in sections}
         self.targets |= dict.fromkeys(keys, one.target)
 
 
@@ -159,7 +163,7 @@ class Spoken:
             if one.choice is not None:
                 group.choices[one.target] = one.choice
             if one.how == "alone":
-                group.look_for(one, taken)
+                group.look_for(one, taken, self._sections(name))
             elif one.how == "corrected" and one.choice is not None:
                 group.pixels += self._corrected(one.choice, one)
             elif one.how == "proposed" and one.words is not None:
@@ -200,7 +204,10 @@ class Spoken:
             with self.owner.runtime.adapters.using(choice.adapter):
                 asker = self.asker(choice.adapter)
                 engine = asker.prepared(PromptSet(), self._axis(asker))
-                found = fuse_labels(segment_unprompted(engine, dict(one.tokens)), engine.shape)
+                found = fuse_labels(
+                    segment_unprompted(engine, one.tokens, None, self._sections(choice.adapter)),
+                    engine.shape,
+                )
                 self._wholes[key] = asker.seen.in_file(found.labels > 0)
         mask = self._wholes[key]
         if mask.any():
@@ -224,7 +231,7 @@ class Spoken:
         if group.pixels:
             answered += engine.run(pixels, propagate, progress, group.concepts)
         if group.alone:
-            answered += segment_unprompted(engine, group.alone, progress)
+            answered += segment_unprompted(engine, group.alone, progress, group.sections)
         if group.absent:
             answered.append(nowhere(engine, group.absent))
         timings.add("segment", began)
@@ -233,6 +240,12 @@ class Spoken:
         if uncertainty and (group.pixels or group.alone):
             result = replace(result, uncertainty=asker.uncertainty(progress=progress))
         return regrouped(result, group.targets)
+
+    def _sections(self, name: str | None) -> Mapping[int, float]:
+        """Largest cross-sections by label of an adapter, along its own slice axis."""
+        if name is None or self.owner.wanted_axis != "auto":
+            return {}
+        return self.owner.runtime.adapters.get(name).info.sections
 
     def _axis(self, asker: Asker) -> int | str:
         active = asker.runtime.adapters.active

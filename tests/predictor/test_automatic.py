@@ -144,3 +144,56 @@ class TestConnected:
     def test_nothing(self):
         assert connected({}, [1]) == {}
         assert connected({1: self.mask()}, [1]) == {}
+
+
+class TestSections:
+    """What is larger than any cross-section in training is something else."""
+
+    def both(self) -> tuple[np.ndarray, np.ndarray]:
+        """A target of 2.5 cm² on thirteen slices, and above it a cyst of 28 cm²."""
+        path = {n: (50, 60, 9) for n in range(24, 37)}
+        target = discs((100, 110, 60), 2, path)
+        return target, discs(target.shape, 2, {n: (48, 58, 30) for n in range(2, 20)})
+
+    @pytest.mark.parametrize("crop", [True, False])
+    def test_a_cyst_is_left_out(self, crop):
+        target, cyst = self.both()
+        asked = engine(target | cyst, crop=crop)
+        without = fuse_labels(segment_unprompted(asked, ONE), target.shape).labels > 0
+        assert dice(without, cyst) > 0.9
+        found = segment_unprompted(asked, ONE, sections={1: 2.6})
+        assert dice(fuse_labels(found, target.shape).labels > 0, target) > 0.9
+
+    def test_of_one_label_alone(self):
+        target, cyst = self.both()
+        tokens = {1: torch.zeros(1), 5: torch.zeros(1)}
+        found = find_targets(engine(target | cyst), tokens, largest={5: 3.9})
+        assert found[1].low < 20
+        assert found[5].low >= 20
+
+    def test_half_as_large_again_is_within(self):
+        target, _ = self.both()
+        found = segment_unprompted(engine(target), ONE, sections={1: 2.6 / 1.5})
+        assert dice(fuse_labels(found, target.shape).labels > 0, target) > 0.9
+
+    def test_nothing_else_is_there(self):
+        """A larger organ than any in training is still found."""
+        _, cyst = self.both()
+        asked = engine(cyst)
+        assert not find_targets(asked, ONE, largest={1: 3.0})[1].fits
+        found = segment_unprompted(asked, ONE, sections={1: 2.0})
+        assert dice(fuse_labels(found, cyst.shape).labels > 0, cyst) > 0.9
+
+    def test_millimetres_count(self):
+        target, cyst = self.both()
+        fine = Engine(bright_encoder(target | cyst, Named()), 2, np.array([0.5, 0.5, 1.0]))
+        assert find_targets(fine, ONE, largest={1: 7.5})[1].low < 20
+        assert find_targets(fine, ONE, largest={1: 3.9})[1].low >= 20
+
+    def test_what_is_not_connected_is_not_followed(self):
+        """The smaller body beyond the found one is not run into."""
+        target = discs((100, 110, 60), 2, {n: (50, 60, 9) for n in range(20, 50)})
+        beside = discs(target.shape, 2, {n: (50, 88, 8) for n in range(0, 20)})
+        found = segment_unprompted(engine(target | beside), ONE)
+        answer = fuse_labels(found, target.shape).labels > 0
+        assert not answer[:, :, :17].any()
