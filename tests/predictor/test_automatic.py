@@ -151,9 +151,9 @@ class TestSections:
 
     def both(self) -> tuple[np.ndarray, np.ndarray]:
         """A target of 2.5 cm² on thirteen slices, and above it a cyst of 28 cm²."""
-        path = {n: (50, 60, 9) for n in range(24, 37)}
+        path = dict.fromkeys(range(24, 37), (50, 60, 9))
         target = discs((100, 110, 60), 2, path)
-        return target, discs(target.shape, 2, {n: (48, 58, 30) for n in range(2, 20)})
+        return target, discs(target.shape, 2, dict.fromkeys(range(2, 20), (48, 58, 30)))
 
     @pytest.mark.parametrize("crop", [True, False])
     def test_a_cyst_is_left_out(self, crop):
@@ -192,8 +192,8 @@ class TestSections:
 
     def test_what_is_not_connected_is_not_followed(self):
         """The smaller body beyond the found one is not run into."""
-        target = discs((100, 110, 60), 2, {n: (50, 60, 9) for n in range(20, 50)})
-        beside = discs(target.shape, 2, {n: (50, 88, 8) for n in range(0, 20)})
+        target = discs((100, 110, 60), 2, dict.fromkeys(range(20, 50), (50, 60, 9)))
+        beside = discs(target.shape, 2, dict.fromkeys(range(0, 20), (50, 88, 8)))
         found = segment_unprompted(engine(target | beside), ONE)
         answer = fuse_labels(found, target.shape).labels > 0
         assert not answer[:, :, :17].any()
