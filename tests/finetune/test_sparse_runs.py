@@ -49,6 +49,7 @@ class TestFromStrokes:
         _, out = scribbled
         info = read_adapter(out).info
         assert (info.objective, info.annotation) == ("scribble", "scribbles")
+        assert info.sections == {}
         card = (out / "README.md").read_text()
         assert "2 cases, of which only scribbles were known (objective scribble)" in card
         assert 'objective = "scribble"' in (out / "recipe.toml").read_text()

@@ -215,6 +215,8 @@ class TestFromDataToAdapter:
         assert adapter.info.steps == 4
         assert len(adapter.info.training_cases) == 2
         assert len(adapter.info.validation_cases) == 1
+        areas = sorted(float((k.data > 0).sum((0, 1)).max()) / 100 for k in cohort()[1])
+        assert adapter.info.sections[1] in [pytest.approx(area, abs=0.01) for area in areas[1:]]
         assert "Dice" in (out / "README.md").read_text()
 
     def test_scores_and_pictures(self, finished):

@@ -1,5 +1,7 @@
 """Words in sessions, alone and with clicks, on a tiny adapter with random values."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from support import segmenter, tiny_default
@@ -9,6 +11,8 @@ import promptseg as ps
 from promptseg.adapters import write_adapter
 from promptseg.errors import PromptError
 from promptseg.finetune import words as finetune_words
+from promptseg.predictor import automatic as predictor_automatic
+from promptseg.session import spoken as session_spoken
 from promptseg.text import selecting
 
 HEART = {1: "right ventricle", 2: "myocardium", 3: "left ventricle"}
@@ -127,6 +131,51 @@ class TestAlone:
         made = whole(({1: "left atrium"}, "la", 20.0))
         said = made.segment(volume, [ps.Text("left atrium")], uncertainty=True)
         assert said.uncertainty.shape == volume.shape
+
+
+class TestSections:
+    """Words and no prompt know the largest cross-section of each label, along its own axis."""
+
+    @pytest.fixture
+    def asked(self, monkeypatch):
+        told = []
+
+        def spy(engine, tokens, progress=None, sections=None):
+            told.append(dict(sections or {}))
+            return automatic(engine, tokens, progress, sections)
+
+        automatic = predictor_automatic.segment_unprompted
+        monkeypatch.setattr(predictor_automatic, "segment_unprompted", spy)
+        monkeypatch.setattr(session_spoken, "segment_unprompted", spy)
+        return told
+
+    def known(self, **info):
+        labels = {1: "left atrium"}
+        one = worded_adapter(tiny_default(), labels, "la", 20.0, words_for(labels))
+        made = segmenter(tiny_default())
+        made.adapters.add(replace(one, info=replace(one.info, sections={1: 7.5}, **info)))
+        return made
+
+    def test_by_words_by_none_and_under_a_click(self, volume, asked):
+        made = self.known()
+        session = made.session(volume)
+        session.add(ps.Text("LA", 3))
+        first = session.propagate()
+        assert asked == [{3: 7.5}]
+        inside = tuple(int(n) for n in np.argwhere(first.data)[0])
+        session.add(ps.Point(inside, positive=False, target=3))
+        session.propagate()
+        assert asked[-1] == {1: 7.5}
+        made.adapters.use("la")
+        made.segment(volume)
+        assert asked[-1] == {1: 7.5}
+
+    def test_not_along_another_axis(self, volume, asked):
+        made = self.known(axis="axial")
+        made.segment(volume, [ps.Text("LA")], axis="coronal")
+        made.adapters.use("la")
+        made.segment(volume, axis="coronal")
+        assert asked == [{}, {}]
 
 
 class TestWithClicks:
