@@ -24,9 +24,9 @@ names the command that measured it. Dice unless something else is said, mean ove
 spread is given, the runs behind a table kept none; `promptseg evaluate` writes mean, standard
 deviation and n of whatever you measure yourself.
 
-The default model changed on 29 November 2026 (weights/README.md). The first four tables and that of the
-shipped adapters are of the new one; corrections, margin points, learning from a handful and speed were
-measured with the first.
+The default model changed on 29 November 2026 (weights/README.md). The first four tables and that
+of the shipped adapters are of the new one; corrections, margin points, learning from a handful and
+speed were measured with the first.
 """
 
 
