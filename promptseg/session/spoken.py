@@ -235,7 +235,8 @@ class Spoken:
         if group.absent:
             answered.append(nowhere(engine, group.absent))
         timings.add("segment", began)
-        question = Question(pixels, propagate, {**group.concepts, **group.alone})
+        tokens = {**group.concepts, **group.alone}
+        question = Question(pixels, propagate, tokens, sections=group.sections)
         result = asker.answered(engine, question, answered, timings)
         if uncertainty and (group.pixels or group.alone):
             result = replace(result, uncertainty=asker.uncertainty(progress=progress))
