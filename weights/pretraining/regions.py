@@ -8,9 +8,12 @@ from numpy.typing import NDArray
 from skimage.segmentation import felzenszwalb, slic
 
 from pretraining.episodes import Case, Episode, crop_matrix, finish, normalise_crop
+from promptseg.datasets.simulation import users
 from promptseg.finetune.warping import warp
 
 SMALLEST, LARGEST = 0.004, 0.45
+# A region whose box is that of a labelled structure would teach another answer to the same box.
+SAME_BOX = 0.5
 MERGED_MOST = 4
 
 
@@ -43,11 +46,40 @@ def merged_region(regions: NDArray[np.int64], rng: np.random.Generator) -> NDArr
     return chosen if SMALLEST <= chosen.mean() <= LARGEST else None
 
 
+def contradicts(
+    region: NDArray[np.bool_], labels: NDArray[np.uint8], matrix: NDArray[np.float32]
+) -> bool:
+    """True where a part of a label has nearly the box of the region, but another shape.
+
+    Args:
+        region: (S, S), not empty.
+        labels: (H, W) of the slice.
+        matrix: (2, 3) from pixels of the crop to those of the slice.
+    """
+    size = region.shape[0]
+    box = users.tight_box(region)
+    for label in np.unique(labels[labels > 0]):
+        drawn = warp((labels == label).astype(np.uint8), matrix, size) > 0.5
+        count, _, stats, _ = cv2.connectedComponentsWithStats(drawn.astype(np.uint8))
+        for x, y, wide, high, _ in stats[1:count]:
+            if box_overlap(box, np.array([x, y, x + wide, y + high], np.float32)) > SAME_BOX:
+                return True
+    return False
+
+
+def box_overlap(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
+    """Intersection over union of two boxes x0, y0, x1, y1."""
+    sides = np.clip(np.minimum(one[2:], other[2:]) - np.maximum(one[:2], other[:2]), 0, None)
+    shared = float(sides.prod())
+    areas = float((one[2:] - one[:2]).prod() + (other[2:] - other[:2]).prod())
+    return shared / max(areas - shared, 1e-6)
+
+
 def region_episode(case: Case, size: int, count: int, rng: np.random.Generator) -> Episode | None:
     """An episode on a region of a random crop of a case, labelled or not."""
     axis = int(rng.choice(case.axes))
     index = int(rng.integers(case.image.shape[axis]))
-    image, _ = case.slice_stack(axis, index)
+    image, labels = case.slice_stack(axis, index)
     rows, cols = image.shape[:2]
     row_mm, col_mm = (s for a, s in enumerate(case.spacing) if a != axis)
     side = rng.uniform(0.15, 0.7)
@@ -61,5 +93,7 @@ def region_episode(case: Case, size: int, count: int, rng: np.random.Generator) 
     target = merged_region(oversegment(grey[..., 1], rng), rng)
     # Air, black borders and what lies beyond the image are no targets.
     if target is None or grey[..., 1][target].mean() < 0.04:
+        return None
+    if contradicts(target, labels[..., 1], matrix):
         return None
     return finish(grey, target.astype(np.float32), None, count, case.modality != "CT", rng)

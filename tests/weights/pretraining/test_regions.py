@@ -4,6 +4,8 @@ from pretraining.episodes import Case
 from pretraining.regions import (
     LARGEST,
     SMALLEST,
+    box_overlap,
+    contradicts,
     merged_region,
     oversegment,
     region_episode,
@@ -42,3 +44,34 @@ class TestRegionEpisode:
         usable = [one for one in made if one is not None]
         assert usable
         assert all((one.target > 0.5).any() and len(one.prompts) == 2 for one in usable)
+
+
+class TestContradiction:
+    """A region may not ask for another answer to a box than the labels give."""
+
+    identity = np.array([[1, 0, 0], [0, 1, 0]], np.float32)
+    disc = np.hypot(*(np.mgrid[:64, :64] - 31.5)) < 20
+    ring = disc & (np.hypot(*(np.mgrid[:64, :64] - 31.5)) > 12)
+
+    def test_a_disc_in_place_of_a_labelled_ring(self):
+        assert contradicts(self.disc, self.ring.astype(np.uint8) * 2, self.identity)
+
+    def test_what_lies_elsewhere_or_is_much_larger_does_not(self):
+        labels = self.ring.astype(np.uint8)
+        small = np.zeros_like(self.disc)
+        small[28:36, 28:36] = True
+        assert not contradicts(small, labels, self.identity)
+        assert not contradicts(self.disc, np.zeros_like(labels), self.identity)
+
+    def test_seen_through_the_crop(self):
+        labels = np.zeros((128, 128), np.uint8)
+        labels[64:, 64:] = self.ring
+        moved = np.array([[1, 0, 64], [0, 1, 64]], np.float32)
+        assert contradicts(self.disc, labels, moved)
+        assert not contradicts(self.disc, labels, self.identity)
+
+    def test_overlap_of_boxes(self):
+        box = np.array([0, 0, 10, 10], np.float32)
+        assert box_overlap(box, box) == 1
+        assert np.isclose(box_overlap(box, box + 5), 25 / 175)
+        assert box_overlap(box, box + 20) == 0
