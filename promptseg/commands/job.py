@@ -47,6 +47,8 @@ class Choices:
         coarse_sha256: Likewise.
         step: `auto` or None: what goes from slice to slice.
         step_sha256: Likewise.
+        ranking: `auto` or None: what says which mask a lone click means.
+        ranking_sha256: Likewise.
         postprocess: Steps of `promptseg.refine.postprocessing`, in order.
     """
 
@@ -68,6 +70,8 @@ class Choices:
     coarse_sha256: str | None = None
     step: str | None = "auto"
     step_sha256: str | None = None
+    ranking: str | None = "auto"
+    ranking_sha256: str | None = None
     postprocess: tuple[str, ...] = ()
     modality: Modality | None = None
 
@@ -360,6 +364,7 @@ def load_segmenter(choices: Choices) -> Segmenter:
         corrector=choices.corrector,
         coarse=choices.coarse,
         step=choices.step,
+        ranking=choices.ranking,
     )
     spec = segmenter.backbone.spec
     if choices.sha256 is not None and spec.sha256 != choices.sha256:
@@ -379,6 +384,7 @@ def _check_others(segmenter: Segmenter, choices: Choices) -> None:
         ("corrector", choices.corrector_sha256),
         ("coarse", choices.coarse_sha256),
         ("step", choices.step_sha256),
+        ("ranking", choices.ranking_sha256),
     ):
         held = getattr(segmenter.runtime, name)
         if None not in (held, wanted) and held.sha256 != wanted:

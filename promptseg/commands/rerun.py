@@ -82,7 +82,9 @@ def _choices(manifest: dict[str, Any]) -> Choices:
     try:
         settings = manifest["settings"]
         report = manifest["result"].get("report", {})
-        corrector, coarse, step = (report.get(n) for n in ("corrector", "coarse", "step"))
+        corrector, coarse, step, ranking = (
+            report.get(n) for n in ("corrector", "coarse", "step", "ranking")
+        )
         return Choices(
             model=manifest["model"]["name"],
             adapters=tuple(adapter["name"] for adapter in manifest.get("adapters", [])),
@@ -101,6 +103,8 @@ def _choices(manifest: dict[str, Any]) -> Choices:
             coarse_sha256=coarse,
             step=None if step is None else "auto",
             step_sha256=step,
+            ranking=None if ranking is None else "auto",
+            ranking_sha256=ranking,
             postprocess=tuple(settings.get("postprocess", ())),
             modality=settings.get("modality"),
         )

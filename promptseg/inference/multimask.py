@@ -2,28 +2,29 @@
 
 A click says nothing of a target's size, and a network that was trained on crops around its
 prompt expects the target to fill its view: seen from too near or too far it draws too much or
-too little, and doubtfully. Views of several sizes are therefore answered together, and a mask is
-trusted by the quality predicted in its view and by how little it changes with the threshold (as
-the stability score of SAM, Kirillov et al. 2023).
+too little, and doubtfully. Views of several sizes are therefore answered together, and a learned
+ranking says which of their masks is meant (`inference.ranking`). For a network that has none, a mask
+is trusted by the quality predicted in its view and by how little it changes with the threshold.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from torch import Tensor
 
 from promptseg.inference.crop import frame_of, squared, touches_edge, whole_slice, zoomed
 from promptseg.inference.decoder import Request, SliceDecoder, SliceMask
+from promptseg.inference.ranking import MaskRanking
+from promptseg.inference.ranking_features import candidate_features, stability
 from promptseg.inference.slice_prompts import SlicePrompts
 from promptseg.volume.slicing import Frame, Region, in_plane
 
 VIEWS = 6
 STEP = 0.5**0.5
 STABILITY, EDGE = 0.5, 0.15
-BAND = 1.0
 ALIKE = 0.85
 OFFERED = 3
 EMPTY = -1.0
@@ -45,8 +46,26 @@ class MaskCandidate:
     trust: float = 0.0
 
 
+@dataclass(frozen=True, eq=False)
+class Looks:
+    """What a click gave in views of several sizes.
+
+    Args:
+        masks: All candidates, view by view, trusted by predicted quality.
+        features: Gives their (N, F) `candidate_features`.
+    """
+
+    masks: list[MaskCandidate]
+    features: Callable[[], np.ndarray]
+
+
 def mask_candidates(
-    decoder: SliceDecoder, axis: int, spacing: Sequence[float], index: int, prompts: SlicePrompts
+    decoder: SliceDecoder,
+    axis: int,
+    spacing: Sequence[float],
+    index: int,
+    prompts: SlicePrompts,
+    ranking: MaskRanking | None = None,
 ) -> list[MaskCandidate]:
     """`OFFERED` masks that differ, the most trusted first; none if the network sees nothing.
 
@@ -56,7 +75,20 @@ def mask_candidates(
         spacing: (3,) mm.
         index: Slice number.
         prompts: A single click.
+        ranking: Of the network's masks; None to go by its own predicted quality.
     """
+    looks = looked_at(decoder, axis, spacing, index, prompts)
+    every = looks.masks if ranking is None else expected(looks, ranking)
+    at = np.floor(np.array(prompts.points[0])[list(in_plane(axis))] + 0.5).astype(int)
+    row, col = np.minimum(at, np.array(every[0].mask.shape) - 1)
+    ranked = sorted(every, key=lambda m: (m.mask[row, col], m.trust), reverse=True)
+    return distinct(ranked, OFFERED) if ranked[0].trust > EMPTY else []
+
+
+def looked_at(
+    decoder: SliceDecoder, axis: int, spacing: Sequence[float], index: int, prompts: SlicePrompts
+) -> Looks:
+    """The masks of all views, as `mask_candidates` takes them, and what they look like."""
     encoder = decoder.encoder
     frames = [frame_of(encoder, axis, v, spacing) for v in views(decoder, axis, spacing, prompts)]
     side = encoder.backbone.spec.mask_size
@@ -70,10 +102,14 @@ def mask_candidates(
         for frame, logits, quality in zip(frames, found.logits, found.quality, strict=True)
         for meaning in judged(frame, logits, quality)
     ]
-    at = np.floor(np.array(prompts.points[0])[list(in_plane(axis))] + 0.5).astype(int)
-    row, col = np.minimum(at, np.array(every[0].mask.shape) - 1)
-    ranked = sorted(every, key=lambda m: (m.mask[row, col], m.trust), reverse=True)
-    return distinct(ranked, OFFERED) if ranked[0].trust > EMPTY else []
+
+    def features() -> np.ndarray:
+        planes = np.stack([meaning.mask for meaning in every])
+        return candidate_features(
+            encoder, frames, index, prompts, found.logits, found.quality, planes
+        )
+
+    return Looks(every, features)
 
 
 def views(
@@ -106,10 +142,12 @@ def judged(frame: Frame, logits: Tensor, quality: Tensor) -> list[MaskCandidate]
     return found
 
 
-def stability(logits: Tensor) -> float:
-    """Overlap of the masks at a higher and at a lower threshold, in [0, 1]."""
-    lower = int((logits > -BAND).sum())
-    return int((logits > BAND).sum()) / lower if lower else 0.0
+def expected(looks: Looks, ranking: MaskRanking) -> list[MaskCandidate]:
+    """Masks trusted by the Dice that a ranking expects of them; least of all empty ones."""
+    return [
+        replace(one, trust=score if one.mask.any() else EMPTY)
+        for one, score in zip(looks.masks, ranking.expected(looks.features()), strict=True)
+    ]
 
 
 def plane_mask(frame: Frame, logits: Tensor) -> np.ndarray:

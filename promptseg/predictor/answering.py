@@ -80,6 +80,7 @@ class Answerer:
             encoder, axis, self.seen.volume.spacing, self.criteria, self.consistency,
             self.runtime.view if self.consistency.coarse else None,
             self.runtime.step if self.consistency.coarse else None,
+            self.runtime.ranking,
         )  # fmt: skip
         self.engine, self.adapter = engine, adapter
         return engine
@@ -165,6 +166,7 @@ class Answerer:
             "corrector": None if corrector is None else corrector.sha256,
             "coarse": None if engine.coarse is None else engine.coarse.sha256,
             "step": None if engine.step is None else engine.step.sha256,
+            "ranking": None if engine.ranking is None else engine.ranking.sha256,
             "precision": self.runtime.precision,
             "device": str(self.runtime.device),
             "encoded_slices": engine.encoder.encoded,

@@ -20,6 +20,7 @@ from promptseg.inference.decoder import SliceDecoder
 from promptseg.inference.encoder import Progress, SliceEncoder
 from promptseg.inference.labels import Answers, FrameMasks, FusedLabels
 from promptseg.inference.multimask import MaskCandidate
+from promptseg.inference.ranking import MaskRanking
 from promptseg.inference.slice_prompts import SlicePrompts, sort_prompts, target_limits
 from promptseg.predictor.components import (
     Component,
@@ -87,6 +88,7 @@ class Engine:
         consistency: What is done so that neighbouring slices agree; nothing by default.
         coarse: Looks at whole targets; None to take what the tracks find.
         step: Trained to go from slice to slice; None to ask the network alone.
+        ranking: Of the masks that a click could mean; None to go by predicted quality.
     """
 
     def __init__(
@@ -98,15 +100,16 @@ class Engine:
         consistency: Consistency | None = None,
         coarse: CoarseView | None = None,
         step: SliceStep | None = None,
+        ranking: MaskRanking | None = None,
     ) -> None:
-        self.encoder, self.axis = encoder, axis
+        self.encoder, self.axis, self.ranking = encoder, axis, ranking
         self.decoder = SliceDecoder(encoder)
         self.spacing = reckoned_spacing(spacing, axis)
         self.criteria = StopCriteria() if criteria is None else criteria
         self.consistency = Consistency() if consistency is None else consistency
         self.coarse, self.step = coarse, step
         self._views = Views(self.decoder, axis, self.spacing, self.criteria, step)
-        self._interpreter = PromptInterpreter(self._views)
+        self._interpreter = PromptInterpreter(self._views, ranking)
         self._answerer = GroupAnswerer(self._views, self.consistency, coarse)
         self._spans: dict[int, tuple[Span, np.ndarray]] = {}
         self._extents: LRUCache[str, Extent] = LRUCache(EXTENTS, lambda _: 1)

@@ -10,6 +10,7 @@ from torch import Tensor
 from promptseg.inference.caching import LRUCache
 from promptseg.inference.crop import crop_factor, mask_extent, squared
 from promptseg.inference.multimask import MaskCandidate, mask_candidates
+from promptseg.inference.ranking import MaskRanking
 from promptseg.inference.slice_prompts import SlicePrompts
 from promptseg.predictor.views import Views
 from promptseg.volume.slicing import Region, in_plane, take_slice
@@ -24,10 +25,11 @@ class PromptInterpreter:
 
     Args:
         views: Of the volume.
+        ranking: Of the masks that a click could mean; None to go by predicted quality.
     """
 
-    def __init__(self, views: Views) -> None:
-        self.views, self.axis = views, views.axis
+    def __init__(self, views: Views, ranking: MaskRanking | None = None) -> None:
+        self.views, self.axis, self.ranking = views, views.axis, ranking
         self.crops = views.decoder.encoder.backbone.spec.crop
         self._candidates: LRUCache[str, list[MaskCandidate]] = LRUCache(CLICKS, lambda _: 1)
 
@@ -55,7 +57,9 @@ class PromptInterpreter:
         found = self._candidates.get(key)
         if found is None:
             views = self.views
-            found = mask_candidates(views.decoder, self.axis, views.spacing, index, plain)
+            found = mask_candidates(
+                views.decoder, self.axis, views.spacing, index, plain, self.ranking
+            )
             self._candidates.put(key, found)
         return found
 

@@ -19,6 +19,7 @@ from promptseg.predictor.examples import Lessons
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from promptseg.inference.ranking import MaskRanking
     from promptseg.propagation.coarse import CoarseView
     from promptseg.propagation.slice_step import SliceStep
     from promptseg.refine.corrector import Corrector
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 CoarseLike: TypeAlias = "str | Path | CoarseView | None"
 CorrectorLike: TypeAlias = "str | Path | Corrector | None"
 StepLike: TypeAlias = "str | Path | SliceStep | None"
+RankingLike: TypeAlias = "str | Path | MaskRanking | None"
 
 
 class Movable(Protocol):
@@ -36,7 +38,14 @@ class Movable(Protocol):
         ...
 
 
+class Trained(Protocol):
+    """What belongs to the model that it was trained on."""
+
+    base: str | None
+
+
 Held = TypeVar("Held", bound=Movable)
+Belonging = TypeVar("Belonging", bound=Trained)
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +64,7 @@ class Runtime:
             `auto` for the one that ships, or None.
         coarse_source: What looks at whole targets in 3D, likewise.
         step_source: What goes from slice to slice, likewise; it belongs to one model.
+        ranking_source: What says which mask a click means, likewise.
     """
 
     backbone: Backbone
@@ -67,6 +77,7 @@ class Runtime:
     corrector_source: CorrectorLike = None
     coarse_source: CoarseLike = None
     step_source: StepLike = None
+    ranking_source: RankingLike = None
 
     @property
     def crop_factor(self) -> float | None:
@@ -111,7 +122,21 @@ class Runtime:
         """
         from promptseg.propagation.slice_step import load_step
 
-        source, held = self.step_source, self._loaded(self.step_source, load_step)
+        return self._own(self.step_source, self._loaded(self.step_source, load_step))
+
+    @cached_property
+    def ranking(self) -> MaskRanking | None:
+        """What says which mask a click means, None for nothing; `auto` is none for other models.
+
+        Raises:
+            WeightsError: If its file is missing or damaged, or belongs to another model.
+        """
+        from promptseg.inference.ranking import load_ranking
+
+        return self._own(self.ranking_source, self._loaded(self.ranking_source, load_ranking))
+
+    def _own(self, source: object, held: Belonging | None) -> Belonging | None:
+        """What was trained on one model, if it is this one; None for another's where `auto`."""
         if held is None or held is source or held.base == self.backbone.spec.sha256:
             return held
         if source == "auto":

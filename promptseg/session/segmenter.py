@@ -18,7 +18,7 @@ from promptseg.errors import WeightsError
 from promptseg.inference.device import Precision, choose_device, choose_precision
 from promptseg.inference.encoder import EmbeddingCache, Progress
 from promptseg.predictor.examples import Lessons
-from promptseg.predictor.runtime import CoarseLike, CorrectorLike, Runtime, StepLike
+from promptseg.predictor.runtime import CoarseLike, CorrectorLike, RankingLike, Runtime, StepLike
 from promptseg.prompts.types import Prompt, PromptSet
 from promptseg.propagation.stopping import StopLike
 from promptseg.session.every_adapter import by_every_adapter
@@ -50,6 +50,9 @@ class Segmenter:
             when first needed.
         step: Network that goes from slice to slice in place of the model alone, or its file; `auto`
             for the one that ships, which belongs to the default model. Read when first needed.
+        ranking: What says which of several masks a lone click means, or its file; `auto` for the
+            one that ships, which belongs to the default model, None to go by the quality that the
+            network predicts. Read when first needed.
 
     Raises:
         WeightsError: If the backbone is none, such as the name of one.
@@ -73,6 +76,7 @@ class Segmenter:
         corrector: CorrectorLike = None,
         coarse: CoarseLike = None,
         step: StepLike = None,
+        ranking: RankingLike = None,
     ) -> None:
         if not isinstance(backbone, Backbone):
             raise WeightsError(
@@ -93,6 +97,7 @@ class Segmenter:
             corrector,
             coarse,
             step,
+            ranking,
         )
 
     @property
@@ -113,6 +118,7 @@ class Segmenter:
         corrector: CorrectorLike = None,
         coarse: CoarseLike = "auto",
         step: StepLike = "auto",
+        ranking: RankingLike = "auto",
     ) -> Segmenter:
         """Load a model of the registry, a checkpoint or a folder of transformers.
 
@@ -128,6 +134,7 @@ class Segmenter:
             corrector: As in the constructor.
             coarse: As in the constructor.
             step: As in the constructor.
+            ranking: As in the constructor.
 
         Raises:
             WeightsError: If a model is unknown, missing, corrupt or unsafe.
@@ -147,7 +154,7 @@ class Segmenter:
             words = load_clip(words, device=device)
         segmenter = cls(
             load_backbone(model), device, precision, batch_size, cache, words, corrector, coarse,
-            step,
+            step, ranking,
         )  # fmt: skip
         for one in held:
             segmenter.adapters.add(one)

@@ -1,0 +1,119 @@
+"""Which of the masks that a click could mean it does mean: learned from clicks on known targets.
+
+The quality that a network predicts is of a mask in its view. Seen from too near, half of an organ
+is a mask of good quality; which of eighteen masks from six views a user means is another question,
+and its answer was learned from simulated clicks on training images (weights/train_ranking.py).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from promptseg.errors import WeightsError
+from promptseg.inference.ranking_features import FEATURES
+from promptseg.weights.described import Described
+from promptseg.weights.registry import sha256_file
+from promptseg.weights.shipped import shipped_or
+
+NAME = "ranking"
+FILE = Described("promptseg-ranking", 1, "ranking of masks")
+HIDDEN = 48
+# Features further than this many standard deviations from their mean say no more.
+CLIPPED = 4.0
+NEVER = -1e4
+
+
+class RankingNetwork(nn.Module):
+    """Scores a set of masks: each by itself and beside the others (deep sets, Zaheer et al. 2017).
+
+    Args:
+        features: Numbers a mask.
+        hidden: Width.
+    """
+
+    mean: Tensor
+    spread: Tensor
+
+    def __init__(self, features: int = len(FEATURES), hidden: int = HIDDEN) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("spread", torch.ones(features))
+        self.each = nn.Sequential(
+            nn.Linear(features, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU()
+        )
+        self.beside = nn.Sequential(
+            nn.Linear(3 * hidden, hidden), nn.GELU(), nn.Dropout(0.1), nn.Linear(hidden, 1)
+        )
+
+    def forward(self, features: Tensor, valid: Tensor) -> Tensor:
+        """(B, N) scores; the sigmoid of one is the Dice to expect.
+
+        Args:
+            features: (B, N, F) of N masks.
+            valid: (B, N) bool, False for masks that are not there.
+        """
+        scaled = ((features - self.mean) / self.spread).clamp(-CLIPPED, CLIPPED)
+        each = self.each(scaled)
+        most = each.masked_fill(~valid[..., None], NEVER).amax(1, keepdim=True)
+        mean = (each * valid[..., None]).sum(1, keepdim=True) / valid.sum(1)[:, None, None]
+        together = torch.cat([each, most.expand_as(each), mean.expand_as(each)], -1)
+        return self.beside(together)[..., 0].masked_fill(~valid, NEVER)
+
+
+class MaskRanking:
+    """Says which Dice to expect of each of some masks of one click.
+
+    Args:
+        network: Trained by weights/train_ranking.py.
+        base: Digest of the model whose masks it knows.
+        sha256: Digest of its file, None if it has none.
+    """
+
+    def __init__(
+        self, network: RankingNetwork, base: str | None, sha256: str | None = None
+    ) -> None:
+        self.network, self.base, self.sha256 = network.eval(), base, sha256
+
+    def to(self, device: torch.device) -> MaskRanking:
+        """The same: it is so small that it is always asked on the CPU."""
+        return self
+
+    @torch.inference_mode()
+    def expected(self, features: NDArray[np.float32]) -> list[float]:
+        """Dice to expect of N masks.
+
+        Args:
+            features: (N, F), see `candidate_features`.
+        """
+        rows = torch.from_numpy(features)[None]
+        valid = torch.ones(rows.shape[:2], dtype=torch.bool)
+        found: list[float] = self.network(rows, valid)[0].sigmoid().tolist()
+        return found
+
+
+def save_ranking(network: RankingNetwork, base: str, path: Path, about: dict[str, str]) -> None:
+    """Write one safetensors file in half precision."""
+    config = {"features": len(network.mean), "hidden": network.each[0].out_features}
+    FILE.save(network, config, path, {"base": base, **about})
+
+
+def load_ranking(path: Path | None = None) -> MaskRanking:
+    """Read a file of `save_ranking`; the one that ships if None, once a process.
+
+    Raises:
+        WeightsError: If the file is missing, corrupt or holds something else.
+    """
+    return shipped_or(path, NAME, _read)
+
+
+def _read(path: Path) -> MaskRanking:
+    network = FILE.load(path, RankingNetwork)
+    base = FILE.read(path)[0].get("base")
+    if not base:
+        raise WeightsError(f"{path} does not say which model it belongs to")
+    return MaskRanking(network, base, sha256_file(path))
