@@ -3,8 +3,8 @@
 A click says nothing of a target's size, and a network that was trained on crops around its
 prompt expects the target to fill its view: seen from too near or too far it draws too much or
 too little, and doubtfully. Views of several sizes are therefore answered together, and a learned
-ranking says which of their masks is meant (`inference.ranking`). For a network that has none, a mask
-is trusted by the quality predicted in its view and by how little it changes with the threshold.
+ranking says which of their masks is meant (`inference.ranking`). For a network that has none, a
+mask is trusted by the quality predicted in its view and by how little the threshold changes it.
 """
 
 from __future__ import annotations

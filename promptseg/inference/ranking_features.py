@@ -168,8 +168,8 @@ def _shaped(inside: Mask2D, row: int, col: int) -> list[float]:
 
 
 def _edged(inside: Mask2D, seen: Seen) -> list[float]:
-    """What the image shows inside, outside and along the outline."""
-    if not inside.any():
+    """What the image shows inside, outside and along the outline, where there is one."""
+    if inside.all() or not inside.any():
         return [0.0] * len(EDGED)
     filled, (high, wide) = inside.astype(np.uint8), seen.shown
     edge = (filled - cv2.erode(filled, NEAR)) > 0

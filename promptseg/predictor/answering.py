@@ -80,7 +80,8 @@ class Answerer:
             encoder, axis, self.seen.volume.spacing, self.criteria, self.consistency,
             self.runtime.view if self.consistency.coarse else None,
             self.runtime.step if self.consistency.coarse else None,
-            self.runtime.ranking,
+            # It knows the masks of the base: one that was taught an organ is its own judge.
+            None if adapter else self.runtime.ranking,
         )  # fmt: skip
         self.engine, self.adapter = engine, adapter
         return engine

@@ -95,6 +95,7 @@ class TestRegistry:
             "corrector",
             "coarse",
             "step",
+            "ranking",
         }
         for entry in entries.values():
             assert entry.sha256 is None or len(entry.sha256) == 64
