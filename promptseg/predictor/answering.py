@@ -118,6 +118,7 @@ class Answerer:
             | {
                 "cut_by_view": sorted({target for group in answers for target in group.cut}),
                 "slice_quality": by_slice(answers, self.seen),
+                "larger_than_trained": _larger(plain.labels, engine, question),
             },
             labels=labels,
         )
@@ -186,6 +187,18 @@ def by_slice(answers: list[FrameMasks], seen: Seen) -> dict[int, dict[int, float
                 place = seen.file_slice(group.frame.axis, index)[1]
                 own[place] = min(own.get(place, 1.0), round(float(mask.quality), 3))
     return {target: dict(sorted(slices.items())) for target, slices in found.items()}
+
+
+def _larger(
+    labels: np.ndarray, engine: Engine, question: Question
+) -> dict[int, tuple[float, float]]:
+    """What no prompt found and is larger than in training, see `oversized`."""
+    alone = question.sections.keys() - set(question.prompts.targets)
+    if not alone:
+        return {}
+    from promptseg.predictor.automatic import oversized
+
+    return oversized(engine, labels, {target: question.sections[target] for target in alone})
 
 
 def _adapter(runtime: Runtime) -> dict[str, Any] | None:

@@ -86,7 +86,8 @@ def segment_unprompted(
     Returns:
         Answers by label; a label that is nowhere has none.
     """
-    largest = {label: ROOM * area for label, area in (sections or {}).items()}
+    wide = ROOM * engine.magnified**2
+    largest = {label: wide * area for label, area in (sections or {}).items()}
     found = find_targets(engine, tokens, progress, largest)
     largest = {n: area for n, area in largest.items() if n in found and found[n].fits}
     view = frame_of(engine.encoder, engine.axis, body_region(engine), engine.spacing)
@@ -190,6 +191,26 @@ def plausible(answers: dict[int, Masks], frame: Frame, largest: Sections) -> dic
             fits = mask.area * pixel <= largest[label]
             judged[label][index] = mask if fits else replace(mask, presence=0.0)
     return judged
+
+
+def oversized(
+    engine: Engine, labels: np.ndarray, sections: Sections
+) -> dict[int, tuple[float, float]]:
+    """Largest cross-section in cm² of what is larger than in training by `ROOM`, and that of it.
+
+    Args:
+        engine: Of the volume.
+        labels: (I, J, K) that were found.
+        sections: Largest cross-section of each label in training in cm².
+    """
+    rows, cols = in_plane(engine.axis)
+    voxel = engine.spacing[rows] * engine.spacing[cols] / engine.magnified**2 / 100
+    found = {}
+    for label, known in sections.items():
+        area = float((labels == label).sum((rows, cols)).max()) * voxel
+        if area > ROOM * known:
+            found[label] = (round(area, 1), known)
+    return found
 
 
 def trusted(masks: Masks) -> Masks:

@@ -105,6 +105,7 @@ class Engine:
         self.encoder, self.axis, self.ranking = encoder, axis, ranking
         self.decoder = SliceDecoder(encoder)
         self.spacing = reckoned_spacing(spacing, axis)
+        self.magnified = self.spacing[axis] / float(spacing[axis])
         self.criteria = StopCriteria() if criteria is None else criteria
         self.consistency = Consistency() if consistency is None else consistency
         self.coarse, self.step = coarse, step

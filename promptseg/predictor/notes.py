@@ -40,6 +40,7 @@ def notes_on(
         *_on_frames(volume, given),
         *_on_boxes(given.to_voxel(volume)),
         *_on_targets(result, result.report.get("text", ())),
+        *_on_size(result.report.get("larger_than_trained", {})),
         *_on_adapter(adapter),
         *_on_view(other_view),
     ]
@@ -110,6 +111,14 @@ def _on_targets(result: Segmentation, told: Sequence[Mapping[str, Any]]) -> Iter
             why = reasons.get(target, "nothing was found where its prompts point; give a box "
                               "around it, a click inside it or another window")  # fmt: skip
             yield f"target {target} came out empty: {why}"
+
+
+def _on_size(larger: Mapping[int, tuple[float, float]]) -> Iterator[str]:
+    for target, (area, known) in sorted(larger.items()):
+        yield (
+            f"target {target} has a cross-section of {area:g} cm², the largest in training was "
+            f"{known:g}: check that it is not something else"
+        )
 
 
 def _on_adapter(adapter: str | None) -> Iterator[str]:

@@ -72,4 +72,6 @@ def summed_report(results: Mapping[str | None, Segmentation]) -> dict[str, Any]:
         for stage, seconds in report["timings"].items():
             timings[stage] = timings.get(stage, 0.0) + seconds
     by_name = {name or "none": result.report for name, result in results.items()}
-    return {**reports[0], **summed, "timings": timings, "adapters": by_name}
+    larger = {t: a for report in reports for t, a in report["larger_than_trained"].items()}
+    return {**reports[0], **summed, "timings": timings, "larger_than_trained": larger,
+            "adapters": by_name}  # fmt: skip

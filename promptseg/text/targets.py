@@ -49,7 +49,9 @@ def regrouped(result: Segmentation, targets: Mapping[int, int]) -> Segmentation:
         data[np.isin(result.data, keys)] = target
         found = [score.pop(key) for key in keys if key in score]
         score[target] = float(np.mean([s for s in found if s > 0] or [0.0]))
-    return replace(result, data=data, score=dict(sorted(score.items())))
+    larger = result.report.get("larger_than_trained", {})
+    report = {**result.report, "larger_than_trained": {targets[k]: a for k, a in larger.items()}}
+    return replace(result, data=data, score=dict(sorted(score.items())), report=report)
 
 
 def merge(results: Sequence[Segmentation]) -> Segmentation:

@@ -6,7 +6,13 @@ from support import BrightRegion, bright_encoder, dice, discs
 from promptseg.backbones.base import Decoded, Embedding, PromptBatch
 from promptseg.inference.decoder import SliceMask
 from promptseg.inference.labels import fuse_labels
-from promptseg.predictor.automatic import body_region, connected, find_targets, segment_unprompted
+from promptseg.predictor.automatic import (
+    body_region,
+    connected,
+    find_targets,
+    oversized,
+    segment_unprompted,
+)
 from promptseg.predictor.engine import Engine
 
 ONE = {1: torch.zeros(1)}
@@ -189,6 +195,23 @@ class TestSections:
         fine = Engine(bright_encoder(target | cyst, Named()), 2, np.array([0.5, 0.5, 1.0]))
         assert find_targets(fine, ONE, largest={1: 7.5})[1].low < 20
         assert find_targets(fine, ONE, largest={1: 3.9})[1].low >= 20
+
+    @pytest.mark.parametrize("times", [0.05, 1.0, 20.0])
+    def test_images_of_mice_and_of_whole_bodies_too(self, times):
+        """Such voxels are reckoned with as if they were larger or smaller: areas are not."""
+        target, cyst = self.both()
+        asked = Engine(bright_encoder(target | cyst, Named()), 2, times * np.ones(3))
+        found = segment_unprompted(asked, ONE, sections={1: 2.6 * times**2})
+        labels = fuse_labels(found, target.shape).labels
+        assert dice(labels > 0, target) > 0.9
+        assert oversized(asked, labels, {1: 2.6 * times**2}) == {}
+
+    def test_what_is_larger_all_the_same_is_named(self):
+        _, cyst = self.both()
+        asked = engine(cyst)
+        found = fuse_labels(segment_unprompted(asked, ONE, sections={1: 2.0}), cyst.shape).labels
+        ((area, known),) = oversized(asked, found, {1: 2.0}).values()
+        assert (area, known) == (pytest.approx(28, abs=1.5), 2.0)
 
     def test_what_is_not_connected_is_not_followed(self):
         """The smaller body beyond the found one is not run into."""

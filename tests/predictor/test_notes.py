@@ -100,3 +100,16 @@ class TestAdapters:
         result = ps.Segmentation(BLOB.astype(np.uint8), np.eye(4), {1: 0.9})
         (line,) = notes_on(bright_volume(BLOB), PromptSet([BOX]), result, "mine")
         assert line.startswith("the adapter mine does not say which orientation")
+
+
+class TestSize:
+    def test_what_is_larger_than_in_training_is_said(self):
+        from promptseg.predictor.notes import notes_on
+        from promptseg.prompts.types import PromptSet
+
+        report = {"larger_than_trained": {1: (212.4, 90.5)}}
+        result = ps.Segmentation(BLOB.astype(np.uint8), np.eye(4), {1: 0.9}, report=report)
+        assert notes_on(bright_volume(BLOB), PromptSet(), result) == [
+            "target 1 has a cross-section of 212.4 cm², the largest in training was 90.5: check "
+            "that it is not something else"
+        ]

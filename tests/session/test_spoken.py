@@ -149,12 +149,23 @@ class TestSections:
         monkeypatch.setattr(session_spoken, "segment_unprompted", spy)
         return told
 
-    def known(self, **info):
+    def known(self, area=7.5, **info):
         labels = {1: "left atrium"}
         one = worded_adapter(tiny_default(), labels, "la", 20.0, words_for(labels))
         made = segmenter(tiny_default())
-        made.adapters.add(replace(one, info=replace(one.info, sections={1: 7.5}, **info)))
+        made.adapters.add(replace(one, info=replace(one.info, sections={1: area}, **info)))
         return made
+
+    def test_what_is_larger_than_in_training_is_said_of_its_own_target(self, volume):
+        for area, told in ((1e-4, 1), (1e4, 0)):
+            session = self.known(area).session(volume)
+            session.add(ps.Text("LA", 3))
+            found = session.propagate()
+            assert found.data.any()
+            said = [
+                n for n in found.report["notes"] if n.startswith("target 3 has a cross-section")
+            ]
+            assert len(said) == told
 
     def test_by_words_by_none_and_under_a_click(self, volume, asked):
         made = self.known()
