@@ -82,20 +82,11 @@ def run_episode(
         far: Share of runs that begin anywhere beyond the prompted slice, with a faulty mask.
     """
     axis = int(rng.choice(case.axes))
-    count = case.image.shape[axis]
-    chosen = choose_target(case, axis, rng) if count > length else None
-    if chosen is None:
+    way = _way(case, axis, length, far, rng)
+    if way is None:
         return None
-    index, labels = chosen
-    step = int(rng.integers(1, case.reach(axis) + 1)) * (1 if rng.random() < 0.5 else -1)
-    if rng.random() < NEAR_END:
-        index = _near_end(case, axis, labels, step * (length - 1), rng)
-    indices = [index + step * n for n in range(length)]
-    key = _key_behind(case, axis, labels, index, step, rng) if rng.random() < far else None
-    indices = indices if key is None else [key, *indices]
-    if not (min(indices) >= 0 and max(indices) < count):
-        return None
-    stacks = [case.slice_stack(axis, n) for n in indices]
+    labels, index, step, key = way.labels, way.index, way.step, way.key
+    stacks = [case.slice_stack(axis, n) for n in way.indices]
     masks = [np.isin(labels_[..., 1], labels) for _, labels_ in stacks]
     row_mm, col_mm = (s for a, s in enumerate(case.spacing) if a != axis)
     here = masks[0 if key is None else 1]
@@ -107,7 +98,7 @@ def run_episode(
     slanted = key is None and rng.random() < moved
     shear = rng.uniform(-1, 1, 2) * MOST_MOVED * size if slanted else np.zeros(2)
     shear = shear / step
-    matrices = [sheared(matrix, shear * (i - index)) for i in indices]
+    matrices = [sheared(matrix, shear * (i - index)) for i in way.indices]
     planes = np.stack(
         [warp(m.astype(np.uint8), x, size) for m, x in zip(masks, matrices, strict=True)]
     )
@@ -121,6 +112,43 @@ def run_episode(
     unit = case.spacing[axis] / side
     run = Run(images, targets, _first_prompt(planes[0] > 0.5, rng), abs(step) * unit)
     return run if key is None else _begun_far(run, abs(index - key) * unit, rng)
+
+
+@dataclass(frozen=True)
+class _Way:
+    """Where a run leads.
+
+    Args:
+        labels: Of its target.
+        index: Its first slice.
+        step: From one slice to the next, signed.
+        key: The prompted slice where that lies far behind; None where it is the first.
+        indices: All slices, `key` before the others.
+    """
+
+    labels: tuple[int, ...]
+    index: int
+    step: int
+    key: int | None
+    indices: list[int]
+
+
+def _way(case: Case, axis: int, length: int, far: float, rng: np.random.Generator) -> _Way | None:
+    """A way through a target of a case, None if it would leave the volume."""
+    count = case.image.shape[axis]
+    chosen = choose_target(case, axis, rng) if count > length else None
+    if chosen is None:
+        return None
+    index, labels = chosen
+    step = int(rng.integers(1, case.reach(axis) + 1)) * (1 if rng.random() < 0.5 else -1)
+    if rng.random() < NEAR_END:
+        index = _near_end(case, axis, labels, step * (length - 1), rng)
+    indices = [index + step * n for n in range(length)]
+    key = _key_behind(case, axis, labels, index, step, rng) if rng.random() < far else None
+    indices = indices if key is None else [key, *indices]
+    if not (min(indices) >= 0 and max(indices) < count):
+        return None
+    return _Way(labels, index, step, key, indices)
 
 
 def _key_behind(
