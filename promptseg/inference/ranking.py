@@ -22,13 +22,13 @@ from promptseg.weights.shipped import shipped_or
 
 NAME = "ranking"
 FILE = Described("promptseg-ranking", 1, "ranking of masks")
-HIDDEN = 48
+HIDDEN, MEMBERS = 48, 5
 # Features further than this many standard deviations from their mean say no more.
 CLIPPED = 4.0
 NEVER = -1e4
 
 
-class RankingNetwork(nn.Module):
+class SetScorer(nn.Module):
     """Scores a set of masks: each by itself and beside the others (deep sets, Zaheer et al. 2017).
 
     Args:
@@ -36,13 +36,8 @@ class RankingNetwork(nn.Module):
         hidden: Width.
     """
 
-    mean: Tensor
-    spread: Tensor
-
-    def __init__(self, features: int = len(FEATURES), hidden: int = HIDDEN) -> None:
+    def __init__(self, features: int, hidden: int) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.zeros(features))
-        self.register_buffer("spread", torch.ones(features))
         self.each = nn.Sequential(
             nn.Linear(features, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU()
         )
@@ -50,19 +45,52 @@ class RankingNetwork(nn.Module):
             nn.Linear(3 * hidden, hidden), nn.GELU(), nn.Dropout(0.1), nn.Linear(hidden, 1)
         )
 
+    def forward(self, scaled: Tensor, valid: Tensor) -> Tensor:
+        """(B, N) scores of (B, N, F) features; `valid` as `RankingNetwork` takes it."""
+        each = self.each(scaled)
+        most = each.masked_fill(~valid[..., None], NEVER).amax(1, keepdim=True)
+        mean = (each * valid[..., None]).sum(1, keepdim=True) / valid.sum(1)[:, None, None]
+        together = torch.cat([each, most.expand_as(each), mean.expand_as(each)], -1)
+        found: Tensor = self.beside(together)[..., 0]
+        return found.masked_fill(~valid, NEVER)
+
+
+class RankingNetwork(nn.Module):
+    """Several scorers of sets of masks, trained alike from different starts.
+
+    Args:
+        features: Numbers a mask.
+        hidden: Width of each.
+        members: How many.
+    """
+
+    mean: Tensor
+    spread: Tensor
+
+    def __init__(
+        self, features: int = len(FEATURES), hidden: int = HIDDEN, members: int = MEMBERS
+    ) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("spread", torch.ones(features))
+        self.members = nn.ModuleList(SetScorer(features, hidden) for _ in range(members))
+
+    @property
+    def config(self) -> dict[str, int]:
+        """What builds one like it."""
+        scorer = self.members[0]
+        return {"features": len(self.mean), "hidden": scorer.each[0].out_features,
+                "members": len(self.members)}  # fmt: skip
+
     def forward(self, features: Tensor, valid: Tensor) -> Tensor:
-        """(B, N) scores; the sigmoid of one is the Dice to expect.
+        """(M, B, N) scores by the members; the mean of their sigmoids is the Dice to expect.
 
         Args:
             features: (B, N, F) of N masks.
             valid: (B, N) bool, False for masks that are not there.
         """
         scaled = ((features - self.mean) / self.spread).clamp(-CLIPPED, CLIPPED)
-        each = self.each(scaled)
-        most = each.masked_fill(~valid[..., None], NEVER).amax(1, keepdim=True)
-        mean = (each * valid[..., None]).sum(1, keepdim=True) / valid.sum(1)[:, None, None]
-        together = torch.cat([each, most.expand_as(each), mean.expand_as(each)], -1)
-        return self.beside(together)[..., 0].masked_fill(~valid, NEVER)
+        return torch.stack([member(scaled, valid) for member in self.members])
 
 
 class MaskRanking:
@@ -92,14 +120,13 @@ class MaskRanking:
         """
         rows = torch.from_numpy(features)[None]
         valid = torch.ones(rows.shape[:2], dtype=torch.bool)
-        found: list[float] = self.network(rows, valid)[0].sigmoid().tolist()
+        found: list[float] = self.network(rows, valid).sigmoid().mean(0)[0].tolist()
         return found
 
 
 def save_ranking(network: RankingNetwork, base: str, path: Path, about: dict[str, str]) -> None:
     """Write one safetensors file in half precision."""
-    config = {"features": len(network.mean), "hidden": network.each[0].out_features}
-    FILE.save(network, config, path, {"base": base, **about})
+    FILE.save(network, network.config, path, {"base": base, **about})
 
 
 def load_ranking(path: Path | None = None) -> MaskRanking:

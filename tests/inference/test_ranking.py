@@ -113,7 +113,7 @@ class TestNetwork:
         order = torch.randperm(7)
         with torch.no_grad():
             found, turned = network(features, valid), network(features[:, order], valid)
-        torch.testing.assert_close(found[:, order], turned)
+        torch.testing.assert_close(found[..., order], turned)
 
     def test_masks_that_are_not_there_say_nothing(self):
         torch.manual_seed(0)
@@ -122,8 +122,19 @@ class TestNetwork:
         valid = torch.arange(7)[None] < 4
         with torch.no_grad():
             whole, cut = network(features, valid), network(features[:, :4], valid[:, :4])
-        torch.testing.assert_close(whole[:, :4], cut)
-        assert (whole[:, 4:] < -1000).all()
+        torch.testing.assert_close(whole[..., :4], cut)
+        assert (whole[..., 4:] < -1000).all()
+
+    def test_the_members_differ_and_all_are_heard(self):
+        torch.manual_seed(0)
+        network = RankingNetwork(5, members=3).eval()
+        rows = torch.randn(7, 5).numpy()
+        with torch.no_grad():
+            scores = network(torch.from_numpy(rows)[None], torch.ones(1, 7, dtype=torch.bool))
+        assert scores.shape == (3, 1, 7)
+        assert not torch.allclose(scores[0], scores[1])
+        expected = MaskRanking(network, None).expected(rows)
+        assert expected == pytest.approx(scores.sigmoid().mean(0)[0].tolist())
 
 
 class TestFile:
