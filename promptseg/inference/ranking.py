@@ -74,13 +74,7 @@ class RankingNetwork(nn.Module):
         self.register_buffer("mean", torch.zeros(features))
         self.register_buffer("spread", torch.ones(features))
         self.members = nn.ModuleList(SetScorer(features, hidden) for _ in range(members))
-
-    @property
-    def config(self) -> dict[str, int]:
-        """What builds one like it."""
-        scorer = self.members[0]
-        return {"features": len(self.mean), "hidden": scorer.each[0].out_features,
-                "members": len(self.members)}  # fmt: skip
+        self.config = {"features": features, "hidden": hidden, "members": members}
 
     def forward(self, features: Tensor, valid: Tensor) -> Tensor:
         """(M, B, N) scores by the members; the mean of their sigmoids is the Dice to expect.
