@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 from torch import Tensor
 
 from promptseg.inference.crop import squared, touches_edge, whole_slice
@@ -35,8 +35,8 @@ AGREED = ("mean", "most", "wider", "nearer", "with_best", "alike_views", "share"
 FEATURES = (*SAID, *SHAPED, *EDGED, *SURE, *AGREED)
 
 # Band around the outline in which inside and outside are compared, in pixels of the mask.
-RIM = np.ones((7, 7), np.uint8)
-NEAR = np.ones((3, 3), np.uint8)
+RIM, NEAR = 7, 3
+EIGHT = np.ones((3, 3))
 BAND = 1.0
 ALIKE = 0.8
 # Masks are compared with each other on at most so many pixels a side.
@@ -108,7 +108,7 @@ def seen_in(
 ) -> Seen:
     """What a view shows, at `side` pixels."""
     grey = frame.project(take_slice(encoder.data, frame.axis, index), side).numpy()
-    steep = np.hypot(cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1))
+    steep = np.hypot(*(ndimage.sobel(grey, side, mode="mirror") for side in (0, 1)))
     x, y = click.to_pixels(frame, index, side).points[0].tolist()
     col, row = (int(np.clip(v * side / frame.size, 0, side - 1)) for v in (x, y))
     high, wide = (round(length * side / frame.size) for length in frame.valid)
@@ -147,10 +147,10 @@ def _shaped(inside: Mask2D, row: int, col: int) -> list[float]:
     area = int(inside.sum())
     if not area:
         return [0.0] * len(SHAPED)
-    filled = inside.astype(np.uint8)
-    depth = cv2.distanceTransform(np.pad(filled, 1), cv2.DIST_L2, 3)[1:-1, 1:-1]
-    outline = int((filled - cv2.erode(filled, NEAR)).sum())
-    count, parts, stats, _ = cv2.connectedComponentsWithStats(filled)
+    depth = ndimage.distance_transform_edt(np.pad(inside, 1))[1:-1, 1:-1]
+    outline = int((inside & ~eroded(inside, NEAR)).sum())
+    parts, count = ndimage.label(inside, EIGHT)
+    areas = np.bincount(parts.ravel())
     clicked = int(parts[row, col])
     rows, cols = np.nonzero(inside)
     deepest = float(depth.max())
@@ -159,22 +159,27 @@ def _shaped(inside: Mask2D, row: int, col: int) -> list[float]:
         float(depth[row, col]) / max(deepest, 1e-3),
         float(np.hypot(row - rows.mean(), col - cols.mean())) / area**0.5,
         2 * np.pi * area / max(1, outline) ** 2,
-        min(count - 1, 8) / 8,
-        float(stats[1:, cv2.CC_STAT_AREA].max()) / area,
-        float(stats[clicked, cv2.CC_STAT_AREA]) / area if clicked else 0.0,
+        min(count, 8) / 8,
+        float(areas[1:].max()) / area,
+        float(areas[clicked]) / area if clicked else 0.0,
         deepest / area**0.5,
         float((np.ptp(rows) + 1) * (np.ptp(cols) + 1)) / area / 4,
     ]
+
+
+def eroded(inside: Mask2D, side: int) -> Mask2D:
+    """What a square of `side` pixels leaves of a mask; the border of the view takes nothing off."""
+    return np.asarray(ndimage.minimum_filter(inside, side, mode="nearest"), np.bool_)
 
 
 def _edged(inside: Mask2D, seen: Seen) -> list[float]:
     """What the image shows inside, outside and along the outline, where there is one."""
     if inside.all() or not inside.any():
         return [0.0] * len(EDGED)
-    filled, (high, wide) = inside.astype(np.uint8), seen.shown
-    edge = (filled - cv2.erode(filled, NEAR)) > 0
-    within = seen.grey[(filled - cv2.erode(filled, RIM)) > 0]
-    rim = (cv2.dilate(filled, RIM) - filled) > 0
+    high, wide = seen.shown
+    edge = inside & ~eroded(inside, NEAR)
+    within = seen.grey[inside & ~eroded(inside, RIM)]
+    rim = ~inside & ~eroded(~inside, RIM)
     rim[high:], rim[:, wide:] = False, False
     beside = seen.grey[rim] if rim.any() else within
     core, steep = seen.grey[inside], float(seen.gradient[edge].mean())
