@@ -14,7 +14,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from promptseg.errors import WeightsError
 from promptseg.inference.ranking_features import FEATURES
 from promptseg.weights.described import Described
 from promptseg.weights.registry import sha256_file
@@ -133,8 +132,5 @@ def load_ranking(path: Path | None = None) -> MaskRanking:
 
 
 def _read(path: Path) -> MaskRanking:
-    network = FILE.load(path, RankingNetwork)
-    base = FILE.read(path)[0].get("base")
-    if not base:
-        raise WeightsError(f"{path} does not say which model it belongs to")
+    network, base = FILE.load_with_base(path, RankingNetwork)
     return MaskRanking(network, base, sha256_file(path))

@@ -18,7 +18,6 @@ from torch import Tensor
 
 from promptseg.backbones.base import Embedding
 from promptseg.backbones.network import PromptsegConfig
-from promptseg.errors import WeightsError
 from promptseg.inference.decoder import SliceMask
 from promptseg.inference.device import autocast
 from promptseg.propagation.step_network import StepNetwork, step_maps
@@ -130,8 +129,7 @@ def load_step(path: Path | None = None) -> SliceStep:
 
 
 def _read(path: Path) -> SliceStep:
-    network = FILE.load(path, lambda **config: StepNetwork(PromptsegConfig(**config)))
-    base = FILE.read(path)[0].get("base")
-    if not base:
-        raise WeightsError(f"{path} does not say which model it belongs to")
+    network, base = FILE.load_with_base(
+        path, lambda **config: StepNetwork(PromptsegConfig(**config))
+    )
     return SliceStep(network, base, sha256_file(path))

@@ -76,3 +76,14 @@ class Described:
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise WeightsError(f"{path} is no whole {self.what}: {error}") from error
         return network
+
+    def load_with_base(self, path: Path, build: Callable[..., Network]) -> tuple[Network, str]:
+        """The same of a network that belongs to a model, and the digest of that.
+
+        Raises:
+            WeightsError: As `load`, and if the file does not say which model.
+        """
+        base = self.read(path)[0].get("base")
+        if not base:
+            raise WeightsError(f"{path} does not say which model it belongs to")
+        return self.load(path, build), base
