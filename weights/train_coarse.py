@@ -25,6 +25,7 @@ from pretraining.muon import Muon
 from pretraining.pacing import follow, log, rate_share, run_to_end
 from pretraining.processes import average_gradients, place
 from promptseg.io.atomic import atomic_path
+from promptseg.propagation.coarse import load_coarse
 from promptseg.propagation.coarse_inputs import CHANNELS, coarse_channels
 from promptseg.propagation.coarse_loss import coarse_loss
 from promptseg.propagation.coarse_network import CoarseNetwork
@@ -65,10 +66,14 @@ class Draw:
 class Training:
     """Network, moving average, optimisers and clock, saved together."""
 
-    def __init__(self, out: Path, hours: float, rate: float, seed: int) -> None:
+    def __init__(
+        self, out: Path, hours: float, rate: float, seed: int, start: Path | None = None
+    ) -> None:
         torch.manual_seed(seed)
         self.path, self.hours, self.rate, self.seed = out / "last.pt", hours, rate, seed
         self.network, self.average = CoarseNetwork(CHANNELS), CoarseNetwork(CHANNELS)
+        if start is not None:
+            self.network.load_state_dict(load_coarse(start).network.state_dict())
         self.average.load_state_dict(self.network.state_dict())
         wide = [p for p in self.network.parameters() if p.ndim == 5]
         self.wide, taken = wide, {id(p) for p in wide}
@@ -142,12 +147,13 @@ def main() -> None:
     parser.add_argument("--hours", type=float, default=10.0, help="of one core, in all")
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--start", type=Path, help="a file of export_coarse.py, not from scratch")
     chosen = parser.parse_args()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     if "RANK" in os.environ:
         dist.init_process_group("gloo")
     chosen.out.mkdir(parents=True, exist_ok=True)
-    training = Training(chosen.out, chosen.hours, chosen.rate, chosen.seed)
+    training = Training(chosen.out, chosen.hours, chosen.rate, chosen.seed, chosen.start)
     cases = load_cases(chosen.data, held_back=False)
     train(training, Draw(cases, chosen.seed), chosen.out)
 
