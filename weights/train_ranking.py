@@ -1,16 +1,18 @@
-"""Train the ranking of the masks that a click could mean, on the masks of the shipped model.
+"""Train the ranking of the masks that a click or a box could mean, on those of the shipped model.
 
-    OMP_NUM_THREADS=1 python weights/train_ranking.py --clicks 3000 --out runs/ranking
+    OMP_NUM_THREADS=1 python weights/train_ranking.py --clicks 2000 --boxes 2000 --out runs/ranking
 
-Clicks targets of training images as a user would, mostly at their deepest point, and keeps the
-features and the Dice of every candidate (resumable: `clicks.pt` is gone on with). Then fits the
-members of the network to the Dice, and to the choice itself: the mean Dice of what a softmax of its
-scores picks. Folds of whole data sets say what it is worth on sets that it has not seen.
+Clicks targets of training images as a user would, mostly at their deepest point, and draws boxes
+around them, some of them loose; keeps the features and the Dice of every candidate (resumable:
+`clicks.pt` and `boxes.pt` are gone on with). Then fits the members of a network for each to the
+Dice, and to the choice itself: the mean Dice of what a softmax of its scores picks. Folds of whole
+data sets say what it is worth on sets that it has not seen.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,11 +25,14 @@ from pretraining.named import NamedCase
 from promptseg.datasets.simulation import users
 from promptseg.evaluate.tasks import fixed_window
 from promptseg.inference import multimask
-from promptseg.inference.ranking import NAME, RankingNetwork, save_ranking
-from promptseg.inference.slice_prompts import sort_prompts
+from promptseg.inference.box_reading import FACTORS, LEVELS, box_looks
+from promptseg.inference.crop import CROP
+from promptseg.inference.ranking import NAME, RankingNetwork, RankingNetworks, save_ranking
+from promptseg.inference.slice_prompts import SlicePrompts, sort_prompts
 from promptseg.io.atomic import atomic_path
-from promptseg.prompts.types import Point, PromptSet
-from promptseg.session import Segmenter
+from promptseg.predictor.engine import Engine
+from promptseg.prompts.types import Box, Point, PromptSet
+from promptseg.session import Segmenter, Session
 from promptseg.volume import Volume
 from promptseg.weights.registry import sha256_file
 from sources import load_cases
@@ -35,6 +40,8 @@ from sources import load_cases
 # CT and MR are what the project is for; other pictures teach edges.
 SHARES = {"_us": 0.4, "_fundus": 0.15, "_octa": 0.15, "_endo": 0.15, "_micro": 0.15}
 CENTRED, ALONE, LEAST_PIXELS = 0.7, 0.3, 20
+# Of the boxes, those that are larger than tight, and by which share of their side at most.
+JITTER, LOOSE, LOOSEST = 0.05, 0.4, 0.15
 EPOCHS, RATE, BATCH, DECAY = 20, 2e-3, 64, 1e-2
 # How sharply a score decides, and how much the Dice itself counts beside the choice.
 SHARPNESS, REGRESSION = 4.0, 3.0
@@ -43,13 +50,13 @@ FOLDS = 5
 
 @dataclass
 class Clicked:
-    """One click and what it could have meant.
+    """One click or box and what it could have meant.
 
     Args:
         group: Data set.
-        features: (N, F) of the candidates, see `candidate_features`.
+        features: (N, F) of the candidates, see `candidate_features` and `box_features`.
         dice: (N,) with the target.
-        trust: (N,) by predicted quality, what is chosen without a ranking.
+        trust: (N,) what is chosen without a ranking: the greatest.
     """
 
     group: str
@@ -58,8 +65,41 @@ class Clicked:
     trust: np.ndarray
 
 
-def clicked(segmenter: Segmenter, case: NamedCase, rng: np.random.Generator) -> Clicked | None:
-    """A click on a random target of a case; None if the draw had none."""
+@dataclass
+class Target:
+    """A target on a slice of a training image, and a session on that slice and its neighbours.
+
+    Args:
+        truth: (H, W) bool.
+        session: Of the slices.
+        index: Of the target's slice in the session's volume.
+    """
+
+    truth: np.ndarray
+    session: Session
+    index: int
+
+    def prepared(self, prompt: Point | Box) -> tuple[Engine, int, SlicePrompts]:
+        """Engine, slice and what the prompt says there."""
+        asker = self.session.asker
+        resolved = asker.seen.prompts(PromptSet([prompt]).to_voxel(self.session.volume))
+        engine = asker.prepared(resolved, 2)
+        ((place, said),) = sort_prompts(resolved, engine.axis, engine.shape)[1].items()
+        return engine, place, said
+
+    def reached(self, engine: Engine, place: int, masks: Iterable[np.ndarray]) -> np.ndarray:
+        """Dice of (H, W) masks of the engine's slice with the truth; 0 of empty ones."""
+        dice = []
+        for one in masks:
+            mask = np.zeros(engine.shape, bool)
+            np.moveaxis(mask, engine.axis, 0)[place] = one
+            drawn = np.asarray(self.session.asker.seen.in_file(mask))[:, :, self.index]
+            dice.append(multimask.overlap(drawn, self.truth) if drawn.any() else 0.0)
+        return np.array(dice, np.float32)
+
+
+def drawn_target(segmenter: Segmenter, case: NamedCase, rng: np.random.Generator) -> Target | None:
+    """A random target of a case; None if the draw had none."""
     axis = int(rng.choice(case.axes))
     chosen = choose_target(case, axis, rng)
     if chosen is None:
@@ -70,58 +110,82 @@ def clicked(segmenter: Segmenter, case: NamedCase, rng: np.random.Generator) -> 
         truth = pick_component(np.repeat(truth[..., None], 3, -1), rng)[..., 1]
     if truth.sum() < LEAST_PIXELS:
         return None
-    centred = rng.random() < CENTRED
-    x, y = (users.centre_click(truth) if centred else users.inner_click(truth, rng))[0]
     low, high = max(0, index - 1), min(case.image.shape[axis], index + 2)
     slab = np.moveaxis(np.moveaxis(case.image, axis, 0)[low:high], 0, -1)
     sides = [s for a, s in enumerate(case.spacing) if a != axis] + [case.spacing[axis]]
     volume = Volume(np.ascontiguousarray(slab), np.diag([*sides, 1.0]).astype(float))
     whole = Volume(case.image, np.diag([*case.spacing, 1.0]).astype(float))
     session = segmenter.session(volume, window=fixed_window(whole, None))
-    prompts = PromptSet([Point((int(y), int(x), index - low))])
-    asker = session.asker
-    resolved = asker.seen.prompts(prompts.to_voxel(volume))
-    engine = asker.prepared(resolved, 2)
-    ((place, click),) = sort_prompts(resolved, engine.axis, engine.shape)[1].items()
+    return Target(truth, session, index - low)
+
+
+def clicked(segmenter: Segmenter, case: NamedCase, rng: np.random.Generator) -> Clicked | None:
+    """A click on a random target of a case; None if the draw had none."""
+    target = drawn_target(segmenter, case, rng)
+    if target is None:
+        return None
+    centred, truth = rng.random() < CENTRED, target.truth
+    x, y = (users.centre_click(truth) if centred else users.inner_click(truth, rng))[0]
+    engine, place, click = target.prepared(Point((int(y), int(x), target.index)))
     looks = multimask.looked_at(engine.decoder, engine.axis, engine.spacing, place, click)
-    dice = []
-    for one in looks.masks:
-        mask = np.zeros(engine.shape, bool)
-        np.moveaxis(mask, engine.axis, 0)[place] = one.mask
-        drawn = np.asarray(asker.seen.in_file(mask))[:, :, index - low]
-        dice.append(multimask.overlap(drawn, truth) if drawn.any() else 0.0)
+    dice = target.reached(engine, place, (one.mask for one in looks.masks))
     trust = np.array([one.trust for one in looks.masks], np.float32)
-    return Clicked(case.group, looks.features(), np.array(dice, np.float32), trust)
+    return Clicked(case.group, looks.features(), dice, trust)
 
 
-def gathered(segmenter: Segmenter, data: Path, count: int, seed: int, out: Path) -> list[Clicked]:
-    """So many clicks, every data set as often as any other of its kind; gone on with."""
-    file = out / "clicks.pt"
+def boxed(segmenter: Segmenter, case: NamedCase, rng: np.random.Generator) -> Clicked | None:
+    """A box around a random target of a case; None if the draw had none."""
+    target = drawn_target(segmenter, case, rng)
+    if target is None:
+        return None
+    loose = rng.uniform(0, LOOSEST) if rng.random() < LOOSE else 0.0
+    drawn = users.jittered_box(target.truth, rng, JITTER, loose)
+    x0, y0, x1, y1 = np.floor(drawn + 0.5).astype(int)
+    x0, y0 = (min(first, side - 1) for first, side in zip((x0, y0), target.truth.shape[::-1],
+                                                          strict=True))  # fmt: skip
+    x1, y1 = max(x1, x0 + 1), max(y1, y0 + 1)
+    box = Box((int(y0), int(x0), target.index), (int(y1), int(x1), target.index + 1))
+    engine, place, said = target.prepared(box)
+    looks = box_looks(engine.decoder, engine.axis, engine.spacing, place, said)
+    dice = target.reached(engine, place, looks.masks)
+    trust = np.zeros(len(dice), np.float32)
+    trust[FACTORS.index(CROP.trained) * len(LEVELS) + LEVELS.index(0.0)] = 1.0
+    return Clicked(case.group, looks.features(), dice, trust)
+
+
+DRAWN = {"clicks": clicked, "boxes": boxed}
+
+
+def gathered(
+    kind: str, segmenter: Segmenter, cases: list[NamedCase], count: int, seed: int, out: Path
+) -> list[Clicked]:
+    """So many `clicks` or `boxes`, every set as often as any other of its kind; gone on with."""
+    file = out / f"{kind}.pt"
     rows: list[Clicked] = torch.load(file, weights_only=False) if file.is_file() else []
     groups: dict[str, list[NamedCase]] = {}
-    for case in load_cases(data, held_back=False):
+    for case in cases:
         groups.setdefault(case.group, []).append(case)
     names = sorted(groups)
     chances = np.array([next((v for k, v in SHARES.items() if n.endswith(k)), 1.0) for n in names])
     rng = np.random.default_rng((seed, len(rows)))
     while len(rows) < count:
         group = groups[names[int(rng.choice(len(names), p=chances / chances.sum()))]]
-        one = clicked(segmenter, group[int(rng.integers(len(group)))], rng)
+        one = DRAWN[kind](segmenter, group[int(rng.integers(len(group)))], rng)
         if one is None:
             continue
         rows.append(one)
         if len(rows) % 100 == 0 or len(rows) == count:
-            print(f"{len(rows)} clicks: {told(rows)}", flush=True)
+            print(f"{len(rows)} {kind}: {told(rows)}", flush=True)
             with atomic_path(file) as path:
                 torch.save(rows, path)
     return rows
 
 
 def told(rows: list[Clicked], picked: np.ndarray | None = None) -> str:
-    """Mean Dice over data sets of what quality picks, of what was picked, and of the best."""
+    """Mean Dice over data sets of what is chosen without, of what was picked, and of the best."""
     quality = [r.dice[r.trust.argmax()] for r in rows]
     best = [r.dice.max() for r in rows]
-    shown = {"by quality": quality, **({} if picked is None else {"by ranking": picked}),
+    shown = {"without": quality, **({} if picked is None else {"by ranking": picked}),
              "best of all": best}  # fmt: skip
     return ", ".join(f"{name} {by_set(rows, values):.3f}" for name, values in shown.items())
 
@@ -196,18 +260,24 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--out", type=Path, default=Path("runs/ranking"))
     parser.add_argument("--model", default=str(Path(__file__).with_name("default.safetensors")))
-    parser.add_argument("--clicks", type=int, default=3000)
+    parser.add_argument("--clicks", type=int, default=2000)
+    parser.add_argument("--boxes", type=int, default=2000)
     parser.add_argument("--epochs", type=int, default=EPOCHS)
     parser.add_argument("--seed", type=int, default=1)
     chosen = parser.parse_args()
     chosen.out.mkdir(parents=True, exist_ok=True)
     segmenter = Segmenter.from_pretrained(chosen.model, ranking=None)
-    rows = gathered(segmenter, chosen.data, chosen.clicks, chosen.seed, chosen.out)
-    print(f"sets apart: {across_sets(rows, chosen.epochs)}")
-    network = fitted(rows, chosen.epochs, chosen.seed)
-    about = {"clicks": str(len(rows)), "epochs": str(chosen.epochs)}
+    cases = load_cases(chosen.data, held_back=False)
+    fits = {}
+    for kind, count in (("boxes", chosen.boxes), ("clicks", chosen.clicks)):
+        rows = gathered(kind, segmenter, cases, count, chosen.seed, chosen.out)
+        print(f"{kind}, sets apart: {across_sets(rows, chosen.epochs)}", flush=True)
+        fits[kind] = fitted(rows, chosen.epochs, chosen.seed)
+    networks = RankingNetworks(fits["clicks"].config, fits["boxes"].config)
+    networks.click, networks.box = fits["clicks"], fits["boxes"]
+    about = {name: str(getattr(chosen, name)) for name in ("clicks", "boxes", "epochs")}
     target = chosen.out / f"{NAME}.safetensors"
-    save_ranking(network, sha256_file(Path(chosen.model)), target, about)
+    save_ranking(networks, sha256_file(Path(chosen.model)), target, about)
     print(f"{target}: {target.stat().st_size} bytes, sha256 {sha256_file(target)}")
 
 

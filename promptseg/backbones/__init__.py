@@ -29,7 +29,7 @@ UNWRAPPED = {
     "corrector": "it corrects the masks of any model from clicks; give it as corrector=",
     "coarse": "it looks at whole targets in 3D beside any model; give it as coarse=",
     "step": "it goes from slice to slice beside the default model; give it as step=",
-    "ranking": "it says which mask a click means beside the default model; give it as ranking=",
+    "ranking": "it says which mask is meant beside the default model; give it as ranking=",
     "mobile_sam": "MobileSAM has a TinyViT encoder, for which promptseg has no wrapper yet",
     "sam_hq": "original SAM-HQ checkpoints have no wrapper; give a transformers folder of SAM-HQ",
     "transformers": "these are weights of a transformers model; give the folder with config.json",

@@ -47,7 +47,7 @@ class Choices:
         coarse_sha256: Likewise.
         step: `auto` or None: what goes from slice to slice.
         step_sha256: Likewise.
-        ranking: `auto` or None: what says which mask a lone click means.
+        ranking: `auto` or None: what says which mask a lone click or a box means.
         ranking_sha256: Likewise.
         postprocess: Steps of `promptseg.refine.postprocessing`, in order.
     """

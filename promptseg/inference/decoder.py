@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -139,12 +139,18 @@ class SliceDecoder:
 
     def candidates_in(self, asked: Sequence[tuple[Frame, Request]]) -> Decoded:
         """The same of requests that are each seen in a view of its own."""
-        parts = []
+        parts = list(self._in_views([(frame, replace(r, ambiguous=True)) for frame, r in asked]))
+        return Decoded(torch.cat([p.logits for p in parts]), torch.cat([p.quality for p in parts]))
+
+    def decode_in(self, asked: Sequence[tuple[Frame, Request]]) -> list[SliceMask]:
+        """Masks of N requests of one kind that are each seen in a view of its own."""
+        return [mask for part in self._in_views(asked) for mask in best_candidates(part)]
+
+    def _in_views(self, asked: Sequence[tuple[Frame, Request]]) -> Iterator[Decoded]:
         for start in range(0, len(asked), self.batch_size):
             chunk = asked[start : start + self.batch_size]
             embedding = self.encoder.embed_views([(frame, r.index) for frame, r in chunk])
-            parts.append(self._forward(embedding, [replace(r, ambiguous=True) for _, r in chunk]))
-        return Decoded(torch.cat([p.logits for p in parts]), torch.cat([p.quality for p in parts]))
+            yield self._forward(embedding, [request for _, request in chunk])
 
     @torch.inference_mode()
     def _forward(self, embedding: Embedding, requests: Sequence[Request]) -> Decoded:

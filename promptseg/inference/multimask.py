@@ -146,7 +146,7 @@ def expected(looks: Looks, ranking: MaskRanking) -> list[MaskCandidate]:
     """Masks trusted by the Dice that a ranking expects of them; least of all empty ones."""
     return [
         replace(one, trust=score if one.mask.any() else EMPTY)
-        for one, score in zip(looks.masks, ranking.expected(looks.features()), strict=True)
+        for one, score in zip(looks.masks, ranking.of_click(looks.features()), strict=True)
     ]
 
 

@@ -1,12 +1,14 @@
-"""Which of the masks that a click could mean it does mean: learned from clicks on known targets.
+"""Which of the masks that a click or a box could mean it does mean: learned on known targets.
 
 The quality that a network predicts is of a mask in its view. Seen from too near, half of an organ
 is a mask of good quality; which of eighteen masks from six views a user means is another question,
 and its answer was learned from simulated clicks on training images (weights/train_ranking.py).
+So was how much of what a network half believes a box means.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +16,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from promptseg.inference.ranking_features import FEATURES
 from promptseg.weights.described import Described
 from promptseg.weights.registry import sha256_file
 from promptseg.weights.shipped import shipped_or
 
 NAME = "ranking"
-FILE = Described("promptseg-ranking", 1, "ranking of masks")
+FILE = Described("promptseg-ranking", 2, "ranking of masks")
 HIDDEN, MEMBERS = 48, 5
 # Features further than this many standard deviations from their mean say no more.
 CLIPPED = 4.0
@@ -66,9 +67,7 @@ class RankingNetwork(nn.Module):
     mean: Tensor
     spread: Tensor
 
-    def __init__(
-        self, features: int = len(FEATURES), hidden: int = HIDDEN, members: int = MEMBERS
-    ) -> None:
+    def __init__(self, features: int, hidden: int = HIDDEN, members: int = MEMBERS) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(features))
         self.register_buffer("spread", torch.ones(features))
@@ -86,8 +85,26 @@ class RankingNetwork(nn.Module):
         return torch.stack([member(scaled, valid) for member in self.members])
 
 
+class RankingNetworks(nn.Module):
+    """That of clicks and that of boxes.
+
+    Args:
+        click: Arguments of the one.
+        box: Arguments of the other.
+    """
+
+    def __init__(self, click: Mapping[str, int], box: Mapping[str, int]) -> None:
+        super().__init__()
+        self.click, self.box = RankingNetwork(**click), RankingNetwork(**box)
+
+    @property
+    def config(self) -> dict[str, dict[str, int]]:
+        """What builds it."""
+        return {"click": self.click.config, "box": self.box.config}
+
+
 class MaskRanking:
-    """Says which Dice to expect of each of some masks of one click.
+    """Says which Dice to expect of each of some masks of one click or one box.
 
     Args:
         network: Trained by weights/train_ranking.py.
@@ -96,7 +113,7 @@ class MaskRanking:
     """
 
     def __init__(
-        self, network: RankingNetwork, base: str | None, sha256: str | None = None
+        self, network: RankingNetworks, base: str | None, sha256: str | None = None
     ) -> None:
         self.network, self.base, self.sha256 = network.eval(), base, sha256
 
@@ -104,20 +121,33 @@ class MaskRanking:
         """The same: it is so small that it is always asked on the CPU."""
         return self
 
-    @torch.inference_mode()
-    def expected(self, features: NDArray[np.float32]) -> list[float]:
-        """Dice to expect of N masks.
+    def of_click(self, features: NDArray[np.float32]) -> list[float]:
+        """Dice to expect of N masks of a click.
 
         Args:
             features: (N, F), see `candidate_features`.
         """
-        rows = torch.from_numpy(features)[None]
-        valid = torch.ones(rows.shape[:2], dtype=torch.bool)
-        found: list[float] = self.network(rows, valid).sigmoid().mean(0)[0].tolist()
-        return found
+        return expected(self.network.click, features)
+
+    def of_box(self, features: NDArray[np.float32]) -> list[float]:
+        """Dice to expect of N masks of a box.
+
+        Args:
+            features: (N, F), see `box_features`.
+        """
+        return expected(self.network.box, features)
 
 
-def save_ranking(network: RankingNetwork, base: str, path: Path, about: dict[str, str]) -> None:
+@torch.inference_mode()
+def expected(network: RankingNetwork, features: NDArray[np.float32]) -> list[float]:
+    """Dice that a network expects of N masks with (N, F) features."""
+    rows = torch.from_numpy(features)[None]
+    valid = torch.ones(rows.shape[:2], dtype=torch.bool)
+    found: list[float] = network(rows, valid).sigmoid().mean(0)[0].tolist()
+    return found
+
+
+def save_ranking(network: RankingNetworks, base: str, path: Path, about: dict[str, str]) -> None:
     """Write one safetensors file in half precision."""
     FILE.save(network, network.config, path, {"base": base, **about})
 
@@ -132,5 +162,5 @@ def load_ranking(path: Path | None = None) -> MaskRanking:
 
 
 def _read(path: Path) -> MaskRanking:
-    network, base = FILE.load_with_base(path, RankingNetwork)
+    network, base = FILE.load_with_base(path, RankingNetworks)
     return MaskRanking(network, base, sha256_file(path))

@@ -93,10 +93,10 @@ def candidate_features(
         for n, mask in enumerate(masks):
             own.append(
                 [
-                    *_said(frame, seen, mask, values, n, sees),
-                    *_shaped(mask.numpy() > 0, seen.row, seen.col),
-                    *_edged(mask.numpy() > 0, seen),
-                    *_sure(mask.numpy(), seen),
+                    *said(frame, seen, mask, values, n, sees),
+                    *shaped(mask.numpy() > 0, seen.row, seen.col),
+                    *edged(mask.numpy() > 0, seen),
+                    *sure(mask.numpy(), seen),
                 ]
             )
     best = [int(told.argmax()) for told in quality]
@@ -117,7 +117,7 @@ def seen_in(
     return Seen(grey, np.asarray(steep, np.float32), (high, wide), row, col, zoom)
 
 
-def _said(
+def said(
     frame: Frame, seen: Seen, mask: Tensor, told: Sequence[float], n: int, sees: bool
 ) -> list[float]:
     """What the network says, and how large the mask is."""
@@ -142,7 +142,7 @@ def stability(logits: Tensor) -> float:
     return int((logits > BAND).sum()) / lower if lower else 0.0
 
 
-def _shaped(inside: Mask2D, row: int, col: int) -> list[float]:
+def shaped(inside: Mask2D, row: int, col: int) -> list[float]:
     """The shape of a mask, and where the click lies in it."""
     area = int(inside.sum())
     if not area:
@@ -172,7 +172,7 @@ def eroded(inside: Mask2D, side: int) -> Mask2D:
     return np.asarray(ndimage.minimum_filter(inside, side, mode="nearest"), np.bool_)
 
 
-def _edged(inside: Mask2D, seen: Seen) -> list[float]:
+def edged(inside: Mask2D, seen: Seen) -> list[float]:
     """What the image shows inside, outside and along the outline, where there is one."""
     if inside.all() or not inside.any():
         return [0.0] * len(EDGED)
@@ -193,7 +193,7 @@ def _edged(inside: Mask2D, seen: Seen) -> list[float]:
     ]  # fmt: skip
 
 
-def _sure(logits: Grey, seen: Seen) -> list[float]:
+def sure(logits: Grey, seen: Seen) -> list[float]:
     """How sure the network is of its pixels."""
     inside = logits > 0
     if not inside.any():

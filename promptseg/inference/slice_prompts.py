@@ -19,6 +19,21 @@ CORRECTION, REFINE, BOTH = "correction", "refine", "correction+refine"
 GIVEN_MASK_LOGIT = 8.0
 
 
+@dataclass(frozen=True, eq=False)
+class BoxAnswer:
+    """What a box was taken to mean (`inference.box_reading`).
+
+    Args:
+        share: (H, W) float32 probability on the whole slice.
+        dice: Expected of it.
+        presence: Probability that the target is there.
+    """
+
+    share: np.ndarray
+    dice: float
+    presence: float
+
+
 @dataclass
 class SlicePrompts:
     """What the user said of one target on one slice, in voxels.
@@ -34,6 +49,7 @@ class SlicePrompts:
         dense: (H, W) map in [0, 1] of where the target is, for networks trained with one.
         late: Strokes like `strokes` that were drawn on an earlier answer, to correct it.
         guess: (H, W) bool mask that a lone click most likely means; the network is told of it.
+        read: What a box alone means; it is the answer.
     """
 
     points: list[tuple[float, ...]] = field(default_factory=list)
@@ -46,6 +62,7 @@ class SlicePrompts:
     dense: np.ndarray | None = None
     late: tuple[list[np.ndarray], list[np.ndarray]] = field(default_factory=lambda: ([], []))
     guess: np.ndarray | None = None
+    read: BoxAnswer | None = None
 
     @property
     def starts(self) -> bool:
@@ -112,7 +129,9 @@ class SlicePrompts:
         dense = None if self.dense is None else self.dense.tobytes()
         guess = None if self.guess is None else np.packbits(self.guess).tobytes().hex()
         given = self.points, self.labels, self.correction, self.box, strokes, mask, named, guess
-        return repr((*given, None if dense is None else hashlib.sha256(dense).hexdigest()))
+        drawn = dense, None if self.read is None else self.read.share.tobytes()
+        digests = (None if d is None else hashlib.sha256(d).hexdigest() for d in drawn)
+        return repr((*given, *digests))
 
     def extent(self, axis: int) -> Region | None:
         """Smallest in-plane region around what is in the foreground; None if nothing is."""

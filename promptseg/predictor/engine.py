@@ -88,7 +88,7 @@ class Engine:
         consistency: What is done so that neighbouring slices agree; nothing by default.
         coarse: Looks at whole targets; None to take what the tracks find.
         step: Trained to go from slice to slice; None to ask the network alone.
-        ranking: Of the masks that a click could mean; None to go by predicted quality.
+        ranking: Of the masks that a click or a box could mean; None to go by predicted quality.
     """
 
     def __init__(

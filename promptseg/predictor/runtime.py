@@ -64,7 +64,7 @@ class Runtime:
             `auto` for the one that ships, or None.
         coarse_source: What looks at whole targets in 3D, likewise.
         step_source: What goes from slice to slice, likewise; it belongs to one model.
-        ranking_source: What says which mask a click means, likewise.
+        ranking_source: What says which mask a click or a box means, likewise.
     """
 
     backbone: Backbone
@@ -126,7 +126,7 @@ class Runtime:
 
     @cached_property
     def ranking(self) -> MaskRanking | None:
-        """What says which mask a click means, None for nothing; `auto` is none for other models.
+        """What says which mask a prompt means, None for nothing; `auto` is none for other models.
 
         Raises:
             WeightsError: If its file is missing or damaged, or belongs to another model.

@@ -14,6 +14,7 @@ from dataclasses import replace
 from torch import Tensor
 
 from promptseg.backbones.memory import memory_backbone
+from promptseg.inference.box_reading import in_frame
 from promptseg.inference.caching import LRUCache
 from promptseg.inference.decoder import Request, SliceDecoder, SliceMask
 from promptseg.inference.encoder import Progress
@@ -122,6 +123,8 @@ class Tracker:
         if prompts.verbatim and prompts.mask is not None:
             share = self.frame.project(prompts.mask, self.spec.mask_size)
             return SliceMask((share * 2 - 1) * GIVEN_MASK_LOGIT, 1.0, 1.0, prompts.mask)
+        if prompts.read is not None and prompts.only_box:
+            return in_frame(prompts.read, self.frame, self.spec.mask_size)
         pixels = prompts.to_pixels(self.frame, index, self.spec.mask_size)
         if prior is not None and pixels.mask is None:
             handed = handed_on(prior.logits, self.spec)

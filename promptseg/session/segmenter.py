@@ -50,9 +50,9 @@ class Segmenter:
             when first needed.
         step: Network that goes from slice to slice in place of the model alone, or its file; `auto`
             for the one that ships, which belongs to the default model. Read when first needed.
-        ranking: What says which of several masks a lone click means, or its file; `auto` for the
-            one that ships, which belongs to the default model, None to go by the quality that the
-            network predicts. Read when first needed.
+        ranking: What says which of several masks a lone click or a box means, or its file; `auto`
+            for the one that ships, which belongs to the default model, None to go by the quality
+            that the network predicts. Read when first needed.
 
     Raises:
         WeightsError: If the backbone is none, such as the name of one.

@@ -9,7 +9,14 @@ import promptseg as ps
 from promptseg.errors import WeightsError
 from promptseg.inference.decoder import SliceDecoder
 from promptseg.inference.multimask import looked_at, mask_candidates
-from promptseg.inference.ranking import MaskRanking, RankingNetwork, load_ranking, save_ranking
+from promptseg.inference.ranking import (
+    MaskRanking,
+    RankingNetwork,
+    RankingNetworks,
+    expected,
+    load_ranking,
+    save_ranking,
+)
 from promptseg.inference.ranking_features import FEATURES, agreement
 from promptseg.inference.slice_prompts import SlicePrompts
 
@@ -27,14 +34,18 @@ def column(features, name):
     return features[:, FEATURES.index(name)]
 
 
+def networks():
+    return RankingNetworks({"features": len(FEATURES)}, {"features": 3})
+
+
 class Prefers(MaskRanking):
     """Expects most of the mask with the greatest or the smallest value of a feature."""
 
     def __init__(self, name, sign=1):
-        super().__init__(RankingNetwork(), None, "k" * 64)
+        super().__init__(networks(), None, "k" * 64)
         self.name, self.sign, self.asked = name, sign, 0
 
-    def expected(self, features):
+    def of_click(self, features):
         self.asked += 1
         values = self.sign * column(features, self.name)
         order = values.argsort().argsort()
@@ -133,23 +144,23 @@ class TestNetwork:
             scores = network(torch.from_numpy(rows)[None], torch.ones(1, 7, dtype=torch.bool))
         assert scores.shape == (3, 1, 7)
         assert not torch.allclose(scores[0], scores[1])
-        expected = MaskRanking(network, None).expected(rows)
-        assert expected == pytest.approx(scores.sigmoid().mean(0)[0].tolist())
+        assert expected(network, rows) == pytest.approx(scores.sigmoid().mean(0)[0].tolist())
 
 
 class TestFile:
     def test_what_is_written_is_read(self, tmp_path):
-        network = RankingNetwork()
+        network = networks()
         save_ranking(network, "a" * 64, tmp_path / "r.safetensors", {"clicks": "3"})
         again = load_ranking(tmp_path / "r.safetensors")
         assert (again.base, len(again.sha256)) == ("a" * 64, 64)
+        before = MaskRanking(network, None)
         rows = np.random.default_rng(0).normal(size=(6, len(FEATURES))).astype(np.float32)
-        before = MaskRanking(network, None).expected(rows)
-        assert again.expected(rows) == pytest.approx(before, abs=1e-2)
+        assert again.of_click(rows) == pytest.approx(before.of_click(rows), abs=1e-2)
+        assert again.of_box(rows[:, :3]) == pytest.approx(before.of_box(rows[:, :3]), abs=1e-2)
 
     def test_that_of_another_model_is_not_used(self, tmp_path):
         path = tmp_path / "r.safetensors"
-        save_ranking(RankingNetwork(), "a" * 64, path, {})
+        save_ranking(networks(), "a" * 64, path, {})
         with pytest.raises(WeightsError, match=f"belongs to the model with sha256 {'a' * 64}"):
             _ = segmenter(BrightRegion(), ranking=path).runtime.ranking
         assert segmenter(BrightRegion(), ranking="auto").runtime.ranking is None
@@ -157,7 +168,7 @@ class TestFile:
 
     def test_one_without_a_model_is_refused(self, tmp_path):
         path = tmp_path / "r.safetensors"
-        save_ranking(RankingNetwork(), "", path, {})
+        save_ranking(networks(), "", path, {})
         with pytest.raises(WeightsError, match="which model it belongs to"):
             load_ranking(path)
 
@@ -187,9 +198,3 @@ class TestChoice:
         assert dice(answer.data > 0, DISC) > 0.9
         plain = segmenter(BrightRegion()).segment(bright_volume(DISC), [ps.Point((40, 50, 1))])
         assert plain.report["ranking"] is None
-
-    def test_a_box_asks_nobody(self):
-        ranking = Prefers("own_quality")
-        ours = segmenter(BrightRegion(), ranking=ranking)
-        ours.segment(bright_volume(DISC), [ps.Box((28, 38, 1), (53, 63, 2))])
-        assert ranking.asked == 0

@@ -3,9 +3,9 @@ import pytest
 from support import BrightRegion, bright_volume, dice, discs, segmenter
 
 import promptseg as ps
+from promptseg.inference.box_reading import tightened
 from promptseg.inference.slice_prompts import CORRECTION
 from promptseg.predictor.components import box_bounds, boxed_parts
-from promptseg.predictor.interpreting import tightened
 from promptseg.prompts.types import Box, Point, PromptSet, Scribble
 from promptseg.volume.slicing import Region
 

@@ -1,9 +1,23 @@
-"""Training the ranking of a click's masks, on clicks that were made up."""
+"""Training the ranking of masks, on clicks and boxes that were made up."""
 
 import numpy as np
 import pytest
+from support import BrightRegion, discs, segmenter
 
-from train_ranking import Clicked, across_sets, by_set, fitted, packed, picked_by, told
+from pretraining.named import NamedCase
+from promptseg.inference.box_features import FEATURES
+from promptseg.inference.ranking_features import FEATURES as CLICK_FEATURES
+from train_ranking import (
+    Clicked,
+    across_sets,
+    boxed,
+    by_set,
+    clicked,
+    fitted,
+    packed,
+    picked_by,
+    told,
+)
 
 
 def clicks(count=240, sets=6, seed=0):
@@ -61,3 +75,36 @@ class TestTold:
         line = across_sets(clicks(120), 10)
         quality, ranking, best = (float(part.split()[-1]) for part in line.split(", "))
         assert quality < ranking <= best
+
+
+class TestGathered:
+    """What simulated users mean, on an image whose bright discs are the targets."""
+
+    LABELS = sum(n * discs((96, 96, 5), 2, dict.fromkeys((1, 2, 3), (30 * n, 30 * n, 12)))
+                 for n in (1, 2)).astype(np.uint8)  # fmt: skip
+
+    def one(self, make, seed=0):
+        case = NamedCase("case", "set", (self.LABELS > 0) * np.float32(100), self.LABELS)
+        return make(segmenter(BrightRegion()), case, np.random.default_rng(seed))
+
+    def test_a_box_around_a_disc(self):
+        one = self.one(boxed)
+        assert one.group == "set"
+        assert one.features.shape == (len(one.dice), len(FEATURES))
+        assert one.dice[one.trust.argmax()] > 0.9
+        assert one.trust.sum() == 1
+
+    def test_boxes_differ_in_their_room(self):
+        rooms = [self.one(boxed, seed).features[:, FEATURES.index("most_room")].max()
+                 for seed in range(12)]  # fmt: skip
+        assert min(rooms) < 0.06 < max(rooms)
+
+    def test_a_click_on_a_disc(self):
+        one = self.one(clicked)
+        assert one.features.shape == (len(one.dice), len(CLICK_FEATURES))
+        assert one.dice[one.trust.argmax()] > 0.9
+
+    def test_a_case_without_labels_gives_nothing(self):
+        case = NamedCase("case", "set", np.zeros((8, 8, 3), np.float32),
+                         np.zeros((8, 8, 3), np.uint8))  # fmt: skip
+        assert boxed(segmenter(BrightRegion()), case, np.random.default_rng(0)) is None

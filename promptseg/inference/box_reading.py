@@ -1,0 +1,157 @@
+"""What is meant in a box: views of several sizes, the box as it is and tighter, several levels.
+
+A network is doubtful of what it has never seen, and draws too little of it: its logits stay below
+0 in half of a target that fills its box. Which view is best differs too, an unknown target wants
+to be seen near and a ring from farther away; and a box that was drawn with some room is better
+answered as a tight one, but a tight one is not. So a box is answered in a few ways, and a ranking
+that was trained on boxes around known targets says which level of which is meant
+(`inference.ranking`), and which Dice to expect of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from promptseg.inference.box_features import BoxView, features_of
+from promptseg.inference.crop import frame_of, mask_extent, squared
+from promptseg.inference.decoder import Request, SliceDecoder, SliceMask
+from promptseg.inference.ranking import MaskRanking
+from promptseg.inference.slice_prompts import BoxAnswer, SlicePrompts
+from promptseg.volume.slicing import Frame, Region, in_plane
+
+FACTORS = (1.3, 1.7, 2.4)
+# Views in which the box is tried as large as what the middle one of the factors found in it.
+TIGHTER = (1, 2)
+LEVELS = (-3.0, -1.25, -0.5, 0.0, 0.75)
+# Shares of a box's side that it may be larger than its target and mean the same.
+LEAST_ROOM, MOST_ROOM = 0.05, 0.25
+Corners = tuple[tuple[float, ...], tuple[float, ...]]
+OUTSIDE, LEAST_SHARE = -12.0, 1e-5
+
+
+@dataclass(frozen=True, eq=False)
+class BoxLooks:
+    """What a box gave.
+
+    Args:
+        views: Of the box as it is, nearest first, and of the tighter one if that differs.
+        planes: (V, H, W) logits on the whole slice.
+        masks: (V * L, H, W) bool, by view and level.
+        features: Gives their (V * L, F) numbers.
+    """
+
+    views: list[BoxView]
+    planes: NDArray[np.float32]
+    masks: NDArray[np.bool_]
+    features: Callable[[], NDArray[np.float32]]
+
+
+def box_looks(
+    decoder: SliceDecoder, axis: int, spacing: Sequence[float], index: int, place: SlicePrompts
+) -> BoxLooks:
+    """Answers of a box and nothing else in views of several sizes.
+
+    Args:
+        decoder: Of a network that is trained on crops.
+        axis: Slice axis.
+        spacing: (3,) mm.
+        index: Slice number.
+        place: The box.
+    """
+    if place.box is None or not place.only_box:
+        raise ValueError("a box and nothing else is wanted")
+    views = _views(decoder, axis, spacing, index, place, FACTORS)
+    middle = views[TIGHTER[0]]
+    tight = tightened(place.box, mask_extent(middle.mask, middle.frame), axis)
+    if tight != place.box:
+        factors = [FACTORS[n] for n in TIGHTER]
+        tighter = replace(place, box=tight)
+        views += _views(decoder, axis, spacing, index, tighter, factors, tighter=True)
+    planes = np.stack([on_slice(view.frame, view.mask.logits) for view in views])
+    levels = np.array(LEVELS, np.float32)[:, None, None]
+    masks = (planes[:, None] > levels).reshape(-1, *planes.shape[1:])
+
+    def features() -> NDArray[np.float32]:
+        return features_of(decoder.encoder, views, LEVELS, index, place, masks)
+
+    return BoxLooks(views, planes, masks, features)
+
+
+def _views(
+    decoder: SliceDecoder,
+    axis: int,
+    spacing: Sequence[float],
+    index: int,
+    place: SlicePrompts,
+    factors: Sequence[float],
+    tighter: bool = False,
+) -> list[BoxView]:
+    """A box answered in views of several sizes."""
+    encoder, side = decoder.encoder, decoder.backbone.spec.mask_size
+    around = place.extent(axis)
+    if around is None:
+        raise ValueError("a box is wanted")
+    regions = [squared(around, axis, spacing, factor) for factor in factors]
+    frames = [frame_of(encoder, axis, region, spacing) for region in regions]
+    found = decoder.decode_in(
+        [(frame, Request(index, place.to_pixels(frame, index, side))) for frame in frames]
+    )
+    return [
+        BoxView(frame, factor, mask, tighter)
+        for frame, factor, mask in zip(frames, factors, found, strict=True)
+    ]
+
+
+def on_slice(frame: Frame, logits: torch.Tensor) -> NDArray[np.float32]:
+    """(H, W) logits of the whole slice, out of (m, m) of a view."""
+    rows, cols = in_plane(frame.axis)
+    plane = np.full((frame.shape[rows], frame.shape[cols]), OUTSIDE, np.float32)
+    image, region = frame.paste_slices()
+    plane[image] = frame.restore(logits[None])[0].numpy()[region]
+    return plane
+
+
+def read_box(looks: BoxLooks, ranking: MaskRanking) -> BoxAnswer | None:
+    """The mask that most is expected of; None where there is none."""
+    expected = np.array(ranking.of_box(looks.features()))
+    expected[~looks.masks.any((1, 2))] = -1.0
+    best = int(expected.argmax())
+    if expected[best] < 0:
+        return None
+    view, level = divmod(best, len(LEVELS))
+    share = 1 / (1 + np.exp(LEVELS[level] - looks.planes[view]))
+    return BoxAnswer(
+        share.astype(np.float32), float(expected[best]), looks.views[view].mask.presence
+    )
+
+
+def in_frame(answer: BoxAnswer, frame: Frame, side: int) -> SliceMask:
+    """The answer of a slice in a view, at `side` pixels."""
+    logits = torch.logit(frame.project(answer.share, side), eps=LEAST_SHARE)
+    return SliceMask(logits, answer.dice / (2 - answer.dice), answer.presence)
+
+
+def tightened(box: Corners, found: Region | None, axis: int) -> Corners:
+    """A box as large as the mask found in it, where it is a little larger.
+
+    One that is much larger than its mask says rather that the mask is too small.
+
+    Args:
+        box: Half-open corners in voxels.
+        found: In-plane extent of the mask, None if it is empty.
+        axis: Slice axis.
+    """
+    if found is None:
+        return box
+    lo, hi, shares = list(box[0]), list(box[1]), []
+    for side, (first, last) in zip(in_plane(axis), (found.rows, found.cols), strict=True):
+        whole = hi[side] - lo[side]
+        lo[side], hi[side] = max(lo[side], first), min(hi[side], last)
+        shares.append(1 - (hi[side] - lo[side]) / whole)
+    loose = max(shares) > LEAST_ROOM and max(shares) <= MOST_ROOM
+    return (tuple(lo), tuple(hi)) if loose else box
