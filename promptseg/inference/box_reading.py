@@ -31,7 +31,9 @@ LEVELS = (-3.0, -1.25, -0.5, 0.0, 0.75)
 # Shares of a box's side that it may be larger than its target and mean the same.
 LEAST_ROOM, MOST_ROOM = 0.05, 0.25
 Corners = tuple[tuple[float, ...], tuple[float, ...]]
-OUTSIDE, LEAST_SHARE = -12.0, 1e-5
+OUTSIDE, MOST = -12.0, 12.0
+# Logits between slice and view lie within ROOM; after so many rounds they come back as they were.
+ROOM, ROUNDS = 36.0, 6
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,16 +126,29 @@ def read_box(looks: BoxLooks, ranking: MaskRanking) -> BoxAnswer | None:
     if expected[best] < 0:
         return None
     view, level = divmod(best, len(LEVELS))
-    share = 1 / (1 + np.exp(LEVELS[level] - looks.planes[view]))
-    return BoxAnswer(
-        share.astype(np.float32), float(expected[best]), looks.views[view].mask.presence
-    )
+    logits = looks.planes[view] - np.float32(LEVELS[level])
+    return BoxAnswer(logits, float(expected[best]), looks.views[view].mask.presence)
 
 
 def in_frame(answer: BoxAnswer, frame: Frame, side: int) -> SliceMask:
-    """The answer of a slice in a view, at `side` pixels."""
-    logits = torch.logit(frame.project(answer.share, side), eps=LEAST_SHARE)
+    """The answer of a slice in a view, at `side` pixels, so that the view gives it back.
+
+    Each way between a slice and a view smooths a little, and an outline that is smoothed twice more
+    loses its corners (0.02 of Dice on hippocampi): what is missing is added again.
+    """
+    wanted = np.clip(answer.logits, -MOST, MOST)
+    image, region = frame.paste_slices()
+    sent, logits = wanted.copy(), in_view(wanted, frame, side)
+    for _ in range(ROUNDS):
+        sent[image] += wanted[image] - frame.restore(logits[None])[0].numpy()[region]
+        logits = in_view(sent, frame, side)
     return SliceMask(logits, answer.dice / (2 - answer.dice), answer.presence)
+
+
+def in_view(logits: NDArray[np.float32], frame: Frame, side: int) -> torch.Tensor:
+    """(H, W) logits of a slice at `side` pixels of a view; the least outside the image."""
+    share = np.clip(logits / (2 * ROOM) + 0.5, 0, 1).astype(np.float32)
+    return (frame.project(share, side) - 0.5) * (2 * ROOM)
 
 
 def tightened(box: Corners, found: Region | None, axis: int) -> Corners:

@@ -24,12 +24,12 @@ class BoxAnswer:
     """What a box was taken to mean (`inference.box_reading`).
 
     Args:
-        share: (H, W) float32 probability on the whole slice.
+        logits: (H, W) float32 on the whole slice, the mask where > 0.
         dice: Expected of it.
         presence: Probability that the target is there.
     """
 
-    share: np.ndarray
+    logits: np.ndarray
     dice: float
     presence: float
 
@@ -129,7 +129,7 @@ class SlicePrompts:
         dense = None if self.dense is None else self.dense.tobytes()
         guess = None if self.guess is None else np.packbits(self.guess).tobytes().hex()
         given = self.points, self.labels, self.correction, self.box, strokes, mask, named, guess
-        drawn = dense, None if self.read is None else self.read.share.tobytes()
+        drawn = dense, None if self.read is None else self.read.logits.tobytes()
         digests = (None if d is None else hashlib.sha256(d).hexdigest() for d in drawn)
         return repr((*given, *digests))
 

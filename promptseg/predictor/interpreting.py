@@ -17,7 +17,6 @@ from promptseg.predictor.views import Views
 from promptseg.volume.slicing import Region, take_slice
 
 CLICKS, BOXES = 64, 64
-HALF = 0.5
 
 
 class PromptInterpreter:
@@ -101,7 +100,7 @@ class PromptInterpreter:
             if place.box is None or not alone.only_box:
                 continue
             read = self._box_answer(index, alone)
-            extent = self._drawn(index, alone) if read is None else extent_of_share(read.share)
+            extent = self._drawn(index, alone) if read is None else extent_of(read.logits)
             found[index] = replace(place, box=tightened(place.box, extent, self.axis), read=read)
         return found
 
@@ -132,9 +131,9 @@ class PromptInterpreter:
         return mask_extent(tracker.answer(index, place), tracker.frame)
 
 
-def extent_of_share(share: np.ndarray) -> Region | None:
-    """In-plane extent of a (H, W) probability above a half; None where there is none."""
-    rows, cols = np.nonzero(share > HALF)
+def extent_of(logits: np.ndarray) -> Region | None:
+    """In-plane extent of (H, W) logits above 0; None where there are none."""
+    rows, cols = np.nonzero(logits > 0)
     if not len(rows):
         return None
     return Region((rows.min(), rows.max() + 1), (cols.min(), cols.max() + 1))

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 from support import BrightRegion, bright_encoder, bright_volume, dice, discs, segmenter
 
 import promptseg as ps
@@ -20,7 +21,7 @@ from promptseg.inference.box_reading import (
 from promptseg.inference.crop import frame_of
 from promptseg.inference.decoder import SliceDecoder
 from promptseg.inference.ranking import MaskRanking, RankingNetworks
-from promptseg.inference.slice_prompts import SlicePrompts
+from promptseg.inference.slice_prompts import BoxAnswer, SlicePrompts
 from promptseg.volume.slicing import Region
 
 SHAPE = (96, 96, 3)
@@ -142,7 +143,7 @@ class TestLooks:
 class TestChoice:
     def test_the_level_of_which_most_is_expected(self):
         looks = looks_in(DISC)
-        low, high = (read_box(looks, Prefers("level", sign)).share > 0.5 for sign in (-1, 1))
+        low, high = (read_box(looks, Prefers("level", sign)).logits > 0 for sign in (-1, 1))
         assert (low >= high).all()
         assert low.sum() > high.sum()
         assert any((low == mask).all() for mask in looks.masks)
@@ -153,7 +154,7 @@ class TestChoice:
         masks[1:] = False
         only = BoxLooks(looks.views, looks.planes, masks, looks.features)
         found = read_box(only, Prefers("level", 1))
-        assert ((found.share > 0.5) == masks[0]).all()
+        assert ((found.logits > 0) == masks[0]).all()
 
     def test_what_is_read_is_the_answer_in_any_view(self):
         encoder = bright_encoder(DISC)
@@ -165,6 +166,14 @@ class TestChoice:
             assert dice(drawn, np.pad(DISC, 40)[60 : 60 + side, 60 : 60 + side, 41]) > 0.9
             assert mask.quality == pytest.approx(found.dice / (2 - found.dice))
             assert torch.isfinite(mask.logits).all()
+
+    def test_a_small_outline_keeps_its_corners(self):
+        encoder = bright_encoder(DISC)
+        rng = np.random.default_rng(0)
+        logits = ndimage.gaussian_filter(rng.normal(size=SHAPE[:2]), 1.0).astype(np.float32) * 20
+        frame = frame_of(encoder, 2, Region((20, 54), (20, 54)), EVEN)
+        back = frame.restore(in_frame(BoxAnswer(logits, 0.8, 1.0), frame, 64).logits[None])[0]
+        assert dice(back.numpy() > 0, logits[20:54, 20:54] > 0) > 0.99
 
 
 class TestAnswer:
