@@ -5,7 +5,8 @@
 
 Two volumes of chaos_mr and two images of each of `sources.NAMED_SETS`. Words are the data sets' own
 class names, as the vocabulary has them. A class that is there and not answered counts 0; one that
-no adapter and no token can name is said to be unknown and counts 0 too.
+no adapter and no token can name is said to be unknown and counts 0 too. Of a picture it is said
+whether it is CT or MR, which its file does not tell.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -56,7 +57,9 @@ def asked(root: Path) -> Iterator[Asked]:
         images = sorted((root / "breadth" / group / "images").iterdir())[-NAMED_HELD:]
         masks = root / "breadth" / group / "masks"
         pairs = [Pair(f.stem, f, masks / f"{f.stem}.png") for f in images]
-        yield from (Asked(group, case, names) for case in load_cases(pairs))
+        for case in load_cases(pairs):
+            said = replace(case.volume, modality=known["group"])
+            yield Asked(group, replace(case, volume=said), names)
 
 
 def measured(segmenter: ps.Segmenter, one: Asked) -> Iterator[dict[str, object]]:

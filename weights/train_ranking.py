@@ -49,12 +49,13 @@ FOLDS = 5
 
 
 @dataclass
-class Clicked:
+class Asked:
     """One click or box and what it could have meant.
 
     Args:
         group: Data set.
-        features: (N, F) of the candidates, see `candidate_features` and `box_features`.
+        features: (N, F) of the candidates, see `ranking_features.FEATURES` and
+            `box_features.FEATURES`.
         dice: (N,) with the target.
         trust: (N,) what is chosen without a ranking: the greatest.
     """
@@ -119,7 +120,7 @@ def drawn_target(segmenter: Segmenter, case: NamedCase, rng: np.random.Generator
     return Target(truth, session, index - low)
 
 
-def clicked(segmenter: Segmenter, case: NamedCase, rng: np.random.Generator) -> Clicked | None:
+def clicked(segmenter: Segmenter, case: NamedCase, rng: np.random.Generator) -> Asked | None:
     """A click on a random target of a case; None if the draw had none."""
     target = drawn_target(segmenter, case, rng)
     if target is None:
@@ -130,10 +131,10 @@ def clicked(segmenter: Segmenter, case: NamedCase, rng: np.random.Generator) -> 
     looks = multimask.looked_at(engine.decoder, engine.axis, engine.spacing, place, click)
     dice = target.reached(engine, place, (one.mask for one in looks.masks))
     trust = np.array([one.trust for one in looks.masks], np.float32)
-    return Clicked(case.group, looks.features(), dice, trust)
+    return Asked(case.group, looks.features(), dice, trust)
 
 
-def boxed(segmenter: Segmenter, case: NamedCase, rng: np.random.Generator) -> Clicked | None:
+def boxed(segmenter: Segmenter, case: NamedCase, rng: np.random.Generator) -> Asked | None:
     """A box around a random target of a case; None if the draw had none."""
     target = drawn_target(segmenter, case, rng)
     if target is None:
@@ -150,7 +151,7 @@ def boxed(segmenter: Segmenter, case: NamedCase, rng: np.random.Generator) -> Cl
     dice = target.reached(engine, place, looks.masks)
     trust = np.zeros(len(dice), np.float32)
     trust[FACTORS.index(CROP.trained) * len(LEVELS) + LEVELS.index(0.0)] = 1.0
-    return Clicked(case.group, looks.features(), dice, trust)
+    return Asked(case.group, looks.features(), dice, trust)
 
 
 DRAWN = {"clicks": clicked, "boxes": boxed}
@@ -158,10 +159,10 @@ DRAWN = {"clicks": clicked, "boxes": boxed}
 
 def gathered(
     kind: str, segmenter: Segmenter, cases: list[NamedCase], count: int, seed: int, out: Path
-) -> list[Clicked]:
+) -> list[Asked]:
     """So many `clicks` or `boxes`, every set as often as any other of its kind; gone on with."""
     file = out / f"{kind}.pt"
-    rows: list[Clicked] = torch.load(file, weights_only=False) if file.is_file() else []
+    rows: list[Asked] = torch.load(file, weights_only=False) if file.is_file() else []
     groups: dict[str, list[NamedCase]] = {}
     for case in cases:
         groups.setdefault(case.group, []).append(case)
@@ -181,7 +182,7 @@ def gathered(
     return rows
 
 
-def told(rows: list[Clicked], picked: np.ndarray | None = None) -> str:
+def told(rows: list[Asked], picked: np.ndarray | None = None) -> str:
     """Mean Dice over data sets of what is chosen without, of what was picked, and of the best."""
     quality = [r.dice[r.trust.argmax()] for r in rows]
     best = [r.dice.max() for r in rows]
@@ -190,7 +191,7 @@ def told(rows: list[Clicked], picked: np.ndarray | None = None) -> str:
     return ", ".join(f"{name} {by_set(rows, values):.3f}" for name, values in shown.items())
 
 
-def by_set(rows: list[Clicked], values: list[float] | np.ndarray) -> float:
+def by_set(rows: list[Asked], values: list[float] | np.ndarray) -> float:
     """Mean of the means of data sets."""
     held: dict[str, list[float]] = {}
     for row, value in zip(rows, values, strict=True):
@@ -198,7 +199,7 @@ def by_set(rows: list[Clicked], values: list[float] | np.ndarray) -> float:
     return float(np.mean([np.mean(one) for one in held.values()]))
 
 
-def packed(rows: list[Clicked]) -> tuple[Tensor, Tensor, Tensor]:
+def packed(rows: list[Asked]) -> tuple[Tensor, Tensor, Tensor]:
     """(B, N, F) features, (B, N) Dice, (B, N) which are there."""
     most = max(len(r.dice) for r in rows)
     features = torch.zeros(len(rows), most, rows[0].features.shape[1])
@@ -211,7 +212,7 @@ def packed(rows: list[Clicked]) -> tuple[Tensor, Tensor, Tensor]:
     return features, dice, valid
 
 
-def fitted(rows: list[Clicked], epochs: int, seed: int) -> RankingNetwork:
+def fitted(rows: list[Asked], epochs: int, seed: int) -> RankingNetwork:
     """A network trained on clicks."""
     torch.manual_seed(seed)
     features, dice, valid = packed(rows)
@@ -236,14 +237,14 @@ def fitted(rows: list[Clicked], epochs: int, seed: int) -> RankingNetwork:
 
 
 @torch.no_grad()
-def picked_by(network: RankingNetwork, rows: list[Clicked]) -> np.ndarray:
+def picked_by(network: RankingNetwork, rows: list[Asked]) -> np.ndarray:
     """Dice of what a network picks."""
     features, dice, valid = packed(rows)
     chosen = network(features, valid).sigmoid().mean(0).argmax(1, keepdim=True)
     return dice.gather(1, chosen)[:, 0].numpy()
 
 
-def across_sets(rows: list[Clicked], epochs: int) -> str:
+def across_sets(rows: list[Asked], epochs: int) -> str:
     """What networks pick on data sets that they have not seen."""
     names = sorted({r.group for r in rows})
     fold = {name: n % FOLDS for n, name in enumerate(np.random.default_rng(0).permutation(names))}

@@ -62,7 +62,7 @@ def features_of(
     views: Sequence[BoxView],
     levels: Sequence[float],
     index: int,
-    place: SlicePrompts,
+    box: tuple[tuple[float, ...], tuple[float, ...]],
     planes: NDArray[np.bool_],
 ) -> NDArray[np.float32]:
     """(V * L, F) numbers of `FEATURES` of the masks at L levels in V views.
@@ -72,12 +72,10 @@ def features_of(
         views: The V views.
         levels: Logits from which on a pixel is inside; one of them is 0.
         index: Slice number.
-        place: A box and nothing else.
+        box: Half-open corners in voxels.
         planes: (V * L, H, W) the masks on the whole slice, view by view.
     """
-    if place.box is None:
-        raise ValueError("a box is wanted")
-    lo, hi = place.box
+    lo, hi = box
     middle = tuple((low + high - 1) / 2 for low, high in zip(lo, hi, strict=True))
     centre = SlicePrompts([middle], [1], [False])
     rows = []

@@ -67,46 +67,40 @@ def box_looks(
     """
     if place.box is None or not place.only_box:
         raise ValueError("a box and nothing else is wanted")
-    views = _views(decoder, axis, spacing, index, place, FACTORS)
+    box = place.box
+
+    def answered(box: Corners, factors: Sequence[float], tighter: bool) -> list[BoxView]:
+        around, asked = region_of(box, axis), replace(place, box=box)
+        frames = [
+            frame_of(decoder.encoder, axis, squared(around, axis, spacing, factor), spacing)
+            for factor in factors
+        ]
+        side = decoder.backbone.spec.mask_size
+        found = decoder.decode_in(
+            [(frame, Request(index, asked.to_pixels(frame, index, side))) for frame in frames]
+        )
+        return [BoxView(*one, tighter) for one in zip(frames, factors, found, strict=True)]
+
+    views = answered(box, FACTORS, False)
     middle = views[TIGHTER[0]]
-    tight = tightened(place.box, mask_extent(middle.mask, middle.frame), axis)
-    if tight != place.box:
-        factors = [FACTORS[n] for n in TIGHTER]
-        tighter = replace(place, box=tight)
-        views += _views(decoder, axis, spacing, index, tighter, factors, tighter=True)
+    tight = tightened(box, mask_extent(middle.mask, middle.frame), axis)
+    if tight != box:
+        views += answered(tight, [FACTORS[n] for n in TIGHTER], True)
     planes = np.stack([on_slice(view.frame, view.mask.logits) for view in views])
     levels = np.array(LEVELS, np.float32)[:, None, None]
     masks = (planes[:, None] > levels).reshape(-1, *planes.shape[1:])
 
     def features() -> NDArray[np.float32]:
-        return features_of(decoder.encoder, views, LEVELS, index, place, masks)
+        return features_of(decoder.encoder, views, LEVELS, index, box, masks)
 
     return BoxLooks(views, planes, masks, features)
 
 
-def _views(
-    decoder: SliceDecoder,
-    axis: int,
-    spacing: Sequence[float],
-    index: int,
-    place: SlicePrompts,
-    factors: Sequence[float],
-    tighter: bool = False,
-) -> list[BoxView]:
-    """A box answered in views of several sizes."""
-    encoder, side = decoder.encoder, decoder.backbone.spec.mask_size
-    around = place.extent(axis)
-    if around is None:
-        raise ValueError("a box is wanted")
-    regions = [squared(around, axis, spacing, factor) for factor in factors]
-    frames = [frame_of(encoder, axis, region, spacing) for region in regions]
-    found = decoder.decode_in(
-        [(frame, Request(index, place.to_pixels(frame, index, side))) for frame in frames]
-    )
-    return [
-        BoxView(frame, factor, mask, tighter)
-        for frame, factor, mask in zip(frames, factors, found, strict=True)
-    ]
+def region_of(box: Corners, axis: int) -> Region:
+    """The whole voxels in the plane of a slice that a box has."""
+    low, high = (np.floor(np.array(corner)[list(in_plane(axis))] + 0.5).astype(int)
+                 for corner in (box[0], np.array(box[1]) - 1))  # fmt: skip
+    return Region((low[0], high[0] + 1), (low[1], high[1] + 1))
 
 
 def on_slice(frame: Frame, logits: torch.Tensor) -> NDArray[np.float32]:

@@ -65,12 +65,17 @@ class Selector:
         return self._tower
 
     def infos(self) -> dict[str, AdapterInfo]:
-        """What each adapter is: the active one first, then the loaded, then the installed."""
+        """What each adapter is: the active one first, then the loaded, then the installed.
+
+        Of the installed those for fewer things come first: they know them better.
+        """
         active = self.stack.active
         names = [*([] if active is None else [active.name]), *self.stack.names]
         held = {name: self.stack.get(name).info for name in dict.fromkeys(names)}
         if self.stack.backbone.spec.concept:
-            held |= {n: i for n, i in _installed().items() if n not in held and self._fits(i)}
+            fitting = [(n, i) for n, i in _installed().items() if self._fits(i)]
+            fitting.sort(key=lambda pair: len(pair[1].labels))
+            held |= {n: i for n, i in fitting if n not in held}
         # Last: an adapter knows its organ better than a network that knows many.
         own = own_info(self.stack.backbone)
         if own is not None and OWN not in held:

@@ -111,6 +111,19 @@ class TestInstalled:
         assert selector.stack.active is None
         assert selector.choose("脾脏") == chosen
 
+    def test_the_one_for_fewer_things_comes_first(self, monkeypatch, tmp_path):
+        backbone, places = tiny_default(), {}
+        for name, labels in (("all", {1: "liver", 2: "left ventricle"}), ("one", {1: "liver"})):
+            places[name] = tmp_path / name
+            write_adapter(worded_adapter(backbone, labels, name), places[name])
+        monkeypatch.setattr(selecting, "list_adapters", lambda: places)
+        stack = AdapterStack(backbone)
+        selector = Selector(stack, tiny_tower())
+        assert selector.choose("liver").adapter == "one"
+        assert selector.choose("LV").adapter == "all"
+        stack.add(worded_adapter(backbone, {1: "spleen", 2: "liver"}, "loaded"))
+        assert selector.choose("liver").adapter == "loaded"
+
     def test_for_another_model_is_said(self, monkeypatch, tmp_path):
         write_adapter(worded_adapter(tiny_default(1), {1: "spleen"}, "other"), tmp_path / "other")
         monkeypatch.setattr(selecting, "list_adapters", lambda: {"other": tmp_path / "other"})

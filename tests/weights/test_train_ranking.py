@@ -8,7 +8,7 @@ from pretraining.named import NamedCase
 from promptseg.inference.box_features import FEATURES
 from promptseg.inference.ranking_features import FEATURES as CLICK_FEATURES
 from train_ranking import (
-    Clicked,
+    Asked,
     across_sets,
     boxed,
     by_set,
@@ -27,7 +27,7 @@ def clicks(count=240, sets=6, seed=0):
     for n in range(count):
         features = rng.normal(size=(3 + n % 4, 5)).astype(np.float32)
         dice = 1 / (1 + np.exp(-2 * features[:, 2]))
-        rows.append(Clicked(f"set{n % sets}", features, dice.astype(np.float32), -dice))
+        rows.append(Asked(f"set{n % sets}", features, dice.astype(np.float32), -dice))
     return rows
 
 
@@ -61,7 +61,7 @@ class TestPacked:
 
 class TestTold:
     def test_sets_count_alike_whatever_their_size(self):
-        rows = [Clicked(name, np.zeros((1, 5), np.float32), np.ones(1), np.ones(1))
+        rows = [Asked(name, np.zeros((1, 5), np.float32), np.ones(1), np.ones(1))
                 for name in ("a", "a", "a", "b")]  # fmt: skip
         assert by_set(rows, [1.0, 1.0, 1.0, 0.0]) == pytest.approx(0.5)
 
