@@ -6,7 +6,8 @@ Learns the human scribbles of patients 1-70 and measures Dice of patients 71-80 
 (benchmarks/splits/acdc.json). `--network unet` is MONAI's U-Net from scratch, the thesis's own
 setting; `scratch` is the default network's architecture from random weights; `default` adapts the
 shipped model, which has seen labels of patients 1-70 and so says what a user gets, not what an
-objective is worth. `full` learns from whole labels and is the upper bound. Every method is a file
+objective is worth, or with `--model` another one, such as one that was trained without ACDC
+(`weights/train_default.py --without acdc`). `full` learns from whole labels and is the upper bound. Every method is a file
 and a line; a second call goes on where the first was stopped.
 """
 
@@ -151,9 +152,9 @@ def adapter_line(chosen: argparse.Namespace, method: str) -> Line:
 
 
 def backbone(chosen: argparse.Namespace) -> Backbone:
-    """The default model; or its architecture with random weights."""
+    """The model to adapt; or its architecture with random weights."""
     if chosen.network == "default":
-        return load_backbone("default")
+        return load_backbone(chosen.model)
     from promptseg.backbones.default import DefaultBackbone
     from promptseg.backbones.network import PromptsegConfig, PromptsegModel
 
@@ -167,6 +168,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data/acdc"))
     parser.add_argument("--out", type=Path, default=Path("runs/scribbles"))
     parser.add_argument("--network", choices=("unet", "scratch", "default"), default="unet")
+    parser.add_argument("--model", default="default", help="what `--network default` adapts")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--minutes", type=float, default=30.0, help="of training, each method")
     parser.add_argument("--steps", type=int, help="in place of minutes")
@@ -180,7 +182,7 @@ def main() -> None:
     chosen = parser.parse_args()
     chosen.out.mkdir(parents=True, exist_ok=True)
     make = unet_line if chosen.network == "unet" else adapter_line
-    about = {"network": chosen.network, "steps_asked": chosen.steps,
+    about = {"network": chosen.network, "model": chosen.model, "steps_asked": chosen.steps,
              "minutes": None if chosen.steps else chosen.minutes, "cases": chosen.cases,
              "seed": chosen.seed, "eval_cases": chosen.eval_cases}  # fmt: skip
     names = [f"{chosen.network}_{method}" for method in chosen.methods]
