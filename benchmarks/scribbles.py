@@ -7,8 +7,8 @@ Learns the human scribbles of patients 1-70 and measures Dice of patients 71-80 
 setting; `scratch` is the default network's architecture from random weights; `default` adapts the
 shipped model, which has seen labels of patients 1-70 and so says what a user gets, not what an
 objective is worth, or with `--model` another one, such as one that was trained without ACDC
-(`weights/train_default.py --without acdc`). `full` learns from whole labels and is the upper bound. Every method is a file
-and a line; a second call goes on where the first was stopped.
+(`weights/train_default.py --without acdc`). `full` learns from whole labels and is the upper bound.
+Every method is a file and a line; a second call goes on where the first was stopped.
 """
 
 from __future__ import annotations

@@ -11,12 +11,14 @@ from promptseg.inference.box_features import BOXED, FEATURES, beside, in_box
 from promptseg.inference.box_reading import (
     FACTORS,
     LEVELS,
+    MARGIN,
     TIGHTER,
     BoxLooks,
     box_looks,
     in_frame,
     read_box,
     tightened,
+    usual_place,
 )
 from promptseg.inference.crop import frame_of
 from promptseg.inference.decoder import SliceDecoder
@@ -38,6 +40,16 @@ def looks_in(image, box=TIGHT):
 
 def column(features, name):
     return features[:, FEATURES.index(name)]
+
+
+class Says(MaskRanking):
+    """A ranking that expects what it is told."""
+
+    def __init__(self, scores):
+        self.scores = scores
+
+    def of_box(self, features):
+        return list(self.scores)
 
 
 class Prefers(MaskRanking):
@@ -147,6 +159,21 @@ class TestChoice:
         assert (low >= high).all()
         assert low.sum() > high.sum()
         assert any((low == mask).all() for mask in looks.masks)
+
+    @pytest.mark.parametrize("box", [TIGHT, ROOMY])
+    def test_of_masks_that_are_as_good_the_usual_one(self, box):
+        looks = looks_in(DISC, box)
+        usual = usual_place(looks.views)
+        view = looks.views[usual // len(LEVELS)]
+        assert (view.factor, LEVELS[usual % len(LEVELS)]) == (1.7, 0.0)
+        assert view.tighter == any(one.tighter for one in looks.views)
+        scores = np.full(len(looks.masks), 0.6)
+        scores[0] = 0.6 + 0.9 * MARGIN
+        assert ((read_box(looks, Says(scores)).logits > 0) == looks.masks[usual]).all()
+        scores[0] = 0.6 + 1.1 * MARGIN
+        found = read_box(looks, Says(scores))
+        assert ((found.logits > 0) == looks.masks[0]).all()
+        assert found.dice == pytest.approx(scores[0])
 
     def test_an_empty_mask_is_never_meant(self):
         looks = looks_in(DISC)
