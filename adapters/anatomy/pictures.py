@@ -21,6 +21,8 @@ import promptseg as ps
 HELD = 2
 AXIAL = np.array([[0.0, -1, 0, 0], [-1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
 LIVERS = 24
+# A body about 350 mm wide fills most of 256 pixels.
+PIXEL = 1.5
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class PictureSet:
         organs: By value in its masks.
         held: How many of the last ones stay out.
         axial: True if they are axial slices.
+        pixel: About how many mm a pixel of an axial slice is: how large organs are is learned.
         upside_down: True if the back is at the top.
     """
 
@@ -41,6 +44,7 @@ class PictureSet:
     organs: Mapping[int, str] = field(default_factory=dict)
     held: int = 0
     axial: bool = True
+    pixel: float = PIXEL
     upside_down: bool = False
 
 
@@ -54,7 +58,7 @@ SETS = {
                         {4: "right_atrium", 5: "aorta", 6: "pulmonary_artery",
                          7: "superior_vena_cava", 8: "inferior_vena_cava"}, HELD, axial=False),
     "prostate": PictureSet("breadth/prostate158_mr", "MR",
-                           {1: "prostate_central_gland", 2: "prostate_tumor"}, HELD),
+                           {1: "prostate_central_gland", 2: "prostate_tumor"}, HELD, pixel=0.75),
     "aorta": PictureSet("breadth/aorta_ct", "CT", {1: "aorta"}),
     "pancreas": PictureSet("breadth/pancreas_ct", "CT", {1: "pancreas"}, upside_down=True),
     "chd": PictureSet("breadth/chd_ct", "CT",
@@ -82,7 +86,10 @@ def pictures_of(
         if about.upside_down:
             image, mask = image[::-1], mask[::-1]
         labels = numbered(mask, about.organs, number)
-        poses = {"picture": np.eye(4), **({"axial": AXIAL} if about.axial else {})}
+        poses = {
+            "picture": np.eye(4),
+            **({"axial": AXIAL * [about.pixel, about.pixel, 1, 1]} if about.axial else {}),
+        }
         for pose, affine in poses.items():
             both = [ps.Volume(np.ascontiguousarray(plane)[..., None], affine, about.modality)
                     for plane in (image, labels)]  # fmt: skip

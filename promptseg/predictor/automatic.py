@@ -126,8 +126,8 @@ def _find(
     found = {}
     fitting = plausible(seen, frame, largest)
     for label, masks in seen.items():
-        likely = connected(trusted(fitting[label]), indices, share=1.0)
-        body = likely or connected(trusted(masks), indices, share=1.0)
+        likely = surest(trusted(fitting[label]), indices)
+        body = likely or surest(trusted(masks), indices)
         extents = [e for e in (mask_extent(m, frame) for m in body.values()) if e is not None]
         if extents:
             region = extents[0]
@@ -226,6 +226,24 @@ def connected(masks: Masks, indices: list[int], share: float = STRAY_SHARE) -> M
         indices: All slices that were looked at, in order; neighbours in it touch.
         share: Connected bodies of at least this share of the largest are kept.
     """
+    return _heaviest(masks, indices, share, dict.fromkeys(masks, 1.0))
+
+
+def surest(masks: Masks, indices: list[int]) -> Masks:
+    """Of the connected bodies the one with the most pixels, each counted as far as its slice is
+    sure that the target is there: a bowel that may be a spleen is larger than the spleen.
+
+    Args:
+        masks: Trusted answers by slice.
+        indices: As for `connected`.
+    """
+    return _heaviest(masks, indices, 1.0, {i: 2 * m.presence - 1 for i, m in masks.items()})
+
+
+def _heaviest(
+    masks: Masks, indices: list[int], share: float, weights: Mapping[int, float]
+) -> Masks:
+    """Answers without bodies that weigh less than a share of the heaviest, by weights of slices."""
     if not masks:
         return {}
     blank = torch.full_like(next(iter(masks.values())).logits, ABSENT_LOGIT)
@@ -233,7 +251,8 @@ def connected(masks: Masks, indices: list[int], share: float = STRAY_SHARE) -> M
     bodies, count = ndimage.label(stack.numpy(), np.ones((3, 3, 3)))
     if not count:
         return {}
-    sizes = np.bincount(bodies.ravel())[1:]
+    counted = np.array([weights.get(i, 0.0) for i in indices])[:, None, None]
+    sizes = np.bincount(bodies.ravel(), np.broadcast_to(counted, bodies.shape).ravel())[1:]
     kept = torch.from_numpy(np.isin(bodies, 1 + np.flatnonzero(sizes >= share * sizes.max())))
     cleaned = {}
     for place, index in enumerate(indices):

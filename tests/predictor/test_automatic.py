@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,7 @@ from promptseg.predictor.automatic import (
     find_targets,
     oversized,
     segment_unprompted,
+    surest,
 )
 from promptseg.predictor.engine import Engine
 
@@ -147,7 +150,19 @@ class TestConnected:
         assert set(connected(masks, [1, 2, 3])) == {3}
         assert set(connected(masks, [1, 3])) == {1, 3}
 
+    def test_a_sure_body_is_taken_before_a_larger_doubtful_one(self):
+        masks = {
+            1: replace(self.mask((2, 10)), presence=0.55),
+            2: replace(self.mask((2, 10), (25, 6)), presence=0.55),
+            3: replace(self.mask((25, 6)), presence=0.99),
+        }
+        assert set(surest(masks, [1, 2, 3])) == {2, 3}
+        assert surest(masks, [1, 2, 3])[2].area == 36
+        equal = {i: replace(mask, presence=0.9) for i, mask in masks.items()}
+        assert set(surest(equal, [1, 2, 3])) == {1, 2}
+
     def test_nothing(self):
+        assert surest({}, [1]) == {}
         assert connected({}, [1]) == {}
         assert connected({1: self.mask()}, [1]) == {}
 
