@@ -8,6 +8,7 @@ picture finds it, and volumes of other patients learn from it.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,12 +80,7 @@ def pictures_of(
     """
     about = SETS[group]
     for file in chosen_files(data, group):
-        image = np.array(Image.open(file).convert("L"))
-        mask = np.array(Image.open(file.parent.parent / "masks" / f"{file.stem}.png"))
-        if group == "liver":
-            image, mask = upright(image, mask)
-        if about.upside_down:
-            image, mask = image[::-1], mask[::-1]
+        image, mask = opened(file, group)
         labels = numbered(mask, about.organs, number)
         poses = {
             "picture": np.eye(4),
@@ -96,16 +92,28 @@ def pictures_of(
             yield f"{group}_{pose}_{file.stem}", both[0], both[1]
 
 
+def opened(file: Path, group: str) -> tuple[np.ndarray, np.ndarray]:
+    """Grey values and mask of a picture, the back at the bottom."""
+    image = np.array(Image.open(file).convert("L"))
+    mask = np.array(Image.open(file.parent.parent / "masks" / f"{file.stem}.png"))
+    if group == "liver":
+        return upright(image, mask)
+    return (image[::-1], mask[::-1]) if SETS[group].upside_down else (image, mask)
+
+
 def chosen_files(data: Path, group: str) -> list[Path]:
     """Pictures of a set that may be learned from."""
+    if group == "liver":
+        return livers(data, "train")[:LIVERS]
     about = SETS[group]
     files = sorted((data / about.folder / "images").iterdir())
-    if group == "liver":
-        import json
-
-        split = json.loads((data / "2d/split.json").read_text())["liver_ct"]["train"]
-        return [data / about.folder / "images" / name for name in sorted(split)[:LIVERS]]
     return files[: len(files) - about.held]
+
+
+def livers(data: Path, part: str) -> list[Path]:
+    """Pictures of 2d/liver_ct, of `train` or `held_back`."""
+    split = json.loads((data / "2d/split.json").read_text())["liver_ct"]
+    return [data / SETS["liver"].folder / "images" / name for name in sorted(split[part])]
 
 
 def upright(image: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
