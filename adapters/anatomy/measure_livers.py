@@ -33,8 +33,9 @@ def main() -> None:
             volume = ps.Volume(np.ascontiguousarray(image)[..., None], affine, "CT")
             found = segmenter.segment(volume, [ps.Text("liver")]).data[..., 0] > 0
             scores.append(float(dice(found, mask == 1)))
-        print(f"{pose}: n {len(scores)}, Dice {np.mean(scores):.3f}, median {np.median(scores):.3f}, "
-              f"found (at least {FOUND}) {sum(s >= FOUND for s in scores)}")  # fmt: skip
+        print(f"{pose}: n {len(scores)}, Dice {np.mean(scores):.3f}, median "
+              f"{np.median(scores):.3f}, found (at least {FOUND}) "
+              f"{sum(s >= FOUND for s in scores)}")  # fmt: skip
 
 
 if __name__ == "__main__":
