@@ -40,6 +40,7 @@ from promptseg.volume.slicing import Frame, Region, in_plane
 COARSE_SLICES = 24
 BODY_LEVEL = 0.04
 LEAST_AREA = 6
+LEAST_SURE = 0.01
 STRAY_SHARE = 0.1
 GROWTH, GROWTHS = 1.5, 2
 # Half as large again as the largest cross-section in training.
@@ -126,8 +127,8 @@ def _find(
     found = {}
     fitting = plausible(seen, frame, largest)
     for label, masks in seen.items():
-        likely = surest(trusted(fitting[label]), indices)
-        body = likely or surest(trusted(masks), indices)
+        likely = surest(masks, indices, trusted(fitting[label]))
+        body = likely or surest(masks, indices, trusted(masks))
         extents = [e for e in (mask_extent(m, frame) for m in body.values()) if e is not None]
         if extents:
             region = extents[0]
@@ -229,21 +230,31 @@ def connected(masks: Masks, indices: list[int], share: float = STRAY_SHARE) -> M
     return _heaviest(masks, indices, share, dict.fromkeys(masks, 1.0))
 
 
-def surest(masks: Masks, indices: list[int]) -> Masks:
-    """Of the connected bodies the one with the most pixels, each counted as far as its slice is
-    sure that the target is there: a bowel that may be a spleen is larger than the spleen.
+def surest(masks: Masks, indices: list[int], fitting: Masks) -> Masks:
+    """Answers of one connected body: the one with the most pixels, as far as they are believed.
+
+    A slice counts by how sure it is that the target is there: a bowel that may be a spleen is
+    larger than the spleen. One where the body is larger than the target can be counts against it,
+    with whatever hangs on it; one that is not trusted counts nothing, but parts hang together
+    through it.
 
     Args:
-        masks: Trusted answers by slice.
+        masks: Answers by slice.
         indices: As for `connected`.
+        fitting: Those trusted ones that may be the target; only they are given back.
     """
-    return _heaviest(masks, indices, 1.0, {i: 2 * m.presence - 1 for i, m in masks.items()})
+    sure = {i: max(2 * m.presence - 1, LEAST_SURE) for i, m in trusted(masks).items()}
+    weights = {i: weight if i in fitting else -weight for i, weight in sure.items()}
+    body = _heaviest(masks, indices, 1.0, weights)
+    return {i: mask for i, mask in body.items() if i in fitting}
 
 
 def _heaviest(
     masks: Masks, indices: list[int], share: float, weights: Mapping[int, float]
 ) -> Masks:
-    """Answers without bodies that weigh less than a share of the heaviest, by weights of slices."""
+    """Answers without bodies that weigh less than a share of the heaviest, by weights of slices;
+    none if all weigh nothing.
+    """
     if not masks:
         return {}
     blank = torch.full_like(next(iter(masks.values())).logits, ABSENT_LOGIT)
@@ -253,6 +264,8 @@ def _heaviest(
         return {}
     counted = np.array([weights.get(i, 0.0) for i in indices])[:, None, None]
     sizes = np.bincount(bodies.ravel(), np.broadcast_to(counted, bodies.shape).ravel())[1:]
+    if sizes.max() <= 0:
+        return {}
     kept = torch.from_numpy(np.isin(bodies, 1 + np.flatnonzero(sizes >= share * sizes.max())))
     cleaned = {}
     for place, index in enumerate(indices):
