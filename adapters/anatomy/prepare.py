@@ -1,59 +1,31 @@
-"""Bring volumes and pictures of the trunk into the labels that the recipe trains on.
+"""Bring the volumes of `totalsegmentator` and `chaos_mr` into the labels that the recipe trains on.
 
     python adapters/anatomy/prepare.py ../shared/data runs/anatomy_data
     PROMPTSEG_ANATOMY=runs/anatomy_data promptseg finetune adapters/anatomy/recipe.toml -o ...
 
 The CT and the MR of `totalsegmentator` number their organs differently. In `chaos_mr` four organs
-are annotated, in each set of pictures a few others (`pictures.py`). What weights/measure_names.py
-measures on stays out: two patients of chaos_mr, two pictures of each of five sets. As a case is
-drawn as often as any other, volumes are there several times. With `--without ct`, `mr`, `dicom`,
-`chaos` or `pictures` a volume or all of a kind is left out, to measure on.
+are annotated, and two patients stay out of it (weights/sources.py), for weights/measure_names.py.
+With `--without ct`, `mr`, `dicom` or `chaos` a volume or set is left out, to measure on.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from pictures import SETS, pictures_of
 
 import promptseg as ps
 
-# What each label is made of in the tables of `totalsegmentator`; none where only pictures have it.
-ORGANS: dict[str, tuple[str, ...]] = {
-    "spleen": ("spleen",),
-    "kidney_right": ("kidney_right",),
-    "kidney_left": ("kidney_left",),
-    "gallbladder": ("gallbladder",),
-    "liver": ("liver",),
-    "stomach": ("stomach",),
-    "aorta": ("aorta",),
-    "inferior_vena_cava": ("inferior_vena_cava",),
-    "spinal_cord": ("spinal_cord",),
-    "autochthon_left": ("autochthon_left",),
-    "autochthon_right": ("autochthon_right",),
-    "pancreas": ("pancreas",),
-    "lung": ("lung_left", "lung_right", "lung_upper_lobe_left", "lung_lower_lobe_left",
-             "lung_upper_lobe_right", "lung_middle_lobe_right", "lung_lower_lobe_right"),
-    "heart": ("heart", "atrial_appendage_left"),
-    "trachea": ("trachea",),
-    "small_bowel": ("small_bowel",),
-    "colon": ("colon",),
-    "prostate_central_gland": (),
-    "prostate_tumor": (),
-    "right_atrium": (),
-    "pulmonary_artery": (),
-    "superior_vena_cava": ("superior_vena_cava",),
-}  # fmt: skip
-NUMBER = {organ: n for n, organ in enumerate(ORGANS, start=1)}
-COPIES = 14
+ORGANS = (
+    "spleen", "kidney_right", "kidney_left", "gallbladder", "liver", "stomach", "aorta",
+    "inferior_vena_cava", "spinal_cord", "autochthon_left", "autochthon_right",
+)  # fmt: skip
 SOURCES = {
     "ct": ("ct.nii.gz", "ct_labels.nii.gz", "ct"),
     "mr": ("mr_small.nii.gz", "mr_small_labels.nii.gz", "mr"),
@@ -87,7 +59,7 @@ def read_series(folder: Path) -> ps.Volume:
 
 
 def source_of(data: Path, name: str) -> tuple[ps.Volume, ps.Volume]:
-    """Image as its file lies, and labels of `NUMBER`, of one of `SOURCES`.
+    """Image as its file lies, and labels 1 to 11, of one of `SOURCES`.
 
     Args:
         data: Folder totalsegmentator.
@@ -103,10 +75,10 @@ def source_of(data: Path, name: str) -> tuple[ps.Volume, ps.Volume]:
     if image.shape != known.shape or not np.allclose(image.affine, known.affine, atol=0.1):
         raise SystemExit(f"{source} and {label_file} are not on one grid")
     names = json.loads((data / "labels.json").read_text())
-    made_of = {part: NUMBER[organ] for organ, parts in ORGANS.items() for part in parts}
+    number = {organ: int(label) for label, organ in names[modality].items()}
     labels = np.zeros(known.shape, np.uint8)
-    for value, part in names[modality].items():
-        labels[known.data == int(value)] = made_of.get(part, 0)
+    for n, organ in enumerate(ORGANS, start=1):
+        labels[known.data == number[organ]] = n
     return image, replace(known, data=labels)
 
 
@@ -120,20 +92,8 @@ def chaos_of(data: Path, name: str) -> tuple[ps.Volume, ps.Volume]:
     image, known = (ps.read(data / part / f"{name}.nii.gz") for part in ("images", "labels"))
     labels = np.zeros(known.shape, np.uint8)
     for n, organ in enumerate(CHAOS_ORGANS, start=1):
-        labels[known.data == n] = NUMBER[organ]
+        labels[known.data == n] = ORGANS.index(organ) + 1
     return replace(image, modality="MR"), replace(known, data=labels)
-
-
-def cases_of(data: Path, without: Sequence[str]) -> Iterator[tuple[str, int, ps.Volume, ps.Volume]]:
-    """Name, how often it is to be there, image and labels of every case."""
-    for name in SOURCES:
-        if name not in without:
-            yield name, COPIES, *source_of(data / "totalsegmentator", name)
-    for name in CHAOS if "chaos" not in without else ():
-        yield name, COPIES, *chaos_of(data / "breadth3d/chaos_mr", name)
-    for group in SETS if "pictures" not in without else ():
-        for name, image, labels in pictures_of(data, group, NUMBER):
-            yield name, 1, image, labels
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -141,23 +101,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("data", type=Path, help="folder with totalsegmentator, breadth, 2d, ...")
+    parser.add_argument("data", type=Path, help="folder with totalsegmentator and breadth3d")
     parser.add_argument("out", type=Path)
-    parser.add_argument(
-        "--without", choices=[*SOURCES, "chaos", "pictures"], action="append", default=[]
-    )
+    parser.add_argument("--without", choices=[*SOURCES, "chaos"], action="append", default=[])
     options = parser.parse_args(arguments)
     for folder in ("images", "labels"):
         (options.out / folder).mkdir(parents=True, exist_ok=True)
-    for name, count, image, labels in cases_of(options.data, options.without):
-        for folder, volume in (("images", image), ("labels", labels)):
-            first, *others = [options.out / folder / f"{name}_{n}.nii.gz" for n in range(count)]
-            ps.write(volume, first)
-            for other in others:
-                other.unlink(missing_ok=True)
-                os.link(first, other)
-        present = [organ for organ, n in NUMBER.items() if (labels.data == n).any()]
-        print(name, image.shape, image.modality, *present)
+    found = {n: source_of(options.data / "totalsegmentator", n)
+             for n in SOURCES if n not in options.without}  # fmt: skip
+    if "chaos" not in options.without:
+        found |= {n: chaos_of(options.data / "breadth3d/chaos_mr", n) for n in CHAOS}
+    for name, both in found.items():
+        for folder, volume in zip(("images", "labels"), both, strict=True):
+            ps.write(volume, options.out / folder / f"{name}.nii.gz")
+        image, labels = both
+        counts = [int((labels.data == n + 1).sum()) for n in range(len(ORGANS))]
+        print(name, image.shape, image.modality, counts)
 
 
 if __name__ == "__main__":

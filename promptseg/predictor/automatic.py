@@ -40,7 +40,6 @@ from promptseg.volume.slicing import Frame, Region, in_plane
 COARSE_SLICES = 24
 BODY_LEVEL = 0.04
 LEAST_AREA = 6
-LEAST_SURE = 0.01
 STRAY_SHARE = 0.1
 GROWTH, GROWTHS = 1.5, 2
 # Half as large again as the largest cross-section in training.
@@ -127,8 +126,8 @@ def _find(
     found = {}
     fitting = plausible(seen, frame, largest)
     for label, masks in seen.items():
-        likely = surest(masks, indices, trusted(fitting[label]))
-        body = likely or surest(masks, indices, trusted(masks))
+        likely = connected(trusted(fitting[label]), indices, share=1.0)
+        body = likely or connected(trusted(masks), indices, share=1.0)
         extents = [e for e in (mask_extent(m, frame) for m in body.values()) if e is not None]
         if extents:
             region = extents[0]
@@ -227,34 +226,6 @@ def connected(masks: Masks, indices: list[int], share: float = STRAY_SHARE) -> M
         indices: All slices that were looked at, in order; neighbours in it touch.
         share: Connected bodies of at least this share of the largest are kept.
     """
-    return _heaviest(masks, indices, share, dict.fromkeys(masks, 1.0))
-
-
-def surest(masks: Masks, indices: list[int], fitting: Masks) -> Masks:
-    """Answers of one connected body: the one with the most pixels, as far as they are believed.
-
-    A slice counts by how sure it is that the target is there: a bowel that may be a spleen is
-    larger than the spleen. One where the body is larger than the target can be counts against it,
-    with whatever hangs on it; one that is not trusted counts nothing, but parts hang together
-    through it.
-
-    Args:
-        masks: Answers by slice.
-        indices: As for `connected`.
-        fitting: Those trusted ones that may be the target; only they are given back.
-    """
-    sure = {i: max(2 * m.presence - 1, LEAST_SURE) for i, m in trusted(masks).items()}
-    weights = {i: weight if i in fitting else -weight for i, weight in sure.items()}
-    body = _heaviest(masks, indices, 1.0, weights)
-    return {i: mask for i, mask in body.items() if i in fitting}
-
-
-def _heaviest(
-    masks: Masks, indices: list[int], share: float, weights: Mapping[int, float]
-) -> Masks:
-    """Answers without bodies that weigh less than a share of the heaviest, by weights of slices;
-    none if all weigh nothing.
-    """
     if not masks:
         return {}
     blank = torch.full_like(next(iter(masks.values())).logits, ABSENT_LOGIT)
@@ -262,10 +233,7 @@ def _heaviest(
     bodies, count = ndimage.label(stack.numpy(), np.ones((3, 3, 3)))
     if not count:
         return {}
-    counted = np.array([weights.get(i, 0.0) for i in indices])[:, None, None]
-    sizes = np.bincount(bodies.ravel(), np.broadcast_to(counted, bodies.shape).ravel())[1:]
-    if sizes.max() <= 0:
-        return {}
+    sizes = np.bincount(bodies.ravel())[1:]
     kept = torch.from_numpy(np.isin(bodies, 1 + np.flatnonzero(sizes >= share * sizes.max())))
     cleaned = {}
     for place, index in enumerate(indices):

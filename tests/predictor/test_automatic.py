@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -14,7 +12,6 @@ from promptseg.predictor.automatic import (
     find_targets,
     oversized,
     segment_unprompted,
-    surest,
 )
 from promptseg.predictor.engine import Engine
 
@@ -150,37 +147,7 @@ class TestConnected:
         assert set(connected(masks, [1, 2, 3])) == {3}
         assert set(connected(masks, [1, 3])) == {1, 3}
 
-    def test_a_sure_body_is_taken_before_a_larger_doubtful_one(self):
-        masks = {
-            1: replace(self.mask((2, 10)), presence=0.55),
-            2: replace(self.mask((2, 10), (25, 6)), presence=0.55),
-            3: replace(self.mask((25, 6)), presence=0.99),
-        }
-        assert set(surest(masks, [1, 2, 3], masks)) == {2, 3}
-        assert surest(masks, [1, 2, 3], masks)[2].area == 36
-        equal = {i: replace(mask, presence=0.9) for i, mask in masks.items()}
-        assert set(surest(equal, [1, 2, 3], equal)) == {1, 2}
-
-    def test_parts_hang_together_through_doubtful_slices(self):
-        halves = self.mask((2, 8)), self.mask((2, 8)), self.mask((2, 8)), self.mask((20, 10))
-        sure = (0.9, 0.3, 0.9, 0.9)
-        masks = {
-            i: replace(m, presence=p) for i, (m, p) in enumerate(zip(halves, sure, strict=True))
-        }
-        masks[5], masks[3] = masks[3], replace(self.mask(), presence=0.0)
-        trusted = {i: masks[i] for i in (0, 2, 5)}
-        assert set(surest(masks, [0, 1, 2, 3, 5], trusted)) == {0, 2}
-        masks[1] = replace(self.mask(), presence=0.0)
-        assert set(surest(masks, [0, 1, 2, 3, 5], trusted)) == {5}
-
-    def test_what_hangs_on_something_too_large_is_not_the_target(self):
-        masks = {1: self.mask((2, 20)), 2: self.mask((4, 9)), 5: self.mask((4, 4))}
-        fitting = {i: masks[i] for i in (2, 5)}
-        assert set(surest(masks, [1, 2, 3, 4, 5], fitting)) == {5}
-        assert surest({1: masks[1]}, [1], {}) == {}
-
     def test_nothing(self):
-        assert surest({}, [1], {}) == {}
         assert connected({}, [1]) == {}
         assert connected({1: self.mask()}, [1]) == {}
 

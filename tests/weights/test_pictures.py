@@ -1,4 +1,4 @@
-"""adapters/anatomy/pictures.py on sets of one small picture each."""
+"""weights/checkpoints/pictures/pictures.py on sets of one small picture each."""
 
 import json
 import sys
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-FOLDER = Path(__file__).resolve().parents[2] / "adapters/anatomy"
+FOLDER = Path(__file__).resolve().parents[2] / "weights/checkpoints/pictures"
 NUMBER = {"kidney_right": 2, "kidney_left": 3, "liver": 5, "pancreas": 12}
 
 
