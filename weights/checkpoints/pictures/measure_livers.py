@@ -1,6 +1,6 @@
 """Dice of the liver asked for by name in CT pictures of patients that nothing was trained on.
 
-    python weights/checkpoints/pictures/measure_livers.py ../shared/data --adapter weights/checkpoints/pictures
+    python weights/checkpoints/pictures/measure_livers.py ../shared/data
 
 The 33 pictures of 2d/liver_ct that its split holds back, each as a picture is read and as the axial
 slice that it is (pictures.py).

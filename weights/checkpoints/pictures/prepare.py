@@ -1,7 +1,8 @@
-"""Bring volumes and pictures of the trunk into the labels that the recipe trains on.
+r"""Bring volumes and pictures of the trunk into the labels that the recipe trains on.
 
     python weights/checkpoints/pictures/prepare.py ../shared/data runs/pictures_data
-    PROMPTSEG_PICTURES=runs/pictures_data promptseg finetune weights/checkpoints/pictures/recipe.toml -o ...
+    PROMPTSEG_PICTURES=runs/pictures_data promptseg finetune \
+        weights/checkpoints/pictures/recipe.toml -o ...
 
 The CT and the MR of `totalsegmentator` number their organs differently. In `chaos_mr` four organs
 are annotated, in each set of pictures a few others (`pictures.py`). What weights/measure_names.py
