@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,10 +22,12 @@ import numpy as np
 
 import promptseg as ps
 
-ORGANS = (
+NAMES = (
     "spleen", "kidney_right", "kidney_left", "gallbladder", "liver", "stomach", "aorta",
     "inferior_vena_cava", "spinal_cord", "autochthon_left", "autochthon_right",
 )  # fmt: skip
+# What each label is made of in the tables of `totalsegmentator`.
+ORGANS: dict[str, tuple[str, ...]] = {name: (name,) for name in NAMES}
 SOURCES = {
     "ct": ("ct.nii.gz", "ct_labels.nii.gz", "ct"),
     "mr": ("mr_small.nii.gz", "mr_small_labels.nii.gz", "mr"),
@@ -58,12 +60,15 @@ def read_series(folder: Path) -> ps.Volume:
     return ps.Volume(np.ascontiguousarray(data), affine, "CT")
 
 
-def source_of(data: Path, name: str) -> tuple[ps.Volume, ps.Volume]:
-    """Image as its file lies, and labels 1 to 11, of one of `SOURCES`.
+def source_of(
+    data: Path, name: str, organs: Mapping[str, Sequence[str]] = ORGANS
+) -> tuple[ps.Volume, ps.Volume]:
+    """Image as its file lies, and labels from 1 in the order of the organs, of one of `SOURCES`.
 
     Args:
         data: Folder totalsegmentator.
         name: One of `SOURCES`.
+        organs: What each label is made of.
 
     Raises:
         SystemExit: Image and labels are not on one grid.
@@ -75,10 +80,10 @@ def source_of(data: Path, name: str) -> tuple[ps.Volume, ps.Volume]:
     if image.shape != known.shape or not np.allclose(image.affine, known.affine, atol=0.1):
         raise SystemExit(f"{source} and {label_file} are not on one grid")
     names = json.loads((data / "labels.json").read_text())
-    number = {organ: int(label) for label, organ in names[modality].items()}
+    made_of = {part: n for n, parts in enumerate(organs.values(), start=1) for part in parts}
     labels = np.zeros(known.shape, np.uint8)
-    for n, organ in enumerate(ORGANS, start=1):
-        labels[known.data == number[organ]] = n
+    for value, part in names[modality].items():
+        labels[known.data == int(value)] = made_of.get(part, 0)
     return image, replace(known, data=labels)
 
 
@@ -92,7 +97,7 @@ def chaos_of(data: Path, name: str) -> tuple[ps.Volume, ps.Volume]:
     image, known = (ps.read(data / part / f"{name}.nii.gz") for part in ("images", "labels"))
     labels = np.zeros(known.shape, np.uint8)
     for n, organ in enumerate(CHAOS_ORGANS, start=1):
-        labels[known.data == n] = ORGANS.index(organ) + 1
+        labels[known.data == n] = NAMES.index(organ) + 1
     return replace(image, modality="MR"), replace(known, data=labels)
 
 
