@@ -1,4 +1,4 @@
-"""Learning from what was accepted: a new version, kept if it is no worse on held-back cases."""
+"""Learning from what was accepted: a new version, kept unless it is worse on held-back cases."""
 
 from __future__ import annotations
 
@@ -27,6 +27,10 @@ from promptseg.session import Segmenter
 LOCK = "train.lock"
 # Pages look now and then whether a training runs, and hold the lock for an instant.
 LOCK_S = 1.0
+# Standard deviation, over cases, of the difference in Dice between two versions of one adapter: 0.012
+# and 0.015 on ten left atria. A new version has seen more cases than the one before; by less than
+# the standard error of what a few held-back cases say it is not known to be worse.
+DIFFERENCE_SD = 0.013
 # A first version is shown cases without a prompt: that is what it learns before all else.
 FIRST = {"unprompted": 0.6, "dense": 1.0, "prompts": 1}
 Progress = Callable[[str, int, int], None]
@@ -94,7 +98,7 @@ def _train(
     before = None if job["parent"] == NONE else project.adapter(job["parent"])
     found = _mean_dice(base, new, pairs, progress)
     old = None if before is None else _mean_dice(base, before, pairs, progress)
-    return _finish(project, job, found, old)
+    return _finish(project, job, found, no_worse(found, old, len(pairs)), old)
 
 
 def has_news(project: Project) -> bool:
@@ -191,9 +195,23 @@ def _mean_dice(
     return float(np.mean(values))
 
 
-def _finish(project: Project, job: Row, found: float | None, old: float | None) -> Version:
+def no_worse(found: float | None, old: float | None, count: int) -> bool:
+    """True if a version may take the place of the one before.
+
+    Args:
+        found: Its mean Dice on the held-back cases, None without any.
+        old: The same of the version before, None without one.
+        count: Held-back cases.
+    """
+    if found is None or old is None:
+        return True
+    return found >= old - DIFFERENCE_SD / max(count, 1) ** 0.5
+
+
+def _finish(
+    project: Project, job: Row, found: float | None, kept: bool, old: float | None
+) -> Version:
     number, cases = int(job["version"]), json.loads(job["cases"])
-    kept = found is None or old is None or found >= old
     folder = str(project.version_folder(number).relative_to(project.folder))
     read_adapter(project.version_folder(number))
     with project.store.change():
