@@ -10,7 +10,7 @@ from support import segmenter
 from promptseg.active.loop.making import status
 from promptseg.active.loop.project import Project
 from promptseg.active.loop.showing import show_next
-from promptseg.active.loop.training import LOCK, train
+from promptseg.active.loop.training import DIFFERENCE_SD, LOCK, no_worse, train
 from promptseg.adapters import read_adapter
 from promptseg.backbones import load_backbone
 from promptseg.commands.cli import main
@@ -89,6 +89,21 @@ class TestTrain:
         assert not version.kept
         assert project.current == 0
         assert project.version_folder(1).is_dir()
+
+    def test_one_that_is_worse_by_less_than_chance_is_used(self, folder, monkeypatch):
+        project = with_accepted(folder, 2)
+        scores = iter([0.6 - DIFFERENCE_SD / 2, 0.6])
+        monkeypatch.setattr("promptseg.active.loop.training._mean_dice", lambda *_: next(scores))
+        assert train(project, **SHORT).kept
+        assert project.current == 1
+
+    def test_the_more_cases_say_so_the_less_is_chance(self):
+        kept = [no_worse(0.6 - DIFFERENCE_SD / 2, 0.6, count) for count in (1, 3, 5, 16)]
+        assert kept == [True, True, False, False]
+
+    @pytest.mark.parametrize("before", [None, 0.9])
+    def test_without_a_held_back_case_it_is_used(self, before):
+        assert no_worse(None, before, 0)
 
     def test_nothing_new(self, folder):
         project = with_accepted(folder, 1)
