@@ -58,6 +58,8 @@ class AdapterInfo:
         coarse_sha256: Digest of the coarse 3D view that it taught too, empty where it did not.
         sections: By label, its largest cross-section in the training cases along their slice
             axis, in cm²; labels of which only strokes were known have none.
+        single_slice: True if it is for images of one slice: of volumes it would draw beyond
+            an organ's ends.
         files: SHA-256 of the other files of the folder.
 
     Raises:
@@ -98,6 +100,7 @@ class AdapterInfo:
     crop_factor: float | None = None
     coarse_sha256: str = ""
     sections: Mapping[int, float] = field(default_factory=dict)
+    single_slice: bool = False
 
     def __post_init__(self) -> None:
         for name in ("targets", "synonyms", "training_cases", "validation_cases",

@@ -88,6 +88,7 @@ class FinetuneConfig:
     )
     half: float = option(0.6, "share of the training at half the input size; default model only")
     three_d: bool = option(False, "teach the coarse 3D view too, at the end")
+    single_slice: bool = option(False, "for images of one slice: words on volumes do not choose it")
     flips: bool = option(False, "swap left and right; only for organs without a side")
     steps: int | None = option(None, "optimiser steps; give this or minutes")
     minutes: float | None = option(None, "training time; give this or steps")

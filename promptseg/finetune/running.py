@@ -91,6 +91,7 @@ class Prepared:
             else dict(zip(self.split.labels, words.names, strict=True)),
             text_sha256="" if words is None else words.tower,
             modality=config.modality,
+            single_slice=config.single_slice,
             window=window_of(config),
             axis=config.axis,
             orientation=CANONICAL,

@@ -75,7 +75,8 @@ class Spoken:
 
     def __init__(self, owner: Asker) -> None:
         self.owner = owner
-        self.selector = Selector(owner.runtime.adapters)
+        single_slice = 1 in owner.volume.shape
+        self.selector = Selector(owner.runtime.adapters, single_slice=single_slice)
         model, modality = owner.runtime.text_model, owner.volume.modality
         self.proposer = None if model is None else Proposer(model, modality)
         self.planner = Planner(self.selector, modality, model is not None)

@@ -52,10 +52,13 @@ class Selector:
     Args:
         stack: Of the segmenter.
         tower: Of other words than listed ones; None for the one that ships, read when needed.
+        single_slice: True for images of one slice.
     """
 
-    def __init__(self, stack: AdapterStack, tower: TextTower | None = None) -> None:
-        self.stack, self._tower = stack, tower
+    def __init__(
+        self, stack: AdapterStack, tower: TextTower | None = None, single_slice: bool = False
+    ) -> None:
+        self.stack, self._tower, self.single_slice = stack, tower, single_slice
 
     @property
     def tower(self) -> TextTower:
@@ -65,22 +68,28 @@ class Selector:
         return self._tower
 
     def infos(self) -> dict[str, AdapterInfo]:
-        """What each adapter is: the active one first, then the loaded, then the installed.
+        """What each adapter is: the active one first, then the user's own, then the installed.
 
-        Of the installed those for fewer things come first: they know them better.
+        Of the installed those for fewer things come first: they know them better. Those for
+        images of one slice come before all of them on such an image, and on no other.
         """
-        active = self.stack.active
-        names = [*([] if active is None else [active.name]), *self.stack.names]
+        active, installed = self.stack.active, _installed()
+        own_names = [name for name in self.stack.names if name not in installed]
+        names = [*([] if active is None else [active.name]), *own_names]
         held = {name: self.stack.get(name).info for name in dict.fromkeys(names)}
         if self.stack.backbone.spec.concept:
-            fitting = [(n, i) for n, i in _installed().items() if self._fits(i)]
-            fitting.sort(key=lambda pair: len(pair[1].labels))
-            held |= {n: i for n, i in fitting if n not in held}
+            fitting = [(n, i) for n, i in installed.items() if self._fits(i)]
+            fitting.sort(key=lambda pair: (not pair[1].single_slice, len(pair[1].labels)))
+            for name, info in fitting:
+                held.setdefault(name, self._loaded(name) or info)
         # Last: an adapter knows its organ better than a network that knows many.
         own = own_info(self.stack.backbone)
         if own is not None and OWN not in held:
             held[OWN] = own
         return {name: info for name, info in held.items() if self._speaks(name, info)}
+
+    def _loaded(self, name: str) -> AdapterInfo | None:
+        return self.stack.get(name).info if name in self.stack.names else None
 
     def known(self) -> tuple[str, ...]:
         """Names of everything that words can ask for here."""
@@ -142,6 +151,9 @@ class Selector:
         return Resolver(self.tower, vocabulary()).resolve(words)
 
     def _fits(self, info: AdapterInfo) -> bool:
+        return self._same_base(info) and (self.single_slice or not info.single_slice)
+
+    def _same_base(self, info: AdapterInfo) -> bool:
         return (
             info.family == self.stack.backbone.spec.family
             and info.base_sha256 == self.stack.base_sha256
@@ -161,8 +173,10 @@ class Selector:
         )
 
     def _unserved(self, resolved: Resolved, concept: Concept) -> str:
-        others = [n for n, i in _installed().items() if own_labels(i, resolved.words)]
-        trained = f" ({', '.join(others)} is for another model)" if others else ""
+        others = {n: i for n, i in _installed().items() if own_labels(i, resolved.words)}
+        reasons = {n: "images of one slice" if self._same_base(i) else "another model"
+                   for n, i in others.items()}  # fmt: skip
+        trained = "".join(f" ({name} is for {what})" for name, what in reasons.items())
         meant = "" if concept.name == resolved.words else f" (taken as {concept.name})"
         return (
             f"text {resolved.words!r} is known{meant}, but no adapter here segments it{trained}. "

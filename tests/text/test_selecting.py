@@ -138,6 +138,58 @@ class TestInstalled:
             Selector(AdapterStack(tiny_default()), tiny_tower()).choose("spleen")
 
 
+class TestImagesOfOneSlice:
+    """Installed: `flat` for liver and colon in images of one slice, `deep` for liver in volumes."""
+
+    @pytest.fixture
+    def stack(self, monkeypatch, tmp_path):
+        backbone, places = tiny_default(), {}
+        for name, labels in (("flat", {1: "liver", 2: "colon"}), ("deep", {1: "liver"})):
+            places[name] = tmp_path / name
+            made = worded_adapter(backbone, labels, name, single_slice=name == "flat")
+            write_adapter(made, places[name])
+        monkeypatch.setattr(selecting, "list_adapters", lambda: places)
+        return AdapterStack(backbone)
+
+    @pytest.mark.parametrize(("single_slice", "name"), [(True, "flat"), (False, "deep")])
+    def test_have_adapters_of_their_own(self, stack, single_slice, name):
+        selector = Selector(stack, tiny_tower(), single_slice)
+        assert selector.choose("liver").adapter == name
+
+    def test_what_was_loaded_for_a_volume_does_not_answer_a_picture(self, stack):
+        volumes = Selector(stack, tiny_tower())
+        volumes.use(volumes.choose("liver"))
+        pictures = Selector(stack, tiny_tower(), single_slice=True)
+        pictures.use(pictures.choose("liver"))
+        assert set(stack.names) == {"deep", "flat"}
+        assert volumes.choose("liver").adapter == "deep"
+        assert pictures.choose("liver").adapter == "flat"
+
+    def test_their_adapters_are_not_asked_of_volumes(self, stack):
+        with pytest.raises(PromptError, match="flat is for images of one slice"):
+            Selector(stack, tiny_tower()).choose("colon")
+
+    def test_unless_one_is_in_use(self, stack):
+        selector = Selector(stack, tiny_tower(), single_slice=True)
+        selector.use(selector.choose("colon"))
+        stack.use("flat")
+        assert Selector(stack, tiny_tower()).choose("colon").adapter == "flat"
+
+    def test_the_users_own_come_first(self, stack):
+        stack.add(worded_adapter(stack.backbone, {1: "liver"}, "mine"))
+        for single_slice in (True, False):
+            assert Selector(stack, tiny_tower(), single_slice).choose("liver").adapter == "mine"
+
+    @pytest.mark.parametrize(("shape", "name"), [((24, 32, 1), "flat"), ((32, 1, 24), "flat"),
+                                                 ((32, 32, 4), "deep")])  # fmt: skip
+    def test_sessions_tell_them_by_their_shape(self, stack, shape, name):
+        rng = np.random.default_rng(0)
+        volume = ps.Volume(rng.integers(0, 255, shape).astype(np.uint8), np.eye(4))
+        segmenter = ps.Segmenter(stack.backbone)
+        result = segmenter.segment(volume, [ps.Text("liver")])
+        assert result.report["text"][0]["adapter"] == name
+
+
 class TestOwnNames:
     @pytest.fixture
     def backbone(self):

@@ -1,8 +1,8 @@
 r"""Bring volumes and pictures of the trunk into the labels that the recipe trains on.
 
-    python weights/checkpoints/pictures/gather.py ../shared/data runs/pictures_data
+    python adapters/pictures/gather.py ../shared/data runs/pictures_data
     PROMPTSEG_PICTURES=runs/pictures_data promptseg finetune \
-        weights/checkpoints/pictures/recipe.toml -o ...
+        adapters/pictures/recipe.toml -o ...
 
 The CT and the MR of `totalsegmentator` number their organs differently. In `chaos_mr` four organs
 are annotated, in each set of pictures a few others (`pictures.py`). What weights/measure_names.py
@@ -23,7 +23,7 @@ from pictures import SETS, pictures_of
 
 import promptseg as ps
 
-sys.path.append(str(Path(__file__).resolve().parents[3] / "adapters/anatomy"))
+sys.path.append(str(Path(__file__).resolve().parents[1] / "anatomy"))
 from prepare import CHAOS, SOURCES, chaos_of, source_of
 from prepare import ORGANS as ABDOMEN
 

@@ -1,4 +1,4 @@
-"""weights/checkpoints/pictures/pictures.py on sets of one small picture each."""
+"""adapters/pictures/pictures.py on sets of one small picture each."""
 
 import json
 import sys
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-FOLDER = Path(__file__).resolve().parents[2] / "weights/checkpoints/pictures"
+FOLDER = Path(__file__).resolve().parents[2] / "adapters/pictures"
 NUMBER = {"kidney_right": 2, "kidney_left": 3, "liver": 5, "pancreas": 12}
 
 

@@ -1,6 +1,6 @@
 """Dice of the liver asked for by name in CT pictures of patients that nothing was trained on.
 
-    python weights/checkpoints/pictures/measure_livers.py ../shared/data
+    python adapters/pictures/measure_livers.py ../shared/data
 
 The 33 pictures of 2d/liver_ct that its split holds back, each as a picture is read and as the axial
 slice that it is (pictures.py).
@@ -23,7 +23,7 @@ FOUND = 0.5
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path, help="folder with 2d")
-    parser.add_argument("--adapter", default=str(Path(__file__).parent), help="name or folder")
+    parser.add_argument("--adapter", help="name or folder; without, that which the words choose")
     chosen = parser.parse_args()
     segmenter = ps.Segmenter.from_pretrained("default", adapter=chosen.adapter)
     for pose, affine in (("picture", np.eye(4)), ("axial slice", AXIAL * [PIXEL, PIXEL, 1, 1])):
