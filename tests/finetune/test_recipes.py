@@ -101,7 +101,7 @@ class TestShippedRecipes:
 
     @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.parent.name)
     def test_loads(self, path, monkeypatch, tmp_path):
-        for name in ("PROMPTSEG_DATA", "PROMPTSEG_ANATOMY"):
+        for name in ("PROMPTSEG_DATA", "PROMPTSEG_ANATOMY", "PROMPTSEG_PICTURES"):
             monkeypatch.setenv(name, str(tmp_path))
         config = load_recipe(path)
         assert config.label_names

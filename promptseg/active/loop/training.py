@@ -27,9 +27,9 @@ from promptseg.session import Segmenter
 LOCK = "train.lock"
 # Pages look now and then whether a training runs, and hold the lock for an instant.
 LOCK_S = 1.0
-# Standard deviation, over cases, of the difference in Dice between two versions of one adapter (0.012
-# and 0.015 on ten left atria). A new version has seen more cases than the one before; by less than
-# the standard error of what a few held-back cases say it is not known to be worse.
+# Standard deviation, over cases, of the difference in Dice between two versions of one adapter
+# (0.012 and 0.015 on ten left atria). A new version has seen more cases than the one before; by
+# less than the standard error of what a few held-back cases say it is not known to be worse.
 DIFFERENCE_SD = 0.013
 # A first version is shown cases without a prompt: that is what it learns before all else.
 FIRST = {"unprompted": 0.6, "dense": 1.0, "prompts": 1}
