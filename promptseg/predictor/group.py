@@ -13,7 +13,6 @@ from promptseg.predictor.views import ByTarget, Views
 from promptseg.propagation.coarse import CoarseAnswer, CoarseView
 from promptseg.propagation.coarse_fusion import CoarseFusion
 from promptseg.propagation.guide import Guide
-from promptseg.propagation.intensities import without_odd_greys
 from promptseg.propagation.multiplanar import FEWEST, STEP_MM
 from promptseg.propagation.plane_votes import PlaneVotes, TargetTrack
 from promptseg.propagation.postprocessing import Consistency, cleaned
@@ -76,7 +75,8 @@ class GroupAnswerer:
         tracker, answers = widened(region, fitting, grow, GROWTHS)
         cut = tuple(self.views.cut(tracker.frame, answers))
         if limits is not None and self.consistency.clean:
-            answers = self._cleaned(tracker, by_target, answers)
+            apart = self.spacing[self.axis]
+            answers = {t: cleaned(m, by_target.get(t, {}), apart) for t, m in answers.items()}
         return FrameMasks(tracker.frame, answers, cut=cut)
 
     def _fitting(
@@ -146,19 +146,6 @@ class GroupAnswerer:
             for target, masks in group.answers.items()
         }
         return {target: seen for target, seen in found.items() if seen is not None}
-
-    def _cleaned(self, tracker: Tracker, by_target: ByTarget, answers: Answers) -> Answers:
-        """Answers without rims that look unlike the target, stray parts and cavities."""
-        first, apart = answer_key_slices(tracker, by_target), self.spacing[self.axis]
-        found = {}
-        for target, masks in answers.items():
-            kept = by_target.get(target, {})
-            known = first.get(target, {})
-            if len(known) > 1:
-                greys = tracker.greys([*masks, *known])
-                masks = without_odd_greys(masks, known, greys, kept)
-            found[target] = cleaned(masks, kept, apart)
-        return found
 
     def _guides(
         self,

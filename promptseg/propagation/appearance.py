@@ -7,12 +7,13 @@ import torch
 from torch import Tensor
 
 from promptseg.inference.decoder import SliceMask
-from promptseg.propagation.intensities import FEWEST, beside
 from promptseg.propagation.track import TrackState
 from promptseg.volume.slicing import Frame, take_slice
 
 GREY_BINS = 16
 COMPARED_MM = 2.0, 4.5
+# What lies beside a mask: from 3 to 12 pixels off it, said of no fewer than 50 of them.
+NEXT, BESIDE, FEWEST = 3, 12, 50
 
 
 class Greys:
@@ -73,12 +74,23 @@ class Greys:
 
     def _around(self, state: TrackState, logits: Tensor, levels: Tensor) -> float:
         """Likeness of grey levels to those beside the key slice's mask; 0 if nothing lies there."""
-        ring = beside((logits > 0)[None])[0]
+        ring = beside(logits > 0)
         if int(ring.sum()) < FEWEST:
             return 0.0
         return float(
             (grey_levels(self.of(state.track.start), ring.float() - 0.5) * levels).sqrt().sum()
         )
+
+
+def beside(mask: Tensor) -> Tensor:
+    """(m, m) bool of what lies beside a mask (m, m), without the pixels next to it."""
+    return widened(mask, BESIDE) & ~widened(mask, NEXT)
+
+
+def widened(mask: Tensor, pixels: int) -> Tensor:
+    """(m, m) mask grown by a square."""
+    side = 2 * pixels + 1
+    return torch.nn.functional.max_pool2d(mask[None].float(), side, 1, pixels)[0] > 0
 
 
 def grey_levels(grey: Tensor, logits: Tensor) -> Tensor:

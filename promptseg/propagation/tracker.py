@@ -8,10 +8,8 @@ weighted by distance.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
-
-from torch import Tensor
 
 from promptseg.backbones.memory import memory_backbone
 from promptseg.inference.box_reading import in_frame
@@ -299,10 +297,6 @@ class Tracker:
         settled = {i for i, at in known.known_at.items() if abs(at - track.start) < wanted}
         answers = {i: a for i, a in known.answers.items() if i in settled}
         return TrackState(track, track.stop, known.carried, answers=answers, guide=guide)
-
-    def greys(self, indices: Iterable[int]) -> dict[int, Tensor]:
-        """(m, m) grey values in [0, 1] of slices in the frame."""
-        return {index: self._greys.of(index) for index in indices}
 
 
 def guided_by(guides: Guides, target: int) -> str:
