@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from promptseg.errors import AdapterError, FormatError
+from promptseg.finetune.config import FinetuneConfig
 from promptseg.io.atomic import atomic_path
 
 FOLDER, FILE, LOG = "training", "last.pt", "log.jsonl"
@@ -86,6 +87,8 @@ def load_state(folder: Path, about: Mapping[str, Any]) -> State | None:
         raise AdapterError(f"{path} is damaged ({error}): delete {path.parent} and train "
                            "again") from error  # fmt: skip
     now = json.loads(json.dumps(about))
+    # A run that an earlier version began knows nothing of options that came later.
+    known = {**{k: v for k, v in _defaults().items() if k in now}, **known}
     for key in sorted(set(known) | set(now)):
         if known.get(key) != now.get(key):
             raise AdapterError(
@@ -93,6 +96,12 @@ def load_state(folder: Path, about: Mapping[str, Any]) -> State | None:
                 f"{now.get(key)!r}; give what it was, or another folder"
             )
     return state
+
+
+def _defaults() -> dict[str, Any]:
+    """What every option is where nobody names it, as JSON has it."""
+    plain: dict[str, Any] = json.loads(json.dumps(FinetuneConfig().to_dict()))
+    return plain
 
 
 def about(config: Mapping[str, Any], **further: Any) -> dict[str, Any]:

@@ -317,6 +317,21 @@ class TestResume:
             with pytest.raises(AdapterError, match=words):
                 train_adapter(recipe, *given, out, backbone=base, resume=True)
 
+    def test_of_a_version_that_knew_fewer_options(self, tmp_path, monkeypatch):
+        out = tmp_path / "older"
+        self.killed_at(3, out, monkeypatch)
+        checkpoint = out / "training" / "last.pt"
+        content = torch.load(checkpoint, weights_only=True)
+        about = json.loads(content["about"])
+        del about["single_slice"]
+        torch.save({**content, "about": json.dumps(about)}, checkpoint)
+        chosen = config(**INTERRUPTED)
+        other = replace(chosen, single_slice=True)
+        with pytest.raises(AdapterError, match="single_slice was False and is now True"):
+            train_adapter(other, *cohort(), out, backbone=tiny_default(), resume=True)
+        resumed = train_adapter(chosen, *cohort(), out, backbone=tiny_default(), resume=True)
+        assert resumed.info.steps == 5
+
     def test_damaged_checkpoint(self, tmp_path, monkeypatch):
         out = tmp_path / "e"
         self.killed_at(3, out, monkeypatch)
