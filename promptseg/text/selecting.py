@@ -71,7 +71,7 @@ class Selector:
         """What each adapter is: the active one first, then the user's own, then the installed.
 
         Of the installed those for fewer things come first: they know them better. Those for
-        images of one slice come before all of them on such an image, and on no other.
+        images of one slice come before them on such an image, and are not asked of any other.
         """
         active, installed = self.stack.active, _installed()
         own_names = [name for name in self.stack.names if name not in installed]
@@ -108,7 +108,7 @@ class Selector:
             WeightsError: The words are not listed and the text tower is missing or damaged.
         """
         infos = self.infos()
-        order = sorted(infos, key=lambda name: _foreign(infos[name], modality))
+        order = sorted(infos, key=lambda name: self._rank(name, infos[name], modality))
         for name in order:
             labels = own_labels(infos[name], words)
             if labels:
@@ -123,6 +123,21 @@ class Selector:
         name, labels = found
         return Choice(words, resolved.concept.name, resolved.likeness, name, labels,
                       resolved.nearest, _note(infos[name], modality))  # fmt: skip
+
+    def _rank(self, name: str, info: AdapterInfo, modality: str | None) -> tuple[bool, int]:
+        """Lower is asked first: what was trained on another modality comes last.
+
+        On an image of one slice an installed adapter that is for its very modality, such as
+        `cardiac` for MR, knows its organ better than one for many organs in pictures of any kind.
+        """
+        rank = 0
+        if self.single_slice and name in list_adapters() and not self._active(name):
+            exact = modality is not None and info.modality == modality
+            rank = 1 if exact else 2 if info.single_slice else 3
+        return _foreign(info, modality), rank
+
+    def _active(self, name: str) -> bool:
+        return self.stack.active is not None and self.stack.active.name == name
 
     def use(self, choice: Choice) -> Adapter:
         """The adapter of a choice, loaded if it was not."""

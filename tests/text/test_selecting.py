@@ -156,6 +156,17 @@ class TestImagesOfOneSlice:
         selector = Selector(stack, tiny_tower(), single_slice)
         assert selector.choose("liver").adapter == name
 
+    @pytest.mark.parametrize(
+        ("modality", "name"), [("MR", "hearts"), ("CT", "flat"), (None, "flat")]
+    )
+    def test_one_for_their_very_modality_comes_first(self, stack, modality, name, tmp_path):
+        made = worded_adapter(stack.backbone, {1: "liver"}, "hearts", modality="MR")
+        write_adapter(made, tmp_path / "hearts")
+        selecting.list_adapters()["hearts"] = tmp_path / "hearts"
+        selector = Selector(stack, tiny_tower(), single_slice=True)
+        assert selector.choose("liver", modality).adapter == name
+        assert Selector(stack, tiny_tower()).choose("liver", "CT").adapter == "deep"
+
     def test_what_was_loaded_for_a_volume_does_not_answer_a_picture(self, stack):
         volumes = Selector(stack, tiny_tower())
         volumes.use(volumes.choose("liver"))
