@@ -71,7 +71,7 @@ class Selector:
         """What each adapter is: the active one first, then the user's own, then the installed.
 
         Of the installed those for fewer things come first: they know them better. Those for
-        images of one slice come before them on such an image, and are not asked of any other.
+        images of one slice are not asked of any other.
         """
         active, installed = self.stack.active, _installed()
         own_names = [name for name in self.stack.names if name not in installed]
@@ -79,7 +79,7 @@ class Selector:
         held = {name: self.stack.get(name).info for name in dict.fromkeys(names)}
         if self.stack.backbone.spec.concept:
             fitting = [(n, i) for n, i in installed.items() if self._fits(i)]
-            fitting.sort(key=lambda pair: (not pair[1].single_slice, len(pair[1].labels)))
+            fitting.sort(key=lambda pair: len(pair[1].labels))
             for name, info in fitting:
                 held.setdefault(name, self._loaded(name) or info)
         # Last: an adapter knows its organ better than a network that knows many.
@@ -108,7 +108,11 @@ class Selector:
             WeightsError: The words are not listed and the text tower is missing or damaged.
         """
         infos = self.infos()
-        order = sorted(infos, key=lambda name: self._rank(name, infos[name], modality))
+        installed = list_adapters()
+        order = sorted(
+            infos, key=lambda n: (_foreign(infos[n], modality),
+                                  self._rank(n, infos[n], modality, n in installed)),
+        )  # fmt: skip
         for name in order:
             labels = own_labels(infos[name], words)
             if labels:
@@ -124,17 +128,18 @@ class Selector:
         return Choice(words, resolved.concept.name, resolved.likeness, name, labels,
                       resolved.nearest, _note(infos[name], modality))  # fmt: skip
 
-    def _rank(self, name: str, info: AdapterInfo, modality: str | None) -> tuple[bool, int]:
-        """Lower is asked first: what was trained on another modality comes last.
+    def _rank(self, name: str, info: AdapterInfo, modality: str | None, installed: bool) -> int:
+        """Lower is asked first on an image of one slice; of a volume all are equal.
 
-        On an image of one slice an installed adapter that is for its very modality, such as
-        `cardiac` for MR, knows its organ better than one for many organs in pictures of any kind.
+        An installed adapter that is for its very modality, such as `cardiac` for MR, knows its
+        organ better than one for many organs in pictures of any kind.
         """
-        rank = 0
-        if self.single_slice and name in list_adapters() and not self._active(name):
-            exact = modality is not None and info.modality == modality
-            rank = 1 if exact else 2 if info.single_slice else 3
-        return _foreign(info, modality), rank
+        if not self.single_slice or self._active(name):
+            return 0
+        if not installed:
+            return 4 if name == OWN else 0
+        exact = modality is not None and info.modality == modality
+        return 1 if exact else 2 if info.single_slice else 3
 
     def _active(self, name: str) -> bool:
         return self.stack.active is not None and self.stack.active.name == name

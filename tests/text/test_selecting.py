@@ -214,6 +214,14 @@ class TestOwnNames:
         assert torch.equal(token, backbone.named_tokens()[0])
         assert selector.known() == ("liver", "left kidney")
 
+    def test_installed_adapters_come_first_on_one_slice_too(self, backbone, monkeypatch, tmp_path):
+        write_adapter(worded_adapter(backbone, {1: "liver"}, "livers"), tmp_path / "livers")
+        monkeypatch.setattr(selecting, "list_adapters", lambda: {"livers": tmp_path / "livers"})
+        for single_slice in (True, False):
+            selector = Selector(AdapterStack(backbone), tiny_tower(), single_slice)
+            assert selector.choose("liver").adapter == "livers"
+            assert selector.choose("left kidney").name == "left kidney"
+
     def test_an_adapter_for_the_same_organ_comes_first(self, backbone):
         stack = AdapterStack(backbone)
         stack.add(worded_adapter(backbone, {1: "liver"}, "mine"))
