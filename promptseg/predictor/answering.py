@@ -15,7 +15,7 @@ from promptseg.inference.slice_prompts import BOTH, REFINE, margin_bounds
 from promptseg.predictor.engine import Engine, Timings
 from promptseg.predictor.expected_dice import expected_dice_of
 from promptseg.predictor.question import Question, Reply
-from promptseg.predictor.runtime import Runtime
+from promptseg.predictor.runtime import Lent, Runtime
 from promptseg.predictor.seen import Seen
 from promptseg.prompts.types import Point, Prompt, PromptSet, Scribble
 from promptseg.propagation.postprocessing import Consistency
@@ -26,6 +26,8 @@ from promptseg.volume.orientation import CANONICAL, axis_codes
 
 if TYPE_CHECKING:
     from promptseg.inference.device import Precision
+    from promptseg.propagation.coarse import CoarseView
+    from promptseg.propagation.slice_step import SliceStep
     from promptseg.refine.corrector import Click, Corrector
 
 
@@ -76,15 +78,22 @@ class Answerer:
         if held is not None and held.axis == axis:
             return held
         encoder = self._encoder(adapter) if held is None else held.encoder
+        coarse, lent, step = self._three_d()
         engine = Engine(
             encoder, axis, self.seen.volume.spacing, self.criteria, self.consistency,
-            self.runtime.view if self.consistency.coarse else None,
-            self.runtime.step if self.consistency.coarse else None,
+            coarse, step, None if lent is None else self._lent_encoder(lent, encoder.data),
             # It knows the masks of the base: one that was taught an organ is its own judge.
             None if adapter else self.runtime.ranking,
         )  # fmt: skip
         self.engine, self.adapter = engine, adapter
         return engine
+
+    def _three_d(self) -> tuple[CoarseView | None, Lent | None, SliceStep | None]:
+        """What looks at whole targets, whose network propagates if not its own, and the step."""
+        if not self.consistency.coarse:
+            return None, None, None
+        lent = self.runtime.lent
+        return self.runtime.view, lent, self.runtime.step if lent is None else lent.step
 
     def answered(
         self,
@@ -154,6 +163,19 @@ class Answerer:
             owner.cache,
             adapter,
             owner.crop_factor,
+        )
+
+    def _lent_encoder(self, lent: Lent, data: np.ndarray) -> SliceEncoder:
+        owner = self.runtime
+        return SliceEncoder(
+            lent.backbone,
+            data,
+            f"{self.seen.volume.sha256} {self.window}",
+            owner.device,
+            owner.precision,
+            owner.batch_size,
+            owner.cache,
+            crop_factor=lent.backbone.spec.crop_factor,
         )
 
     def _report(self, engine: Engine, timings: Timings, question: Question) -> dict[str, Any]:

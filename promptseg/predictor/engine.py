@@ -40,6 +40,7 @@ from promptseg.predictor.interpreting import PromptInterpreter
 from promptseg.predictor.views import ByTarget, View, Views
 from promptseg.prompts.types import Point, Prompt, PromptSet
 from promptseg.propagation.coarse import CoarseView
+from promptseg.predictor.lending import Lender
 from promptseg.propagation.extremes import Span, span_of, spanned
 from promptseg.propagation.postprocessing import Consistency
 from promptseg.propagation.slice_step import SliceStep
@@ -88,6 +89,7 @@ class Engine:
         consistency: What is done so that neighbouring slices agree; nothing by default.
         coarse: Looks at whole targets; None to take what the tracks find.
         step: Trained to go from slice to slice; None to ask the network alone.
+        lent: Encoder of the network that the step belongs to, where that is another one.
         ranking: Of the masks that a click or a box could mean; None to go by predicted quality.
     """
 
@@ -100,6 +102,7 @@ class Engine:
         consistency: Consistency | None = None,
         coarse: CoarseView | None = None,
         step: SliceStep | None = None,
+        lent: SliceEncoder | None = None,
         ranking: MaskRanking | None = None,
     ) -> None:
         self.encoder, self.axis, self.ranking = encoder, axis, ranking
@@ -109,11 +112,17 @@ class Engine:
         self.criteria = StopCriteria() if criteria is None else criteria
         self.consistency = Consistency() if consistency is None else consistency
         self.coarse, self.step = coarse, step
-        self._views = Views(self.decoder, axis, self.spacing, self.criteria, step)
+        own = step if lent is None else None
+        self._views = Views(self.decoder, axis, self.spacing, self.criteria, own)
         self._interpreter = PromptInterpreter(self._views, ranking)
-        self._answerer = GroupAnswerer(self._views, self.consistency, coarse)
+        lender = None if lent is None else self._lender(lent)
+        self._answerer = GroupAnswerer(self._views, self.consistency, coarse, lender)
         self._spans: dict[int, tuple[Span, np.ndarray]] = {}
         self._extents: LRUCache[str, Extent] = LRUCache(EXTENTS, lambda _: 1)
+
+    def _lender(self, encoder: SliceEncoder) -> Lender:
+        views = Views(SliceDecoder(encoder), self.axis, self.spacing, self.criteria, self.step)
+        return Lender(GroupAnswerer(views, self.consistency, self.coarse), self.decoder)
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 from promptseg.inference.crop import mask_extent, widened
 from promptseg.inference.decoder import SliceMask
 from promptseg.inference.encoder import Progress
 from promptseg.inference.labels import Answers, FrameMasks
+from promptseg.predictor.lending import Lender
 from promptseg.predictor.views import ByTarget, Views
 from promptseg.propagation.coarse import CoarseAnswer, CoarseView
 from promptseg.propagation.coarse_fusion import CoarseFusion
@@ -31,12 +32,17 @@ class GroupAnswerer:
         views: Of the volume.
         consistency: What is done so that neighbouring slices agree.
         coarse: Looks at whole targets; None to take what the tracks find.
+        lender: Propagates in place of tracks; None for a network that goes its own way.
     """
 
     def __init__(
-        self, views: Views, consistency: Consistency, coarse: CoarseView | None = None
+        self,
+        views: Views,
+        consistency: Consistency,
+        coarse: CoarseView | None = None,
+        lender: Lender | None = None,
     ) -> None:
-        self.views, self.consistency = views, consistency
+        self.views, self.consistency, self._lender = views, consistency, lender
         self.axis, self.spacing = views.axis, views.spacing
         self._plane_votes = PlaneVotes(views.decoder, views.axis, views.spacing, views.criteria)
         self._fusion: CoarseFusion | None = None
@@ -100,6 +106,13 @@ class GroupAnswerer:
             return None
         if limits is None:
             return take_up(tracker, by_target, key_masks, key_masks)
+        if self._lender is not None:
+            frame, said = tracker.frame, without_corrections(by_target, key_masks)
+            lent = self._lender.whole(frame, said, key_masks, limits, crowded, tracker.progress)
+            if narrow(lent):
+                return None
+            correct = partial(self._lender.correct, frame)
+            return take_up(tracker, by_target, key_masks, lent, limits, correct=correct)
         guides = self._guides(tracker, by_target, limits, crowded)
         tracked = tracker.propagate(key_masks, limits, guides)
         if narrow(tracked):
@@ -129,11 +142,7 @@ class GroupAnswerer:
             if crowded and self._small(tracker.frame, key_masks[target].values()):
                 found[target] = masks
                 continue
-            said = {
-                i: place.without_corrections() or place
-                for i, place in by_target[target].items()
-                if i in key_masks[target]
-            }
+            said = without_corrections(by_target, key_masks)[target]
             found[target] = self._fusion.fused(tracker.frame, said, masks, limits[target])
         return found
 
@@ -195,6 +204,14 @@ def answer_key_slices(tracker: Tracker, by_target: ByTarget) -> Answers:
     }
 
 
+def without_corrections(by_target: ByTarget, key_masks: Answers) -> ByTarget:
+    """What was said of key slices before any answer."""
+    return {
+        target: {i: p.without_corrections() or p for i, p in by_target[target].items() if i in masks}
+        for target, masks in key_masks.items()
+    }
+
+
 def take_up(
     tracker: Tracker,
     by_target: ByTarget,
@@ -202,6 +219,7 @@ def take_up(
     tracked: Answers,
     limits: Limits | None = None,
     guides: Mapping[int, Guide] | None = None,
+    correct: Callable[..., dict[int, SliceMask]] | None = None,
 ) -> Answers:
     """Answers after the corrections, in their order.
 
@@ -215,6 +233,8 @@ def take_up(
         limits: Half-open slice range by target; None corrects the prompted slices only.
         guides: What the other axes say, by target.
     """
+    if correct is None:
+        correct = partial(tracker.correct, guides=guides)
     key_masks, answers = {t: dict(slices) for t, slices in starts.items()}, dict(tracked)
     for target, slices in by_target.items():
         for index, prompts in slices.items():
@@ -228,6 +248,6 @@ def take_up(
             answers[target] = (
                 {**own, index: key_masks[target][index]}
                 if limits is None
-                else tracker.correct(own, key_masks[target], target, index, limits, guides)
+                else correct(own, key_masks[target], target, index, limits)
             )
     return answers

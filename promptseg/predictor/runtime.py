@@ -44,6 +44,14 @@ class Trained(Protocol):
     base: str | None
 
 
+@dataclass(frozen=True)
+class Lent:
+    """A network and its slice step, which propagate for another network."""
+
+    backbone: Backbone
+    step: SliceStep
+
+
 Held = TypeVar("Held", bound=Movable)
 Belonging = TypeVar("Belonging", bound=Trained)
 
@@ -123,6 +131,26 @@ class Runtime:
         from promptseg.propagation.slice_step import load_step
 
         return self._own(self.step_source, self._loaded(self.step_source, load_step))
+
+    @cached_property
+    def lent(self) -> Lent | None:
+        """What propagates for a network that has neither a memory nor a step of its own.
+
+        Raises:
+            WeightsError: If a file is missing or damaged.
+        """
+        if self.step_source != "auto" or self.step is not None:
+            return None
+        if self.backbone.spec.propagates == "memory":
+            return None
+        from promptseg.backbones import load_backbone
+        from promptseg.propagation.slice_step import load_step
+
+        step, backbone = load_step(None), load_backbone("default")
+        if step.base != backbone.spec.sha256:
+            return None
+        backbone.module.to(self.device).eval()
+        return Lent(backbone, step.to(self.device))
 
     @cached_property
     def ranking(self) -> MaskRanking | None:

@@ -96,7 +96,7 @@ class CoarseFusion:
         cube = self.view.answer(image, self.spacing, first).cube
         seen = self.view.look(image, second, cube)
         shown = {i: s for i, s in self._shown(frame, seen, limits).items() if i not in keys}
-        asked = self._asked(frame, shown).items()
+        asked = asked_again(self.decoder, frame, shown).items()
         found = {**{i: replace(mask, looked=seen.quality) for i, mask in asked}, **keys}
         return followed(frame, found, masks, seen.cube.region(image.shape)[frame.axis])
 
@@ -134,20 +134,26 @@ class CoarseFusion:
                 shown[index] = logits
         return shown
 
-    def _asked(self, frame: Frame, shown: Mapping[int, Tensor]) -> dict[int, SliceMask]:
-        """Each slice answered once more; the mean of that and of what the view shows."""
-        if not shown:
-            return {}
-        spec = self.decoder.backbone.spec
-        requests = [Request(i, handed_on(logits, spec)) for i, logits in shown.items()]
-        found = {}
-        for (index, logits), own in zip(
-            shown.items(), self.decoder.decode(frame, requests), strict=True
-        ):
-            mean = (logits.clamp(-SURE, SURE) + own.logits.clamp(-SURE, SURE)) / 2
-            if bool((mean > 0).any()):
-                found[index] = replace(own, logits=mean)
-        return found
+
+def asked_again(
+    decoder: SliceDecoder, frame: Frame, shown: Mapping[int, Tensor]
+) -> dict[int, SliceMask]:
+    """Slices answered once more; the mean of that and of what is shown.
+
+    Args:
+        decoder: Answers them.
+        frame: Of the masks.
+        shown: (m, m) logits by slice, handed to the network as its neighbours' are.
+    """
+    if not shown:
+        return {}
+    requests = [Request(i, handed_on(logits, decoder.backbone.spec)) for i, logits in shown.items()]
+    found = {}
+    for (index, logits), own in zip(shown.items(), decoder.decode(frame, requests), strict=True):
+        mean = (logits.clamp(-SURE, SURE) + own.logits.clamp(-SURE, SURE)) / 2
+        if bool((mean > 0).any()):
+            found[index] = replace(own, logits=mean)
+    return found
 
 
 def followed(
