@@ -5,9 +5,8 @@
 Rows: `la` one jittered box on the largest slice of left atrium 57-68; `la20` one every 20 slices;
 `la_adapter` one box with `--adapter`; `acdc` the left ventricle of ACDC 71-80; `tune` and `tune20`
 the same as `la` on six training cases, the only ones on which rules may be chosen. Every row is
-run with every `--modes`: `auto`, `none`, `vote`, `clean`, `both`, `auto` without the cut beyond
-the outermost prompts (`no_taper`), and `none` without single stop rules (`no_likeness`,
-`no_growth`, `no_presence`, `no_stop`). Cases already in the JSON file of
+run with every `--modes`: `auto`, `none`, `clean`, and `none` that never stops for want of presence
+or quality (`no_presence`). Cases already in the JSON file of
 `--out` with the same weights are not run again.
 
 Over-propagation is the share of the organ's volume that is marked on slices beyond its ends;
@@ -40,25 +39,8 @@ from promptseg.volume.slicing import in_plane, take_slice
 
 TUNING = (3, 12, 22, 34, 45, 53)
 EVERY = 20
-STRICT = StopCriteria()
-RULES = {
-    "no_taper": replace(STRICT, taper=False),
-    "no_likeness": replace(STRICT, similarity=-1.0),
-    "no_growth": replace(STRICT, growth=1e9, shrink=0.0, overlap=0.0),
-    "no_presence": replace(STRICT, presence=-1.0, quality=-1.0),
-    "no_stop": StopCriteria(
-        presence=-1.0,
-        quality=-1.0,
-        overlap=-1.0,
-        growth=1e9,
-        shrink=0.0,
-        patience=1 << 30,
-        least_area=1,
-        similarity=-1.0,
-        trusted_quality=-1.0,
-    ),
-}
-SWITCHES = ("auto", "none", "vote", "clean", "both")
+RULES = {"no_presence": StopCriteria(presence=-1.0, quality=-1.0)}
+SWITCHES = ("auto", "none", "clean")
 
 
 @dataclass(frozen=True)

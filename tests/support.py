@@ -55,7 +55,7 @@ class BrightRegion:
         ours = family == "promptseg"
         self.spec = BackboneSpec(
             name, family, size, size, "grey", crop, True, sha256=name,
-            propagates="mask" if ours else "box", multiplanar=ours,
+            propagates="mask" if ours else "box",
         )  # fmt: skip
         self.fits = fits
         self.batches: list[int] = []

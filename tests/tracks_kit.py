@@ -43,9 +43,9 @@ def propagator(image=TUBE, backbone=None, criteria=None, batch_size=4):
     return Tracker(SliceDecoder(encoder), FRAME, criteria)
 
 
-def reached(tracker, key_masks, limits=(0, 16), guides=None):
+def reached(tracker, key_masks, limits=(0, 16)):
     masks = {i: tracker.answer(i, p) for i, p in key_masks.items()}
-    return tracker.propagate({1: masks}, {1: limits}, guides)[1]
+    return tracker.propagate({1: masks}, {1: limits})[1]
 
 
 def shown(answer):

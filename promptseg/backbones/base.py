@@ -39,8 +39,6 @@ class BackboneSpec:
         propagates: What travels from one slice to the next: `mask` if the network was trained with
             its neighbour's mask as a prompt, `box` if it understands the box around it, `memory`
             if it also has `remember` and `recall` (`backbones.memory.MemoryBackbone`).
-        multiplanar: True if trained on slices along every axis, so that the other two axes may be
-            asked as well.
         own_token: Parameter of `module` that means "whatever is prompted"; None without one.
         stored_as: How weights are written: `promptseg` (architecture and tensors in one file),
             `state_dict` (tensors in one file) or `folder` (as transformers saves them).
@@ -64,7 +62,6 @@ class BackboneSpec:
     licence: str = "unknown"
     pixels: Literal["imagenet", "unit"] = "unit"
     propagates: Propagates = "box"
-    multiplanar: bool = False
     own_token: str | None = None
     stored_as: Literal["promptseg", "state_dict", "folder"] = "folder"
     crop_factor: float | None = None

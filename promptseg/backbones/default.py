@@ -57,7 +57,6 @@ class DefaultBackbone:
             sha256=sha256,
             licence=LICENCE,
             propagates="mask",
-            multiplanar=True,
             own_token="mask_decoder.concept.weight",
             stored_as="promptseg",
             crop_factor=module.config.crop_factor,

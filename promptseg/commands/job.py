@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from promptseg.volume.grey_levels import Modality
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
-CONSISTENCY = ("auto", "none", "clean", "vote", "both")
+CONSISTENCY = ("auto", "none", "clean")
 AXES = ("auto", "0", "1", "2", "axial", "coronal", "sagittal")
 
 
@@ -216,8 +216,8 @@ def add_image_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--consistency", choices=CONSISTENCY, default="auto",
-        help="vote: ask the other two axes where the target ends; clean: drop stray parts, fill "
-        "small holes, smooth across thin slices; both; none; auto, what measures best (default)",
+        help="clean: drop stray parts, fill small holes, smooth across thin slices; none; auto: "
+        "clean, the trained slice step and the coarse 3D view, what measures best (default)",
     )  # fmt: skip
     group.add_argument(
         "--modality",

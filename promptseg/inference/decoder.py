@@ -27,7 +27,6 @@ class SliceMask:
         quality: Predicted overlap with the truth in [0, 1].
         presence: Probability that the target is there; 1 if the network does not predict it.
         given: (H, W) bool mask of the whole slice that the user gave, to be kept as it is.
-        similarity: Likeness in [0, 1] of the grey levels inside to those of the key slice's mask.
         pointer: (P,) float32 on the CPU, what a network with a memory keeps of the target.
         looked: Dice that the coarse view expects of the whole target; None if it did not look.
     """
@@ -36,7 +35,6 @@ class SliceMask:
     quality: float
     presence: float = 1.0
     given: np.ndarray | None = None
-    similarity: float = 1.0
     pointer: Tensor | None = None
     looked: float | None = None
 

@@ -37,10 +37,10 @@ from promptseg.predictor.components import (
 )
 from promptseg.predictor.group import GroupAnswerer
 from promptseg.predictor.interpreting import PromptInterpreter
+from promptseg.predictor.lending import Lender
 from promptseg.predictor.views import ByTarget, View, Views
 from promptseg.prompts.types import Point, Prompt, PromptSet
 from promptseg.propagation.coarse import CoarseView
-from promptseg.predictor.lending import Lender
 from promptseg.propagation.extremes import Span, span_of, spanned
 from promptseg.propagation.postprocessing import Consistency
 from promptseg.propagation.slice_step import SliceStep
@@ -111,7 +111,7 @@ class Engine:
         self.magnified = self.spacing[axis] / float(spacing[axis])
         self.criteria = StopCriteria() if criteria is None else criteria
         self.consistency = Consistency() if consistency is None else consistency
-        self.coarse, self.step = coarse, step
+        self.coarse, self.step, self.lent = coarse, step, lent
         own = step if lent is None else None
         self._views = Views(self.decoder, axis, self.spacing, self.criteria, own)
         self._interpreter = PromptInterpreter(self._views, ranking)
@@ -327,7 +327,7 @@ def bounded(
 def reckoned_spacing(spacing: Sequence[float] | np.ndarray, axis: int) -> tuple[float, ...]:
     """Spacing by which lengths in millimetres are turned into voxels.
 
-    Smoothing, lags and votes are given in millimetres, and were chosen on slices at least half a
+    Smoothing and lags are given in millimetres, and were chosen on slices at least half a
     millimetre apart and pixels at most 3 mm wide. An image of a mouse or of a whole body is
     reckoned with as if its voxels were of that size: their proportions stay.
 

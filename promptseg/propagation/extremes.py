@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from promptseg.backbones.base import PixelPrompts
 from promptseg.inference.crop import CROP, frame_of, squared, stored_or
@@ -24,11 +25,12 @@ from promptseg.inference.decoder import Request, SliceDecoder
 from promptseg.inference.encoder import Progress
 from promptseg.inference.slice_prompts import REFINE, SlicePrompts
 from promptseg.prompts.types import Point, PromptSet
-from promptseg.propagation.multiplanar import LIMIT, handed
-from promptseg.propagation.postprocessing import THICKEST
 from promptseg.volume.slicing import Frame, Region, in_plane, take_slice
 
 ROUNDS = 2
+# Voxels longer than this many times their width show too little of a target along other axes.
+THICKEST = 3.0
+LIMIT = 8.0
 Bound = tuple[slice, ...]
 Corners = tuple[np.ndarray, np.ndarray]
 
@@ -164,6 +166,12 @@ def _along(
         shown = plane[top : top + height, left : left + width]
         take_slice(found, axis, index - bound[axis].start)[...] = shown
     return found
+
+
+def handed(frame: Frame, plane: np.ndarray, side: int) -> Tensor:
+    """(side, side) logits of an (H, W) plane of logits."""
+    share = (plane.astype(np.float32).clip(-LIMIT, LIMIT) + LIMIT) / (2 * LIMIT)
+    return frame.project(share, side) * 2 * LIMIT - LIMIT
 
 
 def _pixels(

@@ -1,8 +1,8 @@
-"""Making the slices of a volume agree: a vote of three axes, and a clean-up of the result."""
+"""Making the slices of a volume agree: a clean-up of what was found."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,13 +10,10 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from promptseg.backbones.base import BackboneSpec
 from promptseg.errors import PromptsegError
 from promptseg.inference.decoder import SliceMask
-from promptseg.volume.slicing import in_plane
 
-SWITCHES = ("auto", "none", "clean", "vote", "both")
-THICKEST = 3.0
+SWITCHES = ("auto", "none", "clean")
 SMOOTH_MM = 0.5
 STRAY_SHARE = 0.1
 HOLE_SHARE = 0.02
@@ -29,13 +26,11 @@ class Consistency:
 
     Args:
         clean: Drop stray parts, fill small cavities, smooth across slices.
-        vote: Ask the slices along the other two axes too; None to decide by the volume: where
-            slices are thin enough for a network that takes masks and strokes.
-        coarse: Look at the whole target with the coarse 3D view, where the segmenter has one.
+        coarse: Go from slice to slice with what was trained for it, and look at the whole target
+            with the coarse 3D view, where the segmenter has them.
     """
 
     clean: bool = False
-    vote: bool | None = False
     coarse: bool = False
 
     @classmethod
@@ -43,28 +38,19 @@ class Consistency:
         """The switch of a name.
 
         Args:
-            name: `none`, `clean`, `vote`, `both`, or `auto`, which is what measured best.
+            name: `none`, `clean`, or `auto`, which is what measured best.
 
         Raises:
             PromptsegError: If the name is unknown.
         """
         known = {
-            "auto": cls(clean=True, vote=None, coarse=True),
+            "auto": cls(clean=True, coarse=True),
             "none": cls(),
             "clean": cls(clean=True),
-            "vote": cls(vote=True),
-            "both": cls(clean=True, vote=True),
         }
         if name not in known:
             raise PromptsegError(f"consistency {name!r} is unknown: use {', '.join(SWITCHES)}")
         return known[name]
-
-    def votes(self, spec: BackboneSpec, axis: int, spacing: Sequence[float]) -> bool:
-        """True if the other axes are asked on slices along `axis` (spacing in mm)."""
-        if self.vote is not None:
-            return self.vote
-        within = min(spacing[side] for side in in_plane(axis))
-        return spec.multiplanar and spacing[axis] <= THICKEST * within
 
 
 def cleaned(

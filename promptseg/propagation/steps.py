@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from torch import Tensor
 
 from promptseg.backbones.base import BackboneSpec, Embedding, PixelPrompts
-from promptseg.inference.decoder import ABSENT_LOGIT, Request, SliceDecoder, SliceMask
+from promptseg.inference.decoder import Request, SliceDecoder, SliceMask
 from promptseg.inference.encoder import Progress
-from promptseg.propagation.appearance import Greys
 from promptseg.propagation.carrying import box_of, shown_as
-from promptseg.propagation.guide import absent
+from promptseg.propagation.greys import Greys
 from promptseg.propagation.memory_tracks import Rememberer
 from promptseg.propagation.merging import agree, strays
 from promptseg.propagation.slice_step import Place, SliceStep, together
-from promptseg.propagation.stopping import StopCriteria, criteria_where_extent_given
+from promptseg.propagation.stopping import StopCriteria
 from promptseg.propagation.track import TrackState
 from promptseg.volume.slicing import Frame, in_plane
 
@@ -52,7 +50,7 @@ class TrackSteps:
         frame: The view of the volume.
         criteria: When a track has lost its target.
         lag: Slices back from which the mask is handed on.
-        greys: Likens grey levels.
+        greys: Of the slices in the frame.
         memories: Of a network that has one.
         learned: Trained to go from slice to slice, on the features of this network; None to ask
             the network alone.
@@ -71,8 +69,7 @@ class TrackSteps:
         self.decoder, self.frame, self.lag = decoder, frame, lag
         self.learned = None if memories is not None else learned
         self.spec = decoder.backbone.spec
-        self.criteria, self.patient = criteria, criteria_where_extent_given(criteria)
-        self.memories, self._greys = memories, greys
+        self.criteria, self.memories, self._greys = criteria, memories, greys
 
     def advance(
         self,
@@ -96,8 +93,7 @@ class TrackSteps:
             embedding = self.decoder.encoder.embed(self.frame, [s.index for s in active])
             answers = self._answers(embedding, active)
             for state, answer in zip(active, answers, strict=True):
-                criteria = self.patient if state.track.extent_given else self.criteria
-                state.take(self._judged(state, answer, criteria), criteria)
+                state.take(answer, self.criteria)
                 self._settle(state)
             if self.memories is not None:
                 self.memories.note(embedding, active)
@@ -132,7 +128,7 @@ class TrackSteps:
         """What the network is asked on the next slice of a track."""
         if self.memories is not None:
             return self.memories.request(state)
-        return Request(state.index, handed_on(self._lead(state), self.spec))
+        return Request(state.index, handed_on(state.handed_on(self.lag), self.spec))
 
     def _settle(self, state: TrackState) -> None:
         """End a track of a correction that has come to what was known before, or has strayed."""
@@ -140,38 +136,10 @@ class TrackSteps:
             return
         index = state.index - state.track.step
         own, before = state.answers.get(index), state.before.get(index)
-        if own is not None and state.guide is not None:
-            own = state.guide.vote(index, abs(index - state.track.start), own)
         state.agreed = state.agreed + 1 if agree(own, before) else 0
         state.settled = state.agreed >= AGREEING
         if own is not None and strays(own, before, state.moved):
             state.settled, state.end = True, index
-
-    def _lead(self, state: TrackState) -> Tensor:
-        """The mask to be handed to the next slice."""
-        carried = state.handed_on(self.lag)
-        guide = state.guide
-        return carried if guide is None else guide.lead(state.index, state.reach, carried)
-
-    def _judged(self, state: TrackState, answer: SliceMask, criteria: StopCriteria) -> SliceMask:
-        """An answer as the track takes it: likened to the key slice, or checked by the other axes.
-
-        Where those see the target they stand in for a poor answer, and where they see that it
-        is not there the answer is empty.
-        """
-        if self.learned is not None:
-            return answer
-        guide = state.guide
-        seen = None if guide is None else guide.at(state.index)
-        if guide is None or seen is None:
-            return replace(answer, similarity=self._greys.similarity(state, answer))
-        if guide.sees_nothing(state.index, criteria.least_area):
-            return answer if state.track.extent_given else absent(answer, ABSENT_LOGIT)
-        similarity = self._greys.similarity(state, answer)
-        if similarity < criteria.similarity and answer.quality < criteria.trusted_quality:
-            return replace(answer, similarity=similarity)
-        stand_in = guide.bridge(state.index, answer, criteria.least_area)
-        return stand_in if stand_in is not None and criteria.poor(answer, seen) else answer
 
     def _prefetch(self, active: Sequence[TrackState]) -> None:
         """Encode the next slices of every track in one batch, once one of them is missing.

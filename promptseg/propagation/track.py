@@ -8,23 +8,18 @@ from dataclasses import dataclass, field, replace
 from torch import Tensor
 
 from promptseg.inference.decoder import SliceMask
-from promptseg.propagation.guide import Guide
 from promptseg.propagation.memory_bank import Bank
 from promptseg.propagation.stopping import StopCriteria
 
 
 @dataclass(frozen=True)
 class Track:
-    """One way from a key slice: slices `start + step`, `start + 2 step`, ... before `stop`.
-
-    `extent_given` is true if the user said that the target reaches as far as `stop`.
-    """
+    """One way from a key slice: slices `start + step`, `start + 2 step`, ... before `stop`."""
 
     target: int
     start: int
     step: int
     stop: int
-    extent_given: bool = False
 
 
 @dataclass
@@ -41,14 +36,12 @@ class TrackState:
         pending: Poor slices that become part of the answer if the target comes back.
         known_at: Slice whose answer settled that of each slice: itself, or the end of a gap.
         origin: (m, m) logits of the key slice, by default those carried at the start.
-        given: True if the key slice's mask is the user's own.
         before: Answers that a correction may change; the track ends where it agrees with them.
         agreed: Slices in a row on which it did.
         settled: True once it has ended that way, or has strayed.
         moved: Pixels that the correction changed on the slice where the track starts.
         end: First slice that it leaves as it was, of one that has strayed.
         bank: What it remembers, of a network with a memory.
-        guide: What the other axes say of its target, None where they are not heard.
     """
 
     track: Track
@@ -60,14 +53,12 @@ class TrackState:
     pending: dict[int, SliceMask] = field(default_factory=dict)
     known_at: dict[int, int] = field(default_factory=dict)
     origin: Tensor | None = None
-    given: bool = False
     before: Mapping[int, SliceMask] | None = None
     agreed: int = 0
     settled: bool = False
     moved: int = 0
     end: int | None = None
     bank: Bank | None = None
-    guide: Guide | None = None
 
     def __post_init__(self) -> None:
         if self.origin is None:
@@ -122,22 +113,17 @@ class TrackState:
 def plan_tracks(
     key_masks: dict[int, dict[int, SliceMask]],
     limits: dict[int, tuple[int, int]],
-    count: int | None = None,
 ) -> list[Track]:
-    """Both ways from every key slice, up to the next key slice or the limit.
-
-    Limits other than all `count` slices are what the user said of the target's extent.
-    """
+    """Both ways from every key slice, up to the next key slice or the limit."""
     tracks = []
     for target, slices in key_masks.items():
         low, high = limits[target]
-        extent_given = count is not None and (low, high) != (0, count)
         indices = sorted(slices)
         for n, index in enumerate(indices):
             after = indices[n + 1] if n + 1 < len(indices) else max(high, index + 1)
             before = indices[n - 1] if n else min(low - 1, index - 1)
             if slices[index].area:
-                tracks += [Track(target, index, step, stop, extent_given)
+                tracks += [Track(target, index, step, stop)
                           for step, stop in ((1, after), (-1, before))]  # fmt: skip
     return tracks
 

@@ -8,7 +8,7 @@ weighted by distance.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 
 from promptseg.backbones.memory import memory_backbone
@@ -17,9 +17,8 @@ from promptseg.inference.caching import LRUCache
 from promptseg.inference.decoder import Request, SliceDecoder, SliceMask
 from promptseg.inference.encoder import Progress
 from promptseg.inference.slice_prompts import GIVEN_MASK_LOGIT, SlicePrompts
-from promptseg.propagation.appearance import Greys
 from promptseg.propagation.carrying import carried_by, lag_of
-from promptseg.propagation.guide import Guide
+from promptseg.propagation.greys import Greys
 from promptseg.propagation.memory_tracks import Rememberer
 from promptseg.propagation.merging import (
     between,
@@ -30,8 +29,7 @@ from promptseg.propagation.merging import (
 )
 from promptseg.propagation.slice_step import SliceStep
 from promptseg.propagation.steps import TrackSteps, handed_on
-from promptseg.propagation.stopping import StopCriteria, criteria_for, criteria_of_step
-from promptseg.propagation.tapering import tapered
+from promptseg.propagation.stopping import StopCriteria
 from promptseg.propagation.track import (
     Track,
     TrackState,
@@ -43,7 +41,6 @@ from promptseg.propagation.track import (
 )
 from promptseg.volume.slicing import Frame
 
-Guides = Mapping[int, Guide]
 TRACK_BYTES, ANSWER_BYTES = 256 << 20, 64 << 20
 
 
@@ -53,10 +50,9 @@ class Tracker:
     Args:
         decoder: Answers requests.
         frame: The view of the volume.
-        criteria: When to stop; made stricter or laxer by the distance of the slices.
-        as_given: True to leave the criteria as they are.
-        learned: Trained to go from slice to slice on the features of this network.
+        criteria: When to stop.
         progress: Called with "propagate", slices answered, slices that may have to be.
+        learned: Trained to go from slice to slice on the features of this network.
     """
 
     def __init__(
@@ -65,7 +61,6 @@ class Tracker:
         frame: Frame,
         criteria: StopCriteria | None = None,
         progress: Progress | None = None,
-        as_given: bool = False,
         learned: SliceStep | None = None,
     ) -> None:
         self.decoder, self.frame = decoder, frame
@@ -73,21 +68,15 @@ class Tracker:
         self.spec = decoder.backbone.spec
         self.carries = carried_by(decoder.backbone)
         self.lag = lag_of(frame) if self.carries == "mask" else 1
-        chosen = StopCriteria() if criteria is None else criteria
-        if learned is not None and self.carries != "memory":
-            self.criteria = criteria_of_step(chosen)
-        else:
-            self.criteria = chosen if as_given else criteria_for(chosen, self.lag)
+        self.criteria = StopCriteria() if criteria is None else criteria
         self.memories: Rememberer | None = None
         if self.carries == "memory":
             self.memories = Rememberer(decoder, memory_backbone(decoder.backbone), frame)
-        self._greys = Greys(decoder.encoder.data, frame, self.spec.mask_size)
+        greys = Greys(decoder.encoder.data, frame, self.spec.mask_size)
         self.steps = TrackSteps(
-            decoder, frame, self.criteria, self.lag, self._greys, self.memories, learned
+            decoder, frame, self.criteria, self.lag, greys, self.memories, learned
         )
-        self._tracked: LRUCache[tuple[int | str, ...], TrackState] = LRUCache(
-            TRACK_BYTES, track_bytes
-        )
+        self._tracked: LRUCache[tuple[int, ...], TrackState] = LRUCache(TRACK_BYTES, track_bytes)
         self._corrected: LRUCache[Hashable, dict[int, SliceMask]] = LRUCache(
             TRACK_BYTES, masks_bytes
         )
@@ -136,7 +125,6 @@ class Tracker:
         self,
         key_masks: dict[int, dict[int, SliceMask]],
         limits: dict[int, tuple[int, int]],
-        guides: Guides | None = None,
     ) -> dict[int, dict[int, SliceMask]]:
         """Answers of every target on every slice that it reaches.
 
@@ -146,31 +134,24 @@ class Tracker:
         Args:
             key_masks: Answers on the slices where tracks start, {target: {slice: answer}}.
             limits: Half-open slice range by target.
-            guides: What the other axes say, by target.
         """
-        count, guides = self.frame.shape[self.frame.axis], guides or {}
-        tracks = plan_tracks(key_masks, limits, count)
-        keys = [self._key(track, key_masks[track.target], guides) for track in tracks]
+        tracks = plan_tracks(key_masks, limits)
+        keys = [self._key(track, key_masks[track.target]) for track in tracks]
         states = [
-            self._resume(track, key, key_masks, guides.get(track.target))
-            for track, key in zip(tracks, keys, strict=True)
+            self._resume(track, key, key_masks) for track, key in zip(tracks, keys, strict=True)
         ]
         self.steps.advance(states, key_masks, self.progress)
         for key, state in zip(keys, states, strict=True):
             known = self._tracked.get(key)
             if known is None or known.reach <= state.reach:
-                self._tracked.put(key, replace(state, guide=None), keys)
-        merged = voted(merge_tracks(states, key_masks), key_masks, guides)
-        untold = {t for t in merged if self.criteria.taper and limits[t] == (0, count)}
-        return {t: tapered(m, key_masks[t]) if t in untold else m for t, m in merged.items()}
+                self._tracked.put(key, state, keys)
+        return merge_tracks(states, key_masks)
 
-    def _key(
-        self, track: Track, key_masks: dict[int, SliceMask], guides: Guides
-    ) -> tuple[int | str, ...]:
+    def _key(self, track: Track, key_masks: dict[int, SliceMask]) -> tuple[int, ...]:
         """Differs between tracks whose answers differ, but for how far they go."""
         recalled = () if self.memories is None else self.memories.key(track, key_masks)
-        guided, left = guided_by(guides, track.target), tensor_key(key_masks[track.start])
-        return track.target, track.start, track.step, track.extent_given, guided, left, *recalled
+        left = tensor_key(key_masks[track.start])
+        return track.target, track.start, track.step, left, *recalled
 
     def correct(
         self,
@@ -179,7 +160,6 @@ class Tracker:
         target: int,
         index: int,
         limits: dict[int, tuple[int, int]],
-        guides: Guides | None = None,
     ) -> dict[int, SliceMask]:
         """Answers of one target after one of its slices was corrected.
 
@@ -193,19 +173,16 @@ class Tracker:
             target: The target.
             index: The corrected slice.
             limits: Half-open slice range by target.
-            guides: What the other axes say, by target.
         """
-        guides = guides or {}
         key = (
-            target, index, limits[target], guided_by(guides, target), tensor_key(key_masks[index]),
+            target, index, limits[target], tensor_key(key_masks[index]),
             *((i, tensor_key(held[i])) for held in (key_masks, answers) for i in sorted(held)),
         )  # fmt: skip
         known = self._corrected.get(key)
         if known is None:
-            count = self.frame.shape[self.frame.axis]
-            planned = plan_tracks({target: key_masks}, {target: limits[target]}, count)
+            planned = plan_tracks({target: key_masks}, {target: limits[target]})
             tracks = [track for track in planned if track.start == index]
-            known = self._correct(answers, key_masks, index, tracks, guides.get(target))
+            known = self._correct(answers, key_masks, index, tracks)
             self._corrected.put(key, known)
         return dict(known)
 
@@ -215,14 +192,10 @@ class Tracker:
         key_masks: dict[int, SliceMask],
         index: int,
         tracks: Sequence[Track],
-        guide: Guide | None,
     ) -> dict[int, SliceMask]:
         """Answers after some tracks from a corrected slice."""
         start, moved = key_masks[index].logits, changed(key_masks[index], answers.get(index))
-        states = [
-            TrackState(w, index + w.step, start, before=answers, moved=moved, guide=guide)
-            for w in tracks
-        ]
+        states = [TrackState(w, index + w.step, start, before=answers, moved=moved) for w in tracks]
         self.steps.advance(states, {track.target: key_masks for track in tracks}, self.progress)
         found = {**answers, index: key_masks[index]}
         if not tracks:
@@ -251,7 +224,7 @@ class Tracker:
         there: three clicks gain 0.055 in 3D Dice so, and 0.026 if it takes the answers with it
         (18 training cases of left atrium, ACDC and hippocampus).
         """
-        track, guide = state.track, state.guide
+        track = state.track
         end = state.index if state.settled else track.stop
         if state.end is not None:
             end = state.end
@@ -260,8 +233,6 @@ class Tracker:
             own, before = state.answers.get(index), found.get(index)
             if own is None and led:
                 continue
-            if own is not None and guide is not None:
-                own = guide.vote(index, abs(index - track.start), own)
             if track.stop in key_masks:
                 share = 1 - abs(index - track.start) / abs(track.stop - track.start)
                 own = between(own, before, share)
@@ -273,17 +244,14 @@ class Tracker:
     def _resume(
         self,
         track: Track,
-        key: tuple[int | str, ...],
+        key: tuple[int, ...],
         key_masks: dict[int, dict[int, SliceMask]],
-        guide: Guide | None,
     ) -> TrackState:
         """The same track made before, cut or continued; else a new one."""
         known = self._tracked.get(key)
         if known is None:
             key_mask = key_masks[track.target][track.start]
-            given = key_mask.given is not None
-            start = track.start + track.step
-            return TrackState(track, start, key_mask.logits, given=given, guide=guide)
+            return TrackState(track, track.start + track.step, key_mask.logits)
         wanted = abs(track.stop - track.start)
         if known.reach <= wanted:
             return replace(
@@ -292,27 +260,7 @@ class Tracker:
                 answers=dict(known.answers),
                 pending=dict(known.pending),
                 known_at=dict(known.known_at),
-                guide=guide,
             )
         settled = {i for i, at in known.known_at.items() if abs(at - track.start) < wanted}
         answers = {i: a for i, a in known.answers.items() if i in settled}
-        return TrackState(track, track.stop, known.carried, answers=answers, guide=guide)
-
-
-def guided_by(guides: Guides, target: int) -> str:
-    """Differs where what the other axes say of a target differs."""
-    return guides[target].name if target in guides else ""
-
-
-def voted(
-    merged: dict[int, dict[int, SliceMask]],
-    key_masks: dict[int, dict[int, SliceMask]],
-    guides: Guides,
-) -> dict[int, dict[int, SliceMask]]:
-    """The same after the vote of the other axes; key slices have no need of one."""
-    for target in merged.keys() & guides.keys():
-        guide, own = guides[target], key_masks[target]
-        for index in merged[target].keys() - own.keys():
-            away = min(abs(index - start) for start in own)
-            merged[target][index] = guide.vote(index, away, merged[target][index])
-    return merged
+        return TrackState(track, track.stop, known.carried, answers=answers)

@@ -34,7 +34,7 @@ class TestLooks:
         assert looks.count == 2
         assert dice(found.data == 1, image) > 0.9
 
-    @pytest.mark.parametrize("choice", [{"consistency": "both"}, {"stop": "never"},
+    @pytest.mark.parametrize("choice", [{"consistency": "clean"}, {"stop": "never"},
                                         {"propagate": False}])  # fmt: skip
     def test_not_where_it_was_not_asked_for(self, looks, choice):
         owner(looks).segment(bright_volume(lesion(40, 40)), [box(40, 40)], **choice)
@@ -115,7 +115,7 @@ class TestPreview:
     @pytest.mark.parametrize(
         ("prompts", "choices", "said"),
         [([], {}, "no prompt"), ([ps.Point((40, 40, 5), positive=False)], {}, "no foreground"),
-         ([box(40, 40)], {"consistency": "both"}, "needs the coarse 3D view")],
+         ([box(40, 40)], {"consistency": "clean"}, "needs the coarse 3D view")],
     )  # fmt: skip
     def test_what_cannot_be_shown_is_said(self, looks, prompts, choices, said):
         with pytest.raises(ps.errors.PromptError, match=said):

@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 import torch
-from support import BrightRegion
 
 from promptseg.errors import PromptsegError
 from promptseg.inference.decoder import SliceMask
@@ -32,23 +31,15 @@ def answers(*slices, start=3):
 
 class TestSwitches:
     def test_names(self):
-        assert [Consistency.named(name) for name in SWITCHES] == [
-            Consistency(True, None, True), Consistency(), Consistency(True),
-            Consistency(False, True), Consistency(True, True)]  # fmt: skip
+        assert {name: Consistency.named(name) for name in SWITCHES} == {
+            "auto": Consistency(clean=True, coarse=True),
+            "none": Consistency(),
+            "clean": Consistency(clean=True),
+        }
 
     def test_an_unknown_name_is_refused(self):
         with pytest.raises(PromptsegError, match="'loud' is unknown: use auto"):
             Consistency.named("loud")
-
-    @pytest.mark.parametrize(
-        ("thick", "family", "votes"),
-        [(1.0, "promptseg", True), (3.0, "promptseg", True), (5.0, "promptseg", False),
-         (1.0, "sam", False)],
-    )  # fmt: skip
-    def test_auto_votes_on_thin_slices_of_our_own_network(self, thick, family, votes):
-        spec = BrightRegion(family=family).spec
-        assert Consistency.named("auto").votes(spec, 1, (1.0, thick, 1.2)) == votes
-        assert Consistency.named("vote").votes(spec, 1, (1.0, thick, 1.2))
 
 
 class TestCleaning:

@@ -25,12 +25,6 @@ from promptseg.propagation.step_network import (
     StepNetwork,
     step_maps,
 )
-from promptseg.propagation.stopping import (
-    OF_STEP,
-    StopCriteria,
-    criteria_of_step,
-    stop_criteria,
-)
 from promptseg.propagation.tracker import Tracker
 
 SIDE = 32
@@ -183,7 +177,7 @@ class TestTracks:
         propagated(tracker(step, held))
         first = step.places[0]
         assert first.grey.shape == first.neighbour[0].shape == (64, 64)
-        torch.testing.assert_close(first.key[1], tracker(step, held)._greys.of(6))
+        torch.testing.assert_close(first.key[1], tracker(step, held).steps._greys.of(6))
 
     def test_without_it_the_network_is_asked_alone(self):
         found = propagated(tracker(None))
@@ -193,25 +187,6 @@ class TestTracks:
         gone = SliceMask(torch.full((64, 64), -8.0), 0.0, 0.0)
         found = propagated(tracker(Recorder(gone)))
         assert set(found) == {6}
-
-
-class TestCriteria:
-    def test_only_presence_is_left(self):
-        left = criteria_of_step(StopCriteria())
-        assert left.presence == OF_STEP["presence"] > StopCriteria().presence
-        assert left.quality == left.similarity == left.overlap == left.shrink == 0
-        assert not left.taper
-
-    def test_what_the_user_changed_stays(self):
-        left = criteria_of_step(StopCriteria(growth=3.0, presence=0.4))
-        assert (left.growth, left.presence, left.overlap) == (3.0, 0.4, 0.0)
-
-    @pytest.mark.parametrize("name", sorted(OF_STEP))
-    def test_a_limit_asked_for_at_its_default_stays_too(self, name):
-        usual = getattr(StopCriteria(), name)
-        left = criteria_of_step(stop_criteria({name: usual}))
-        assert getattr(left, name) == usual != OF_STEP[name]
-        assert criteria_of_step(stop_criteria(f"{name}={float(usual)}")) == left
 
 
 class TestReport:

@@ -159,7 +159,7 @@ class TestExtent:
 
     def test_only_a_target_that_is_plainly_absent_ends_a_track_within_it(self):
         carried = torch.ones(8, 8)
-        doubtful = SliceMask(torch.ones(8, 8), 0.2, 0.3, similarity=0.1)
+        doubtful = SliceMask(torch.ones(8, 8), 0.2, 0.3)
         absent = SliceMask(torch.ones(8, 8), 0.9, 0.1)
         criteria = StopCriteria()
         assert criteria.poor(doubtful, carried)

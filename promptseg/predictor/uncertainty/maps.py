@@ -102,21 +102,20 @@ class Ensemble:
 
     def _seen(self, view: View, cache: EmbeddingCache, name: str) -> Engine:
         """An engine on the volume as a view shows it."""
-        own = self.engine.encoder
-        encoder = SliceEncoder(
-            own.backbone,
-            view.show(own.data, self.engine.axis),
-            name,
-            own.device,
-            own.precision,
-            own.batch_size,
-            cache,
-            crop_factor=own.crop_factor,
-        )
         engine = self.engine
+        data = view.show(engine.encoder.data, engine.axis)
+
+        def showing(own: SliceEncoder) -> SliceEncoder:
+            return SliceEncoder(
+                own.backbone, data, name, own.device, own.precision, own.batch_size, cache,
+                crop_factor=own.crop_factor,
+            )  # fmt: skip
+
         return Engine(
-            encoder, engine.axis, np.array(engine.spacing), engine.criteria, engine.consistency
-        )
+            showing(engine.encoder), engine.axis, np.array(engine.spacing), engine.criteria,
+            engine.consistency, engine.coarse, engine.step,
+            None if engine.lent is None else showing(engine.lent), engine.ranking,
+        )  # fmt: skip
 
     def shares(
         self, question: Question, answered: Sequence[FrameMasks], progress: Progress | None = None
