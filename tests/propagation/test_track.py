@@ -41,7 +41,7 @@ class TestWalk:
 
     def test_poor_slices_hand_nothing_on(self):
         state = self.state()
-        state.take(disc(column=28), StopCriteria())
+        state.take(disc(column=28, quality=0.2), StopCriteria())
         assert torch.equal(state.carried, disc().logits)
 
     def test_a_track_ends_at_its_stop(self):

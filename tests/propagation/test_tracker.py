@@ -104,15 +104,13 @@ class TestPropagating:
         assert sorted(reached(propagator(), {6: box(6)}, (4, 9))) == [4, 5, 6, 7, 8]
 
     def test_progress_counts_answered_slices(self):
-        extent_given = []
+        told = []
         tracker = propagator()
-        tracker.progress = lambda *step: extent_given.append(step)
+        tracker.progress = lambda *step: told.append(step)
         reached(tracker, {6: box(6)})
-        assert {stage for stage, _, _ in extent_given} == {"propagate"}
-        assert [done for _, done, _ in extent_given] == sorted(
-            {done for _, done, _ in extent_given}
-        )
-        assert all(done <= total for _, done, total in extent_given)
+        assert {stage for stage, _, _ in told} == {"propagate"}
+        assert [done for _, done, _ in told] == sorted({done for _, done, _ in told})
+        assert all(done <= total for _, done, total in told)
 
 
 class TestLaziness:

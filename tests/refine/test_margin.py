@@ -10,13 +10,10 @@ from session_kit import ONE, SHAPE, TWO, session
 from support import BrightRegion
 
 import promptseg as ps
-from promptseg.inference.decoder import SliceMask
 from promptseg.inference.encoder import SliceEncoder
 from promptseg.inference.slice_prompts import margin_bounds, sort_prompts
 from promptseg.predictor.engine import Engine
 from promptseg.prompts.types import Box, MarginPoints, Point, PromptSet, Scribble
-from promptseg.propagation.stopping import StopCriteria, criteria_where_extent_given
-from promptseg.propagation.track import plan_tracks
 from promptseg.refine.volume import certain_places, click_voxels, margin_maps
 from promptseg.session import Segmenter
 
@@ -143,28 +140,6 @@ class TestGeodesicMaps:
             if asked.scribbles is not None
         ]
         assert {0.0, 0.5} <= set(shown)
-
-
-class TestExtent:
-    def key_masks(self):
-        return {1: {5: SliceMask(torch.ones(8, 8), 0.9)}}
-
-    @pytest.mark.parametrize(("limits", "told"), [((0, 20), False), ((2, 9), True)])
-    def test_tracks_know_whether_the_user_gave_it(self, limits, told):
-        tracks = plan_tracks(self.key_masks(), {1: limits}, 20)
-        assert [(w.stop, w.extent_given) for w in tracks] == [
-            (limits[1], told),
-            (limits[0] - 1, told),
-        ]
-
-    def test_only_a_target_that_is_plainly_absent_ends_a_track_within_it(self):
-        carried = torch.ones(8, 8)
-        doubtful = SliceMask(torch.ones(8, 8), 0.2, 0.3)
-        absent = SliceMask(torch.ones(8, 8), 0.9, 0.1)
-        criteria = StopCriteria()
-        assert criteria.poor(doubtful, carried)
-        assert not criteria_where_extent_given(criteria).poor(doubtful, carried)
-        assert criteria_where_extent_given(criteria).poor(absent, carried)
 
 
 class TestCertainPlaces:
