@@ -9,8 +9,9 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
-import tomllib
 from packaging.requirements import Requirement
+
+from promptseg.io.toml_text import parse_toml
 
 HEAVY = {"torch", "transformers", "scipy", "skimage", "nibabel", "PIL", "matplotlib", "numba"}
 SCRIPT = """
@@ -103,7 +104,7 @@ class TestExtras:
 
     @pytest.mark.parametrize("extra", sorted(OF_EXTRAS))
     def test_an_extra_brings_all_that_its_modules_import(self, extra: str) -> None:
-        project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+        project = parse_toml((ROOT / "pyproject.toml").read_text())["project"]
         extras = project["optional-dependencies"]
         wanted = [*project["dependencies"], *extras[extra]]
         further = {e for one in wanted for e in Requirement(one).extras

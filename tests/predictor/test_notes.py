@@ -21,7 +21,9 @@ class TestNothingToSay:
         assert notes([BOX]) == []
 
     def test_of_two_targets_with_boxes_of_their_own(self):
-        assert notes([BOX, Box((7, 6, 3), (18, 17, 4), target=2)]) == []
+        two = BLOB | discs(SHAPE, 2, dict.fromkeys(range(2, 6), (25, 21, 3)))
+        other = Box((22, 18, 3), (29, 25, 4), target=2)
+        assert notes([BOX, other], bright_volume(two)) == []
 
 
 class TestImage:
