@@ -19,6 +19,8 @@ from promptseg.volume import Volume
 from promptseg.volume.intensity import choose_window, normalise
 
 AXIS = 2
+# Networks that do not predict presence say in no other way that a track has lost its target.
+SUDDEN = "overlap=0.25,growth=2.5,shrink=0.15"
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ class Ours:
 
     @property
     def _stop(self) -> str:
-        return "never" if self.tracked else "auto"
+        return "never" if self.tracked else SUDDEN
 
     def _watched(self) -> tuple[Segmenter, Timed]:
         """The same segmenter, whose parts are timed."""
