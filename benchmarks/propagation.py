@@ -19,7 +19,7 @@ import argparse
 import json
 import os
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +131,7 @@ def answered(
     segmenter: Segmenter, task: Task, prompts: list[Prompt], mode: str
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """(I, J, K) bool mask of a mode, and the session's report."""
-    switch = mode if mode in SWITCHES else "auto" if mode == "no_taper" else "none"
+    switch = mode if mode in SWITCHES else "none"
     session = segmenter.session(task.volume, task.axis, task.window, switch, RULES.get(mode))
     session.add(*prompts)
     result = session.propagate()
