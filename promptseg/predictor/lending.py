@@ -8,7 +8,7 @@ other network again, with the mask that arrived there.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -16,18 +16,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from promptseg.inference.caching import LRUCache
 from promptseg.inference.decoder import ABSENT_LOGIT, SliceDecoder, SliceMask
 from promptseg.inference.encoder import Progress
 from promptseg.inference.labels import Answers, FrameMasks, slice_logits
 from promptseg.inference.slice_prompts import BoxAnswer, SlicePrompts
 from promptseg.predictor.views import ByTarget, Views
 from promptseg.propagation.coarse_fusion import asked_again, planes_of
+from promptseg.propagation.track import masks_bytes, tensor_key
 from promptseg.volume.slicing import Frame, in_plane
 
 if TYPE_CHECKING:
     from promptseg.predictor.group import GroupAnswerer
 
 Limits = Mapping[int, tuple[int, int]]
+KEPT_BYTES = 64 << 20
 
 
 class Lender:
@@ -40,6 +43,7 @@ class Lender:
 
     def __init__(self, answerer: GroupAnswerer, borrower: SliceDecoder) -> None:
         self.answerer, self.borrower = answerer, borrower
+        self._known: LRUCache[Hashable, dict[int, SliceMask]] = LRUCache(KEPT_BYTES, masks_bytes)
 
     @property
     def views(self) -> Views:
@@ -73,8 +77,8 @@ class Lender:
             group = self.answerer.answer(region, chosen, dict(limits), crowded, progress)
             for target in targets:
                 arrived = group.answers[target]
-                new = arrived.keys() - key_masks[target].keys()
-                found[target] |= self._asked(frame, group.frame, {i: arrived[i] for i in new})
+                new = {i: m for i, m in arrived.items() if i not in key_masks[target]}
+                found[target] |= self._asked(frame, group.frame, new)
         return found
 
     def correct(
@@ -96,6 +100,26 @@ class Lender:
             index: The corrected slice.
             limits: Half-open slice range by target.
         """
+        key = (
+            frame, target, index, limits[target],
+            *((i, tensor_key(held[i])) for held in (key_masks, answers) for i in sorted(held)),
+        )  # fmt: skip
+        known = self._known.get(key)
+        if known is None:
+            known = self._correct(frame, answers, key_masks, target, index, limits)
+            self._known.put(key, known)
+        return dict(known)
+
+    def _correct(
+        self,
+        frame: Frame,
+        answers: dict[int, SliceMask],
+        key_masks: dict[int, SliceMask],
+        target: int,
+        index: int,
+        limits: dict[int, tuple[int, int]],
+    ) -> dict[int, SliceMask]:
+        """The same, not yet known."""
         held = {**answers, index: key_masks[index]}
         shown = {i: SlicePrompts(mask=p) for i, p in planes_of(frame, held).items() if p.any()}
         if not shown:
@@ -115,6 +139,17 @@ class Lender:
         self, frame: Frame, lent: Frame, masks: Mapping[int, SliceMask]
     ) -> dict[int, SliceMask]:
         """What the borrower makes of masks that arrived; each is the mean of both."""
+        key = frame, lent, *((i, tensor_key(mask)) for i, mask in sorted(masks.items()))
+        known = self._known.get(key)
+        if known is None:
+            known = self._answered(frame, lent, masks)
+            self._known.put(key, known)
+        return dict(known)
+
+    def _answered(
+        self, frame: Frame, lent: Frame, masks: Mapping[int, SliceMask]
+    ) -> dict[int, SliceMask]:
+        """The same, not yet known."""
         size = self.borrower.backbone.spec.mask_size
         shown = carried_over(lent, frame, masks, size)
         filled = {i: mask.logits for i, mask in shown.items() if mask.area}

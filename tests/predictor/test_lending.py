@@ -123,6 +123,25 @@ class TestWhole:
         assert slices == {1: list(range(3, 12)), 2: list(range(5, 9))}
 
 
+class TestAskedOnce:
+    def test_the_same_again_costs_nothing(self):
+        borrower, owner = BrightRegion(), BrightRegion(name="lent")
+        engine = engine_of(borrower, owner=owner)
+        click = ps.Point((40, 44, 9), positive=False)
+        first = labels_of(engine, BOX, click)
+        asked = len(borrower.asked), len(owner.asked)
+        np.testing.assert_array_equal(labels_of(engine, BOX, click), first)
+        assert (len(borrower.asked), len(owner.asked)) == asked
+
+    def test_a_click_asks_no_slice_that_it_does_not_reach(self):
+        borrower = BrightRegion()
+        engine = engine_of(borrower)
+        labels_of(engine, BOX)
+        borrower.asked.clear()
+        labels_of(engine, BOX, ps.Point((40, 44, 9), positive=False))
+        assert sum(len(batch.has_mask) for batch in borrower.asked) < len(filled(TUBE, 2))
+
+
 class TestCorrect:
     def test_a_click_changes_its_stretch_and_keeps_the_prompted_slice(self):
         two = TUBE | discs(SHAPE, 2, dict.fromkeys(range(3, 12), (57, 44, 6)))
