@@ -11,6 +11,7 @@ from promptseg.backbones.base import Backbone, BackboneSpec, Propagates
 from promptseg.volume.slicing import Frame
 
 Shown = Literal["mask", "box"]
+# Set by hand before there was a development set.
 CARRIED_MM = 3.0
 CARRIED_MOST = 5
 

@@ -14,6 +14,7 @@ from promptseg.inference.decoder import Request, SliceDecoder, SliceMask
 from promptseg.inference.labels import FrameMasks, slice_logits
 from promptseg.inference.slice_prompts import SlicePrompts
 from promptseg.propagation.coarse import CoarseAnswer, CoarseView, Told
+from promptseg.propagation.slice_step import SURE
 from promptseg.propagation.steps import handed_on
 from promptseg.propagation.track import masks_bytes, tensor_key
 from promptseg.volume.slicing import Frame, in_plane, take_slice
@@ -21,8 +22,6 @@ from promptseg.volume.slicing import Frame, in_plane, take_slice
 Masks = Mapping[int, SliceMask]
 Plane = NDArray[np.bool_]
 
-# Logits beyond this say no more: a slice's answer and the view's then count alike.
-SURE = 4.0
 # Dice of view and track on the last slice of the view from which on the track is believed beyond
 # it. Chosen on the development half of benchmarks/targets.py: 0.5 follows a sarcoma's track out
 # into muscle (0.42 -> 0.23), 0.9 does not and still follows hearts of slices 10 mm apart.

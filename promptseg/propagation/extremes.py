@@ -21,16 +21,17 @@ from torch import Tensor
 
 from promptseg.backbones.base import PixelPrompts
 from promptseg.inference.crop import CROP, frame_of, squared, stored_or
-from promptseg.inference.decoder import Request, SliceDecoder
+from promptseg.inference.decoder import ABSENT_LOGIT, Request, SliceDecoder
 from promptseg.inference.encoder import Progress
 from promptseg.inference.slice_prompts import REFINE, SlicePrompts
 from promptseg.prompts.types import Point, PromptSet
 from promptseg.volume.slicing import Frame, Region, in_plane, take_slice
 
+# Once and twice are compared in benchmarks/margin_choices.py.
 ROUNDS = 2
 # Voxels longer than this many times their width show too little of a target along other axes.
 THICKEST = 3.0
-LIMIT = 8.0
+LIMIT = -ABSENT_LOGIT
 Bound = tuple[slice, ...]
 Corners = tuple[np.ndarray, np.ndarray]
 

@@ -11,13 +11,12 @@ from scipy import ndimage
 from torch import Tensor
 
 from promptseg.errors import PromptsegError
-from promptseg.inference.decoder import SliceMask
+from promptseg.inference.decoder import ABSENT_LOGIT, SliceMask
+from promptseg.propagation.slice_step import SURE
 
 SWITCHES = ("auto", "none", "clean")
-SMOOTH_MM = 0.5
-STRAY_SHARE = 0.1
-HOLE_SHARE = 0.02
-EMPTY_LOGIT, FILLED_LOGIT = -8.0, 1.0
+# Set by hand before there was a development set.
+SMOOTH_MM, STRAY_SHARE, HOLE_SHARE = 0.5, 0.1, 0.02
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ def cleaned(
     if len(answers) < 2:
         return answers
     indices = list(range(min(answers), max(answers) + 1))
-    blank = torch.full_like(next(iter(answers.values())).logits, EMPTY_LOGIT)
+    blank = torch.full_like(next(iter(answers.values())).logits, ABSENT_LOGIT)
     stack = torch.stack([answers[i].logits if i in answers else blank for i in indices])
     stack = smoothed(stack, spacing)
     for place, index in enumerate(indices):
@@ -88,7 +87,7 @@ def smoothed(stack: Tensor, spacing: float) -> Tensor:
     sigma = SMOOTH_MM / spacing
     if sigma < 0.3:
         return stack.clone()
-    clipped = stack.clamp(EMPTY_LOGIT, -EMPTY_LOGIT).numpy()
+    clipped = stack.clamp(ABSENT_LOGIT, -ABSENT_LOGIT).numpy()
     return torch.from_numpy(ndimage.gaussian_filter1d(clipped, sigma, axis=0, mode="nearest"))
 
 
@@ -102,7 +101,7 @@ def without_strays(stack: Tensor, key_slices: Collection[int]) -> Tensor:
     kept = sizes >= (STRAY_SHARE * sizes.max() if len(touched[touched > 0]) == 0 else np.inf)
     kept[touched[touched > 0] - 1] = True
     stray = torch.from_numpy((bodies > 0) & ~np.isin(bodies, 1 + np.flatnonzero(kept)))
-    return stack.masked_fill(stray, EMPTY_LOGIT)
+    return stack.masked_fill(stray, ABSENT_LOGIT)
 
 
 def filled(stack: Tensor) -> Tensor:
@@ -113,4 +112,4 @@ def filled(stack: Tensor) -> Tensor:
         return stack
     sizes = np.bincount(holes.ravel())[1:]
     small = 1 + np.flatnonzero(sizes <= HOLE_SHARE * inside.sum())
-    return stack.masked_fill(torch.from_numpy(np.isin(holes, small)), FILLED_LOGIT)
+    return stack.masked_fill(torch.from_numpy(np.isin(holes, small)), SURE)

@@ -12,13 +12,11 @@ from promptseg.inference.encoder import Progress
 from promptseg.propagation.carrying import box_of, shown_as
 from promptseg.propagation.greys import Greys
 from promptseg.propagation.memory_tracks import Rememberer
-from promptseg.propagation.merging import agree, strays
+from promptseg.propagation.merging import AGREEING, agree, strays
 from promptseg.propagation.slice_step import Place, SliceStep, together
 from promptseg.propagation.stopping import StopCriteria
 from promptseg.propagation.track import TrackState
 from promptseg.volume.slicing import Frame, in_plane
-
-AGREEING = 2
 
 
 def handed_on(logits: Tensor, spec: BackboneSpec) -> PixelPrompts:
