@@ -190,6 +190,7 @@ class Answerer:
             "corrector": None if corrector is None else corrector.sha256,
             "coarse": None if engine.coarse is None else engine.coarse.sha256,
             "step": None if engine.step is None else engine.step.sha256,
+            "lent": None if engine.lent is None else engine.lent.backbone.spec.sha256,
             "ranking": None if engine.ranking is None else engine.ranking.sha256,
             "precision": self.runtime.precision,
             "device": str(self.runtime.device),

@@ -187,4 +187,6 @@ class TestSegment:
         assert found.report["step"] == owner.runtime.lent.step.sha256
         plain = owner.segment(bright_volume(TUBE), [BOX], consistency="none")
         assert plain.report["step"] is None
+        assert found.report["lent"] == owner.runtime.lent.backbone.spec.sha256
+        assert plain.report["lent"] is None
         assert found.report["model"]["name"] == plain.report["model"]["name"] == "bright"
