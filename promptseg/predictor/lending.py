@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -24,13 +24,27 @@ from promptseg.inference.slice_prompts import BoxAnswer, SlicePrompts
 from promptseg.predictor.views import ByTarget, Views
 from promptseg.propagation.coarse_fusion import asked_again, planes_of
 from promptseg.propagation.track import masks_bytes, tensor_key
-from promptseg.volume.slicing import Frame, in_plane
-
-if TYPE_CHECKING:
-    from promptseg.predictor.group import GroupAnswerer
+from promptseg.volume.slicing import Frame, Region, in_plane
 
 Limits = Mapping[int, tuple[int, int]]
 KEPT_BYTES = 64 << 20
+
+
+class Answers3D(Protocol):
+    """Answers targets that are looked for in one view, as `predictor.group` does."""
+
+    views: Views
+
+    def answer(
+        self,
+        region: Region,
+        by_target: ByTarget,
+        limits: dict[int, tuple[int, int]] | None,
+        crowded: bool,
+        progress: Progress | None,
+    ) -> FrameMasks:
+        """Answers in a view that is widened while a target reaches its edge."""
+        ...
 
 
 class Lender:
@@ -41,7 +55,7 @@ class Lender:
         borrower: Decoder of the other network.
     """
 
-    def __init__(self, answerer: GroupAnswerer, borrower: SliceDecoder) -> None:
+    def __init__(self, answerer: Answers3D, borrower: SliceDecoder) -> None:
         self.answerer, self.borrower = answerer, borrower
         self._known: LRUCache[Hashable, dict[int, SliceMask]] = LRUCache(KEPT_BYTES, masks_bytes)
 

@@ -157,8 +157,8 @@ class TestInTheFilesOwnIndices:
     @pytest.mark.parametrize("codes", FEW)
     def test_what_a_session_says(self, codes):
         volume = stored(VOLUME, codes)
-        running = segmenter(tiny_default()).session(volume)
-        plain = segmenter(tiny_default()).session(VOLUME)
+        running = segmenter(tiny_default()).session(volume, stop="never")
+        plain = segmenter(tiny_default()).session(VOLUME, stop="never")
         for session in (running, plain):
             session.add(box(session.volume, (7, 5, 3), (20, 17, 4)))
             session.propagate()
