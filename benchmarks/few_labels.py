@@ -69,6 +69,8 @@ def config(chosen: argparse.Namespace, method: str) -> FinetuneConfig:
         final_slices=0,
         validation_slices=0,
         validation_share=0.0,
+        # The coarse view has no part in answers without a prompt.
+        three_d=False,
         seed=chosen.seed,
         device=chosen.device,
         **length,

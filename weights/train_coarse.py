@@ -21,9 +21,9 @@ import torch.distributed as dist
 
 from pretraining.coarse_tasks import CoarseTask, coarse_task, with_click
 from pretraining.episodes import Case
-from pretraining.muon import Muon
 from pretraining.pacing import follow, log, rate_share, run_to_end
 from pretraining.processes import average_gradients, place
+from promptseg.finetune.muon import Muon
 from promptseg.io.atomic import atomic_path
 from promptseg.propagation.coarse import load_coarse
 from promptseg.propagation.coarse_inputs import CHANNELS, coarse_channels

@@ -28,7 +28,6 @@ from torch.nn import functional
 from torch.utils.tensorboard import SummaryWriter
 
 from pretraining.episodes import Episode, real_episode, synthetic_episode
-from pretraining.muon import Muon
 from pretraining.named import NamedCase, NamedEpisode, named_episode
 from pretraining.pacing import follow, log, rate_share, run_to_end
 from pretraining.processes import average_gradients, place
@@ -46,6 +45,7 @@ from promptseg.finetune.losses import (
     intersection_over_union,
     soft_dice_loss,
 )
+from promptseg.finetune.muon import Muon
 from promptseg.inference.device import cpu_computes_bfloat16
 from promptseg.io.atomic import atomic_path
 from sources import load_cases, named_concepts

@@ -20,6 +20,8 @@ FOLDER, FILE, LOG = "training", "last.pt", "log.jsonl"
 # Options that do not change what a step computes.
 FREE = ("device", "workers", "checkpoint_seconds", "checkpoint_steps", "images", "labels",
         "scribbles", "unlabelled")  # fmt: skip
+# What runs did before there was an option for it, where the option's default is something else.
+BEFORE = {"optimiser": "adamw"}
 
 
 @dataclass
@@ -88,7 +90,7 @@ def load_state(folder: Path, about: Mapping[str, Any]) -> State | None:
                            "again") from error  # fmt: skip
     now = json.loads(json.dumps(about))
     # A run that an earlier version began knows nothing of options that came later.
-    known = {**{k: v for k, v in _defaults().items() if k in now}, **known}
+    known = {**{k: v for k, v in {**_defaults(), **BEFORE}.items() if k in now}, **known}
     for key in sorted(set(known) | set(now)):
         if known.get(key) != now.get(key):
             raise AdapterError(

@@ -21,6 +21,7 @@ from promptseg.finetune.lora import Learner
 from promptseg.finetune.memory import checkpointed
 from promptseg.finetune.named_losses import loss_by_name
 from promptseg.finetune.objectives import objective_class
+from promptseg.finetune.optimiser import Optimiser
 from promptseg.finetune.processes import Processes
 from promptseg.finetune.state import Log, State, load_state, save_state
 from promptseg.finetune.views import View, ViewMaker
@@ -71,8 +72,14 @@ class Trainer:
         self.objective = objective_class(config.objective)(self.network)
         self.small_views = None if self.small is None else views.resized(self.small.spec)
         self.parameters = {**learner.parameters, **self.objective.parameters}
-        self.optimiser = torch.optim.AdamW(
-            self._groups(), config.rate, (0.9, 0.99), weight_decay=config.weight_decay
+        self.optimiser = Optimiser(
+            self.parameters,
+            learner.naming,
+            list(learner.lora.values()),
+            config.optimiser,
+            config.rate,
+            config.token_rate,
+            config.weight_decay,
         )
         self.weights = Weights(self.parameters, config.average)
         self.step, self.seconds = 0, 0.0
@@ -282,15 +289,6 @@ class Trainer:
         falling = 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * self.progress))
         for group in self.optimiser.param_groups:
             group["lr"] = self.config.rate * group["factor"] * gentle * warm * falling
-
-    def _groups(self) -> list[dict[str, Any]]:
-        """What learns, by the multiple of the rate that it learns at."""
-        naming = {id(parameter) for parameter in self.learner.naming}
-        others = [p for p in self.parameters.values() if id(p) not in naming]
-        return [
-            {"params": others, "factor": 1.0},
-            {"params": self.learner.naming, "factor": self.config.token_rate},
-        ]
 
 
 class _Views(torch.utils.data.Dataset[View]):

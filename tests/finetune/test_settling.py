@@ -66,7 +66,7 @@ class TestRate:
         assert one.expected_steps == pytest.approx(500)
 
     def test_tokens_have_a_rate_of_their_own(self):
-        one = trainer(steps=1000, warmup=0, token_rate=8.0)
+        one = trainer(steps=1000, warmup=0, token_rate=8.0, optimiser="adamw")
         assert rates(one)[8.0] == pytest.approx(8 * rates(one)[1.0])
         groups = {g["factor"]: g["params"] for g in one.optimiser.param_groups}
         assert [p is one.learner.tokens for p in groups[8.0]] == [True]

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from pretraining.muon import Muon, orthogonalised
+from promptseg.finetune.muon import Muon, orthogonalised
 
 
 class TestOrthogonalised:

@@ -34,7 +34,8 @@ class Muon(torch.optim.Optimizer):
     """Muon (Jordan et al. 2024) with Nesterov momentum and decoupled weight decay.
 
     Args:
-        params: Matrices (A, B); those without a gradient are passed over.
+        params: Matrices (A, B), or convolutions (A, ...) that are taken for the matrix of their
+            rows; those without a gradient are passed over.
         lr: Step in spectral norm, times sqrt(A / B) for tall matrices.
         weight_decay: Share of the weights, times `lr`, taken off a step.
         momentum: Of the running mean of gradients.
@@ -71,7 +72,7 @@ class Muon(torch.optim.Optimizer):
         if "momentum_buffer" not in state:
             state["momentum_buffer"] = torch.zeros_like(matrix)
         mean = state["momentum_buffer"].lerp_(gradient, 1 - momentum)
-        direction = orthogonalised(gradient.lerp(mean, momentum))
-        rows, columns = matrix.shape
+        direction = orthogonalised(gradient.lerp(mean, momentum).flatten(1))
+        rows, columns = direction.shape
         matrix.mul_(1 - lr * weight_decay)
-        matrix.add_(direction, alpha=-lr * max(1.0, rows / columns) ** 0.5)
+        matrix.add_(direction.view_as(matrix), alpha=-lr * max(1.0, rows / columns) ** 0.5)
