@@ -5,7 +5,8 @@
 Learns the first 8 or 16 cases with labels and cases 17-56 without, and measures Dice of cases
 57-68 with no prompt (benchmarks/splits/left_atrium.json). `--network default` adapts the shipped
 model; `vnet` is MONAI's V-Net from scratch on blocks, the thesis's own setting, and wants a GPU.
-Every method is a file and a line; a second call goes on where the first was stopped.
+Every method is a file and a line; a second call goes on where the first was stopped. `--on
+development` measures on the first of the unlabelled cases instead, to choose how to train.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 from promptseg.backbones import load_backbone
 from promptseg.evaluate import evaluate
 from promptseg.finetune.case_loading import organ_cases, training_cases, unlabelled_cases
-from promptseg.finetune.config import FinetuneConfig, load_recipe
+from promptseg.finetune.config import OPTIMISERS, FinetuneConfig, load_recipe
 from promptseg.finetune.data import Sources, split_cases
 from promptseg.finetune.objectives import objective_class
 from promptseg.finetune.running import train_adapter
@@ -42,7 +43,8 @@ OVERLAP = 0.5
 
 def files(chosen: argparse.Namespace, role: str, kind: str = "images") -> list[Path]:
     """Images or labels of a part of the split."""
-    names = json.loads(SPLIT.read_text())[role]
+    split = json.loads(SPLIT.read_text())
+    names = split["unlabelled" if (role, chosen.on) == ("test", "development") else role]
     limits = {"labelled": chosen.labelled, "test": chosen.eval_cases}
     return [chosen.data / kind / f"{name}.nii.gz" for name in names[: limits.get(role)]]
 
@@ -73,6 +75,8 @@ def config(chosen: argparse.Namespace, method: str) -> FinetuneConfig:
         three_d=False,
         seed=chosen.seed,
         device=chosen.device,
+        optimiser=chosen.optimiser,
+        batch=chosen.batch,
         **length,
     )
     return replace(recipe, validation_cases=None)
@@ -146,14 +150,20 @@ def main() -> None:
                         help="voxels of every side that are one for the V-Net: 2 with --block 40 "
                         "56 56 sees as much in an eighth of the time")  # fmt: skip
     parser.add_argument("--eval-cases", type=int, default=12)
+    parser.add_argument("--on", choices=("test", "development"), default="test")
+    parser.add_argument("--optimiser", choices=OPTIMISERS, default="muon", help="of adapters")
+    parser.add_argument("--batch", type=int, default=4, help="of adapters")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu", help="of adapters")
     chosen = parser.parse_args()
+    if chosen.on == "development" and chosen.methods != ["supervised"]:
+        parser.error("development cases are among the unlabelled: --methods supervised")
     chosen.out.mkdir(parents=True, exist_ok=True)
     make: Any = adapter_line if chosen.network == "default" else vnet_line
     about = {"network": chosen.network, "labelled": chosen.labelled, "steps_asked": chosen.steps,
              "minutes": None if chosen.steps else chosen.minutes, "seed": chosen.seed,
-             "eval_cases": chosen.eval_cases, "shrink": chosen.shrink}  # fmt: skip
+             "eval_cases": chosen.eval_cases, "shrink": chosen.shrink,
+             "on": chosen.on, "optimiser": chosen.optimiser, "batch": chosen.batch}  # fmt: skip
     names = {f"{chosen.network}_{method}_{chosen.labelled}": method for method in chosen.methods}
     run_lines(chosen.out, names, lambda name: make(chosen, names[name]), about)
 

@@ -79,6 +79,8 @@ def config(chosen: argparse.Namespace, method: str, **further: Any) -> FinetuneC
         validation_slices=0,
         seed=chosen.seed,
         device=chosen.device,
+        optimiser="muon",
+        batch=4,
         **length,
         **further,
     )

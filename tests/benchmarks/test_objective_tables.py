@@ -27,7 +27,7 @@ def few():
 def options(tmp_path, **changed):
     plain = {"data": tmp_path, "out": tmp_path / "out", "network": "unet", "minutes": 1.0,
              "steps": 2, "batch": 2, "size": 32, "room": 1.0, "cases": None, "eval_cases": 1,
-             "seed": 0, "device": "cpu", "labelled": 8}  # fmt: skip
+             "seed": 0, "device": "cpu", "labelled": 8, "on": "test", "optimiser": "muon"}  # fmt: skip
     return argparse.Namespace(**{**plain, **changed})
 
 
@@ -64,6 +64,14 @@ class TestRecipes:
             given = scribbles.sources(options(tmp_path), method)
             assert given.labels is None
             assert scribbles.config(options(tmp_path), method).objective == method
+
+    def test_development_cases_are_not_those_reported(self, few, tmp_path):
+        learned, chosen, reported = (
+            few.files(options(tmp_path, eval_cases=12, on=on), role)
+            for role, on in (("labelled", "test"), ("test", "development"), ("test", "test"))
+        )
+        assert len(set(chosen)) == 12
+        assert not set(chosen) & {*learned, *reported}
 
     def test_supervised_sees_no_unlabelled_case(self, few, tmp_path):
         assert few.sources(options(tmp_path), "supervised").unlabelled is None
