@@ -23,7 +23,7 @@ TARGETS = ("attention", "attention_all", "mlp", "convolutions")
 DECODERS = ("frozen", "lora", "full")
 ENCODERS = ("lora", "frozen", "full")
 PRECISIONS = ("auto", "fp32", "bf16")
-OPTIMISERS = ("muon", "adamw")
+OPTIMISERS = ("auto", "muon", "adamw")
 
 
 def option(default: Any, text: str) -> Any:
@@ -95,7 +95,9 @@ class FinetuneConfig:
     minutes: float | None = option(None, "training time; give this or steps")
     batch: int = option(8, "slices a step")
     micro_batch: int | None = option(None, "slices at once; empty starts with all, halves on need")
-    optimiser: str = option("muon", "muon or adamw: what steps parts that are trained whole")
+    optimiser: str = option(
+        "auto", "of parts that are trained whole: muon or adamw; auto is muon for the default model"
+    )
     rate: float = option(6e-4, "learning rate; runs of less than 200 steps take a gentler one")
     token_rate: float = option(1.0, "rate of tokens and words, in multiples of `rate`")
     spread: float = option(0.02, "how unlike the labels' tokens start; 0.5 tells many labels apart")

@@ -86,6 +86,13 @@ class Optimiser:
             part.load_state_dict(state[name])
 
 
+def stepped_by(asked: str, family: str) -> str:
+    """`muon` or `adamw`; `auto` is what was measured, and that was the default model's family."""
+    if asked != "auto":
+        return asked
+    return "muon" if family == "promptseg" else "adamw"
+
+
 def is_matrix(name: str, parameter: nn.Parameter) -> bool:
     """True for weights of linear layers and convolutions with enough rows and columns."""
     if parameter.dim() < 2 or any(part in name for part in TABLES):

@@ -21,7 +21,7 @@ from promptseg.finetune.lora import Learner
 from promptseg.finetune.memory import checkpointed
 from promptseg.finetune.named_losses import loss_by_name
 from promptseg.finetune.objectives import objective_class
-from promptseg.finetune.optimiser import Optimiser
+from promptseg.finetune.optimiser import Optimiser, stepped_by
 from promptseg.finetune.processes import Processes
 from promptseg.finetune.state import Log, State, load_state, save_state
 from promptseg.finetune.views import View, ViewMaker
@@ -76,7 +76,7 @@ class Trainer:
             self.parameters,
             learner.naming,
             list(learner.lora.values()),
-            config.optimiser,
+            stepped_by(config.optimiser, learner.backbone.spec.family),
             config.rate,
             config.token_rate,
             config.weight_decay,

@@ -27,7 +27,8 @@ def few():
 def options(tmp_path, **changed):
     plain = {"data": tmp_path, "out": tmp_path / "out", "network": "unet", "minutes": 1.0,
              "steps": 2, "batch": 2, "size": 32, "room": 1.0, "cases": None, "eval_cases": 1,
-             "seed": 0, "device": "cpu", "labelled": 8, "on": "test", "optimiser": "muon"}  # fmt: skip
+             "seed": 0, "device": "cpu", "labelled": 8, "on": "test",
+             "optimiser": "muon"}  # fmt: skip
     return argparse.Namespace(**{**plain, **changed})
 
 

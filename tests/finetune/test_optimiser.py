@@ -19,7 +19,7 @@ ALONE = Processes(0, 1, torch.device("cpu"))
 
 
 def trainer(make=tiny_default, folder=None, about=None, **options) -> Trainer:
-    chosen, backbone = config(**options), make()
+    chosen, backbone = config(**{"optimiser": "muon", **options}), make()
     learner = make_learner(backbone, chosen, 1)
     views = ViewMaker(disc_cases(), 1, backbone.spec, chosen)
     return Trainer(learner, views, chosen, ALONE, folder, about)
@@ -52,6 +52,10 @@ class TestShares:
     def test_adamw_takes_all_where_it_is_asked_for(self, make):
         one = trainer(make, optimiser="adamw", token_rate=2.0)
         assert taken(one, 1.0) | taken(one, 2.0) == one.parameters.keys()
+
+    def test_auto_is_what_was_measured_for_the_network(self, make):
+        own = make is tiny_default
+        assert list(trainer(make, optimiser="auto").optimiser.parts) == ["adamw", *["muon"] * own]
 
     def test_adapters_of_low_rank_alone_are_left_to_adamw(self, make):
         one = trainer(make, decoder="lora")
