@@ -93,7 +93,7 @@ class FinetuneConfig:
     flips: bool = option(False, "swap left and right; only for organs without a side")
     steps: int | None = option(None, "optimiser steps; give this or minutes")
     minutes: float | None = option(None, "training time; give this or steps")
-    batch: int = option(8, "slices a step")
+    batch: int = option(4, "slices a step")
     micro_batch: int | None = option(None, "slices at once; empty starts with all, halves on need")
     optimiser: str = option(
         "auto", "of parts that are trained whole: muon or adamw; auto is muon for the default model"
