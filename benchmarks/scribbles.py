@@ -26,7 +26,7 @@ from promptseg.backbones import load_backbone
 from promptseg.backbones.base import Backbone
 from promptseg.evaluate import evaluate
 from promptseg.finetune.case_loading import organ_cases, training_cases
-from promptseg.finetune.config import FinetuneConfig, load_recipe
+from promptseg.finetune.config import OPTIMISERS, FinetuneConfig, load_recipe
 from promptseg.finetune.data import Sources, Split, split_cases
 from promptseg.finetune.objectives import objective_class
 from promptseg.finetune.organ_case import OrganCase
@@ -79,7 +79,7 @@ def config(chosen: argparse.Namespace, method: str, **further: Any) -> FinetuneC
         validation_slices=0,
         seed=chosen.seed,
         device=chosen.device,
-        optimiser="muon",
+        optimiser=chosen.optimiser,
         batch=4,
         **length,
         **further,
@@ -175,6 +175,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=30.0, help="of training, each method")
     parser.add_argument("--steps", type=int, help="in place of minutes")
     parser.add_argument("--batch", type=int, default=8, help="slices a step of the U-Net")
+    parser.add_argument("--optimiser", choices=OPTIMISERS, default="auto", help="of adapters")
     parser.add_argument("--size", type=int, default=128, help="side of the U-Net's input")
     parser.add_argument("--room", type=float, default=0.75, help="part of a slice that it sees")
     parser.add_argument("--cases", type=int, help="training cases; default all of the split")
@@ -186,7 +187,8 @@ def main() -> None:
     make = unet_line if chosen.network == "unet" else adapter_line
     about = {"network": chosen.network, "model": chosen.model, "steps_asked": chosen.steps,
              "minutes": None if chosen.steps else chosen.minutes, "cases": chosen.cases,
-             "seed": chosen.seed, "eval_cases": chosen.eval_cases}  # fmt: skip
+             "seed": chosen.seed, "optimiser": chosen.optimiser,
+             "eval_cases": chosen.eval_cases}  # fmt: skip
     names = [f"{chosen.network}_{method}" for method in chosen.methods]
     run_lines(chosen.out, names, lambda n: make(chosen, n.split("_", 1)[1]), about)
 

@@ -96,7 +96,9 @@ class FinetuneConfig:
     batch: int = option(4, "slices a step")
     micro_batch: int | None = option(None, "slices at once; empty starts with all, halves on need")
     optimiser: str = option(
-        "auto", "of parts that are trained whole: muon or adamw; auto is muon for the default model"
+        "auto",
+        "of parts that are trained whole: muon or adamw; auto is muon where the default model "
+        "learns whole labels",
     )
     rate: float = option(6e-4, "learning rate; runs of less than 200 steps take a gentler one")
     token_rate: float = option(1.0, "rate of tokens and words, in multiples of `rate`")

@@ -86,11 +86,15 @@ class Optimiser:
             part.load_state_dict(state[name])
 
 
-def stepped_by(asked: str, family: str) -> str:
-    """`muon` or `adamw`; `auto` is what was measured, and that was the default model's family."""
+def stepped_by(asked: str, family: str, strokes: bool) -> str:
+    """`muon` or `adamw`; `auto` is Muon where it measured better.
+
+    That is the default model and whole labels. Where strokes say little, what keeps an answer in
+    shape is what the network knew, and Muon forgets that sooner (docs/few_labels.md).
+    """
     if asked != "auto":
         return asked
-    return "muon" if family == "promptseg" else "adamw"
+    return "muon" if family == "promptseg" and not strokes else "adamw"
 
 
 def is_matrix(name: str, parameter: nn.Parameter) -> bool:

@@ -76,7 +76,7 @@ class Trainer:
             self.parameters,
             learner.naming,
             list(learner.lora.values()),
-            stepped_by(config.optimiser, learner.backbone.spec.family),
+            stepped_by(config.optimiser, learner.backbone.spec.family, views.strokes),
             config.rate,
             config.token_rate,
             config.weight_decay,

@@ -9,7 +9,7 @@ from support import tiny_default, tiny_sam
 
 from promptseg.errors import AdapterError
 from promptseg.finetune.lora import make_learner
-from promptseg.finetune.optimiser import LEAST_SIDE, MUON_RATIO
+from promptseg.finetune.optimiser import LEAST_SIDE, MUON_RATIO, stepped_by
 from promptseg.finetune.processes import Processes
 from promptseg.finetune.state import load_state
 from promptseg.finetune.trainer import Trainer
@@ -60,6 +60,15 @@ class TestShares:
     def test_adapters_of_low_rank_alone_are_left_to_adamw(self, make):
         one = trainer(make, decoder="lora")
         assert list(one.optimiser.parts) == ["adamw"]
+
+
+class TestAuto:
+    @pytest.mark.parametrize(("family", "strokes", "kind"), [
+        ("promptseg", False, "muon"), ("promptseg", True, "adamw"), ("sam", False, "adamw"),
+    ])  # fmt: skip
+    def test_muon_only_where_it_was_better(self, family, strokes, kind):
+        assert stepped_by("auto", family, strokes) == kind
+        assert stepped_by("muon", family, strokes) == "muon"
 
 
 class TestSteps:
