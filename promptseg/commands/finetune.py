@@ -63,6 +63,7 @@ def _add_training(group: argparse._ArgumentGroup) -> None:
     length.add_argument("--steps", metavar="N", type=int)
     length.add_argument("--minutes", metavar="M", type=float)
     group.add_argument("--batch", metavar="N", type=int, help="slices a step")
+    group.add_argument("--optimiser", metavar="auto|muon|adamw", help="of parts trained whole")
     group.add_argument("--rate", metavar="R", type=float, help="learning rate")
     group.add_argument("--checkpointing", action="store_true", default=None)
     group.add_argument("--device", metavar="auto|cpu|cuda")

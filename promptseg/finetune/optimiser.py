@@ -81,9 +81,10 @@ class Optimiser:
         return {name: part.state_dict() for name, part in self.parts.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take up what `state_dict` gave."""
+        """Take up what `state_dict` gave, or AdamW alone in runs from before there was Muon."""
+        given = {"adamw": state} if "param_groups" in state else state
         for name, part in self.parts.items():
-            part.load_state_dict(state[name])
+            part.load_state_dict(given[name])
 
 
 def stepped_by(asked: str, family: str, strokes: bool) -> str:

@@ -96,3 +96,12 @@ class TestEarlierRuns:
         assert load_state(tmp_path, now) is not None
         with pytest.raises(AdapterError, match="optimiser was 'adamw' and is now 'muon'"):
             load_state(tmp_path, json.loads(json.dumps(now | {"optimiser": "muon"})))
+
+    def test_its_momenta_are_taken_up(self):
+        begun, again = (trainer(steps=400, warmup=0, optimiser="adamw") for _ in range(2))
+        begun.update([begun.views[0]])
+        again.optimiser.load_state_dict(begun.optimiser.parts["adamw"].state_dict())
+        held, taken_up = (one.optimiser.parts["adamw"].state_dict() for one in (begun, again))
+        assert held["state"].keys() == taken_up["state"].keys()
+        assert all(torch.equal(held["state"][n]["exp_avg"], taken_up["state"][n]["exp_avg"])
+                   for n in held["state"])  # fmt: skip
