@@ -151,7 +151,7 @@ def main() -> None:
                         "56 56 sees as much in an eighth of the time")  # fmt: skip
     parser.add_argument("--eval-cases", type=int, default=12)
     parser.add_argument("--on", choices=("test", "development"), default="test")
-    parser.add_argument("--optimiser", choices=OPTIMISERS, default="muon", help="of adapters")
+    parser.add_argument("--optimiser", choices=OPTIMISERS, default="auto", help="of adapters")
     parser.add_argument("--batch", type=int, default=4, help="of adapters")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu", help="of adapters")

@@ -31,7 +31,7 @@ ANNOTATED, PSEUDO, BOTH = "1_annotated", "2_pseudo", "3_both"
 STEPS = 300
 # Going on from an adapter needs less than beginning: half of the usual rate, and AdamW, whose steps
 # shrink with the gradient; those of Muon are as long where little is left to learn.
-RATE, GOING_ON = 3e-4, "adamw"
+RATE, OPTIMISER = 3e-4, "adamw"
 HELD_EVERY = 5
 Progress = Callable[[str, int, int], None]
 
@@ -98,7 +98,7 @@ def config_from(source: Adapter | None, **options: Any) -> FinetuneConfig:
             "organ": info.organ,
             "label_names": dict(info.labels),
             "rate": RATE,
-            "optimiser": GOING_ON,
+            "optimiser": OPTIMISER,
             "alpha": info.alpha,
             "decoder": info.decoder,
             **({"rank": info.rank} if info.rank else {}),

@@ -45,11 +45,11 @@ class Optimiser:
         token_rate: float,
         weight_decay: float,
     ) -> None:
-        apart = {id(p) for p in (*naming, *low_rank)}
+        left_out = {id(p) for p in (*naming, *low_rank)}
         whole = [p for name, p in parameters.items()
-                 if kind == "muon" and id(p) not in apart and is_matrix(name, p)]  # fmt: skip
-        apart = {id(p) for p in (*naming, *whole)}
-        rest = [p for p in parameters.values() if id(p) not in apart]
+                 if kind == "muon" and id(p) not in left_out and is_matrix(name, p)]  # fmt: skip
+        placed = {id(p) for p in (*naming, *whole)}
+        rest = [p for p in parameters.values() if id(p) not in placed]
         groups: list[dict[str, Any]] = [
             {"params": rest, "factor": 1.0},
             {"params": list(naming), "factor": token_rate},
@@ -84,7 +84,7 @@ class Optimiser:
         """Take up what `state_dict` gave, or AdamW alone in runs from before there was Muon."""
         given = {"adamw": state} if "param_groups" in state else state
         for name, part in self.parts.items():
-            part.load_state_dict(given[name])
+            part.load_state_dict(dict(given[name]))
 
 
 def stepped_by(asked: str, family: str, strokes: bool) -> str:
