@@ -79,8 +79,7 @@ class GroupAnswerer:
         tracker, answers = widened(region, fitting, grow, GROWTHS)
         cut = tuple(self.views.cut(tracker.frame, answers))
         if limits is not None and self.consistency.clean:
-            apart = self.spacing[self.axis]
-            answers = {t: cleaned(m, by_target.get(t, {}), apart) for t, m in answers.items()}
+            answers = {t: cleaned(m, by_target.get(t, {})) for t, m in answers.items()}
         return FrameMasks(tracker.frame, answers, cut=cut)
 
     def _fitting(

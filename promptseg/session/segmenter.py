@@ -262,11 +262,11 @@ class Segmenter:
             window: `auto`, a name such as `lung`, or `WIDTH,LEVEL`.
             uncertainty: True to fill `result.uncertainty`, see `Session.uncertainty`.
             progress: Called with stage, done, total.
-            consistency: How slices are made to agree: `none`; `clean` drops stray parts, fills
-                small cavities and smooths across thin slices; `auto` is what measures best:
-                `clean` with the trained slice step and a look at the whole target with the
-                coarse 3D view. For a model that has no step the shipped one goes from slice to
-                slice, and the model is asked on each with what arrived there.
+            consistency: How slices are made to agree: `none`; `clean` drops parts that hang
+                together with no prompted slice; `auto` is what measures best: `clean` with the
+                trained slice step and a look at the whole target with the coarse 3D view. For
+                a model that has no step the shipped one goes from slice to slice, and the model
+                is asked on each with what arrived there.
             stop: When a propagation stops: `auto`, `never`, or limits of
                 `propagation.criteria.CRITERIA` by name, such as `{"growth": 3.0}` or `growth=3`.
 
