@@ -17,6 +17,7 @@ from promptseg.propagation.postprocessing import Consistency, cleaned
 from promptseg.propagation.tracker import Tracker
 from promptseg.volume.slicing import Frame, Region, in_plane
 
+# A view is widened like one of the coarse view (`propagation.coarse.WIDENED`), and as often.
 GROWTH = 1.5
 GROWTHS = 3
 # Where there are many, targets below this size stay as tracked: two looks take most of a second.

@@ -34,8 +34,11 @@ FILE = Described("promptseg-coarse", 1, "coarse view")
 AROUND = 2.2
 # A target that reaches the border is looked at from farther away, so often and by so much.
 WIDENED, WIDENINGS = 1.5, 3
+# Of a face of the view, filled by the target, from which it goes on beyond: some 9 of 48 x 48.
 BORDER_SHARE = 0.004
+# Side of the smallest view in voxels: a finer one would show what was interpolated.
 LEAST_VOXELS = 17.0
+# Elements from an outline beyond which the distance says no more, as the network was trained.
 ABSENT = -6.0
 Mask = NDArray[np.bool_]
 Field = NDArray[np.float32]
