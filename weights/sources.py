@@ -26,6 +26,16 @@ HEART = {1: "right ventricle", 2: "myocardium", 3: "left ventricle"}
 # Two images of each are for measuring names; the rest teach them.
 NAMED_SETS = ("curvas_abdomen_ct", "chest_ct", "gi_tract_mr", "hvsmr2_mr", "prostate158_mr")
 NAMED_HELD = 2
+# Parts of one structure, which is what a box around it means; the first of each has the name.
+GLIOMA = (((1, 2, 3), "brain tumor"), ((1, 3), ""))
+DISC = (((1, 2), "optic disc"),)
+WHOLES: dict[str, tuple[tuple[tuple[int, ...], str], ...]] = {
+    "brats2023_mr": GLIOMA, "fets_t2_mr": GLIOMA, "utsw_glioma_mr": GLIOMA,
+    "stroke_cpaisd_ct": (((1, 2), ""),),
+    "cobra_hippocampus_mr": (((1, 2, 3, 4), "hippocampus"),),
+    "hisub25_mr": (((1, 2), ""),),
+    "drishti_fundus": DISC, "smdg_fundus": DISC,
+}  # fmt: skip
 HELD_PATIENTS = {
     "chaos_mr": ("chaos_33", "chaos_36"),
     "mscmr_bssfp": ("mscmr_13", "mscmr_16"),
@@ -192,7 +202,7 @@ def flat_cases(root: Path) -> Iterator[tuple[NamedCase, bool]]:
 
 
 def flat_case(
-    group: str, image: Path, names: dict[int, str], body: str, instances: bool
+    group: str, image: Path, names: dict[int, str], body: str, instances: bool, **parts: object
 ) -> NamedCase:
     """A 2D picture, in grey, and the PNG of its labels beside it."""
     grey = cv2.imread(str(image), cv2.IMREAD_GRAYSCALE)
@@ -202,7 +212,7 @@ def flat_case(
     labels = np.ascontiguousarray(mask[..., None].astype(np.uint8))
     return NamedCase(image.stem, group, np.ascontiguousarray(grey[..., None]), labels,
                      modality="2D", instances=instances, names=names, body=body,
-                     sided=False)  # fmt: skip
+                     sided=False, **parts)  # fmt: skip
 
 
 def breadth_cases(root: Path) -> Iterator[tuple[NamedCase, bool]]:
@@ -210,11 +220,17 @@ def breadth_cases(root: Path) -> Iterator[tuple[NamedCase, bool]]:
     held = held_sets(manifest)
     for group, about in manifest.items():
         names = {int(k): concept_name(v, about["body"]) for k, v in about["classes"].items()}
+        wholes = WHOLES.get(group, ())
+        groups = {labels: name for labels, name in wholes if name}
+        # The disc without its cup is a ring that nobody calls a disc.
+        names = {k: name for k, name in names.items() if name not in groups.values()}
         apart = about["group"] not in ("CT", "MR", "US")
         files = sorted((root / "breadth" / group / "images").iterdir())
         for n, file in enumerate(files):
             last = group in NAMED_SETS and n >= len(files) - NAMED_HELD
-            yield flat_case(group, file, names, about["body"], apart), group in held or last
+            case = flat_case(group, file, names, about["body"], apart,
+                             wholes=tuple(labels for labels, _ in wholes), groups=groups)  # fmt: skip
+            yield case, group in held or last
 
 
 def breadth_volumes(root: Path) -> Iterator[tuple[NamedCase, bool]]:

@@ -65,7 +65,7 @@ BREADTH = {"CT": 0.14, "MR": 0.16, "US": 0.02, "EYE": 0.005, "ENDO": 0.008, "MIC
 SIZES = ((128, 12), (128, 12), (128, 12), (256, 4))
 # What small crops blur, such as the wall of a ventricle, is forgotten there: the end is at 256.
 FINE_SIZES = ((256, 6),)
-NAMED, RUNS = 1 / 3, 1 / 6
+NAMED, RUNS = 1 / 6, 1 / 6
 NAMED_WEIGHT, DENSE_WEIGHT, RUN_WEIGHT = 0.7, 0.1, 0.7
 MUON_RATIO = 30.0
 # Tokens of names learn so many times as fast, as those of adapters do.
