@@ -228,8 +228,8 @@ def breadth_cases(root: Path) -> Iterator[tuple[NamedCase, bool]]:
         files = sorted((root / "breadth" / group / "images").iterdir())
         for n, file in enumerate(files):
             last = group in NAMED_SETS and n >= len(files) - NAMED_HELD
-            case = flat_case(group, file, names, about["body"], apart,
-                             wholes=tuple(labels for labels, _ in wholes), groups=groups)  # fmt: skip
+            case = flat_case(group, file, names, about["body"], apart, groups=groups,
+                             wholes=tuple(labels for labels, _ in wholes))  # fmt: skip
             yield case, group in held or last
 
 

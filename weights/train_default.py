@@ -57,7 +57,7 @@ SHARES = {
     "liver_ct": 0.025, "lung_nodule_ct": 0.015,
     "chaos_mr": 0.03, "mscmr_bssfp": 0.01, "mscmr_lge": 0.01, "aspects_ct": 0.01,
     "cerebellum_atlas": 0.01, "cit168_atlas": 0.01, "brainstem": 0.01,
-    "regions": 0.06, "synthetic": 0.06,
+    "fives_fundus": 0.015, "regions": 0.06, "synthetic": 0.07,
 }  # fmt: skip
 # CT and MR are what the project is for; the rest of breadth teaches edges and textures.
 BREADTH = {"CT": 0.14, "MR": 0.16, "US": 0.02, "EYE": 0.005, "ENDO": 0.008, "MICRO": 0.007}

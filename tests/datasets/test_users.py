@@ -215,3 +215,27 @@ class TestSeeds:
 
         np.testing.assert_array_equal(act(5), act(5))
         assert len({act(seed).tobytes() for seed in range(8)}) > 1
+
+
+class TestTracing:
+    @pytest.mark.parametrize(("name", "slender"), [("line", True), ("ring", True),
+                                                   ("disc", False), ("whole", False)])  # fmt: skip
+    def test_slender_is_long_for_its_width(self, name, slender):
+        assert users.is_slender(TARGETS[name]) == slender
+
+    @few
+    @given(targets(), seeds)
+    def test_strokes_lie_on_the_target_or_as_near_as_a_pen_is_wide(self, target, rng):
+        drawn = users.traced(target, rng)
+        assert (drawn & target).any()
+        assert not (drawn & ~ndimage.binary_dilation(target, np.ones((7, 7)))).any()
+
+    def test_parts_are_traced_and_some_strokes_are_wider_than_the_target(self):
+        ring = TARGETS["ring"]
+        strokes = [users.traced(ring, np.random.default_rng(seed)) for seed in range(30)]
+        covered = [(drawn & ring).sum() / ring.sum() for drawn in strokes]
+        assert min(covered) < 0.3
+        line = TARGETS["line"]
+        wide = [users.traced(line, np.random.default_rng(seed)) for seed in range(30)]
+        assert any((drawn & ~line).any() for drawn in wide)
+        assert any(not (drawn & ~line).any() for drawn in wide)

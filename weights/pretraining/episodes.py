@@ -14,11 +14,13 @@ from torch import Tensor
 from pretraining.conventions import random_convention
 from pretraining.lesions import with_lesion
 from pretraining.synthetic import INNER, synthetic_slices
+from pretraining.vessels import with_vessels
 from promptseg.backbones.base import PixelPrompts
 from promptseg.datasets.simulation import users
 from promptseg.datasets.simulation.pixel_prompts import (
     KINDS,
     OUTLINING,
+    TRACING,
     Mask2D,
     Prompter,
     sample_prompts,
@@ -28,6 +30,8 @@ from promptseg.finetune.warping import warp
 
 REDRAWN = 0.25
 LESIONS = 0.06
+# Of generated lesions and of synthetic tasks.
+VESSELS = 0.3
 CT_WINDOWS = ((400, 40), (1500, -600), (1800, 400), (80, 40), (150, 30), (350, 50))
 
 
@@ -256,11 +260,23 @@ def real_episode(case: Case, size: int, count: int, rng: np.random.Generator) ->
 def lesion_episode(
     grey: NDArray[np.float32], count: int, rng: np.random.Generator
 ) -> Episode | None:
-    """An episode on a lesion generated in a real crop (S, S, 3)."""
+    """An episode on a lesion or on vessels generated in a real crop (S, S, 3)."""
+    if rng.random() < VESSELS:
+        return vessel_episode(grey, count, rng)
     image, masks = with_lesion(grey, rng)
     if masks[..., 1].sum() < 12:
         return None
     return finish(image, masks[..., 1].astype(np.float32), masks[..., 0], count, True, rng)
+
+
+def vessel_episode(
+    grey: NDArray[np.float32], count: int, rng: np.random.Generator
+) -> Episode | None:
+    """An episode on vessels generated in a crop (S, S, 3); mostly traced by strokes."""
+    image, shares = with_vessels(grey, rng)
+    if (shares[..., 1] > 0.5).sum() < 12:
+        return None
+    return packed(image, shares[..., 1], shares[..., 0] > 0.5, count, True, TRACING, rng)
 
 
 def beyond_extent(
@@ -278,6 +294,8 @@ def beyond_extent(
 def synthetic_episode(size: int, count: int, rng: np.random.Generator) -> Episode | None:
     """An episode on generated shapes."""
     image, stack = synthetic_slices(size, rng)
+    if rng.random() < VESSELS:
+        return vessel_episode(image, count, rng)
     areas = np.bincount(stack[..., 1].ravel(), minlength=256)
     usable = np.flatnonzero((areas >= 0.004 * size**2) & (areas <= 0.6 * size**2))
     if not len(usable):
@@ -300,7 +318,7 @@ def finish(
     invert: bool,
     rng: np.random.Generator,
 ) -> Episode:
-    """Redraw the outline now and then, augment, draw the prompts, pack as tensors."""
+    """Redraw the outline now and then, and pack."""
     kinds: Sequence[tuple[float, Prompter]] = KINDS
     if (target > 0.5).any() and rng.random() < REDRAWN:
         redraw = random_convention(target, rng)
@@ -308,6 +326,19 @@ def finish(
         if (redrawn > 0.5).sum() >= 12:
             target, kinds = redrawn, OUTLINING
             neighbour = None if neighbour is None else redraw(neighbour.astype(np.float32)) > 0.5
+    return packed(grey, target, neighbour, count, invert, kinds, rng)
+
+
+def packed(
+    grey: NDArray[np.float32],
+    target: NDArray[np.float32],
+    neighbour: Mask2D | None,
+    count: int,
+    invert: bool,
+    kinds: Sequence[tuple[float, Prompter]],
+    rng: np.random.Generator,
+) -> Episode:
+    """Augment, draw the prompts, pack as tensors."""
     image = augment(grey, rng, invert)
     if rng.random() < 0.15:
         image = np.repeat(image[..., 1:2], 3, -1)

@@ -15,6 +15,8 @@ from promptseg.datasets.simulation import users
 from promptseg.datasets.simulation.clicks import largest_component
 
 Mask2D = NDArray[np.bool_]
+# Of the strokes on a slender target, how many follow it.
+TRACED = 0.7
 Prompter = Callable[[Mask2D, np.random.Generator], PixelPrompts]
 
 
@@ -69,13 +71,25 @@ def margin_prompt(target: Mask2D, rng: np.random.Generator) -> PixelPrompts:
 
 
 def scribble_prompt(target: Mask2D, rng: np.random.Generator) -> PixelPrompts:
-    """One or two strokes inside, often one outside."""
+    """One or two strokes inside, often one outside; what is slender is mostly traced."""
+    if users.is_slender(target) and rng.random() < TRACED:
+        return traced_prompt(target, rng)
     inside = users.scribble(target, rng)
     if rng.random() < 0.4:
         inside |= users.scribble(target, rng)
     near = background_near(target) if rng.random() < 0.5 else ~target
     drawn = rng.random() < 0.7 and near.any()
     outside = users.scribble(near, rng) if drawn else np.zeros_like(target)
+    return PixelPrompts(scribbles=torch.from_numpy(np.stack([inside, outside])).float())
+
+
+def traced_prompt(target: Mask2D, rng: np.random.Generator) -> PixelPrompts:
+    """Strokes along a slender target, up to four strokes outside."""
+    inside = users.traced(target, rng)
+    outside = np.zeros_like(target)
+    far = ~(target | inside)
+    for _ in range(int(rng.integers(0, 5)) * far.any()):
+        outside |= users.line_scribble(far, rng, int(rng.integers(1, 4)))
     return PixelPrompts(scribbles=torch.from_numpy(np.stack([inside, outside])).float())
 
 
@@ -104,6 +118,16 @@ KINDS: tuple[tuple[float, Prompter], ...] = (
     (0.08, margin_prompt),
     (0.12, scribble_prompt),
     (0.13, rough_prompt),
+)
+
+
+# Of vessels: nobody draws the margin of a tree, most trace it.
+TRACING: tuple[tuple[float, Prompter], ...] = (
+    (0.25, box_prompt),
+    (0.1, click_prompt),
+    (0.15, clicks_prompt),
+    (0.35, scribble_prompt),
+    (0.15, rough_prompt),
 )
 
 
