@@ -144,6 +144,7 @@ def settle(visit: Visit, session: Session, answer: bool, progress: Progress | No
 def keep(visit: Visit, result: Segmentation, propagated: bool) -> None:
     visit.labels, visit.uncertainty = finished(visit, result).data, result.uncertainty
     visit.used_axis = result.report.get("axis")
+    visit.notes = tuple(result.report.get("notes", ()))
     visit.scores = {int(t): float(s) for t, s in result.score.items()}
     visit.answered, visit.propagated = len(visit.prompts), propagated
     visit.preview, visit.trial, visit.sketch = {}, None, None

@@ -43,7 +43,7 @@ Cases of a project have endpoints of their own: `promptseg.demo.case_api`.
 
 State: `image` (name, shape, spacing), `case` (of a project, or None), `model`, `adapter`,
 `prompts` and `pending` (counts), `propagated`, `targets` ({label: name, voxels, ml, score}),
-`message`.
+`notes` (what should be known of the answer), `message`.
 """
 
 from __future__ import annotations
@@ -249,6 +249,7 @@ def state_of(visit: Visit) -> State:
         "propagated": visit.propagated,
         "targets": targets,
         "check": None if volume is None else [visit.view.axis, visit.view.indices[visit.view.axis]],
+        "notes": list(visit.notes),
         "message": visit.message[1],
     }
 

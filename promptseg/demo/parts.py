@@ -81,5 +81,6 @@ def button(name: str, variant: Any = "secondary", scale: int | None = 1) -> gr.B
 
 
 def status(kind: str, text: str) -> str:
-    """The status line; read aloud when it changes."""
-    return f'<div class="ps-{kind}" role="status" aria-live="polite">{escape(text)}</div>'
+    """The status line; read aloud when it changes. What does not fit is its tooltip."""
+    said = escape(text)
+    return f'<div class="ps-{kind}" role="status" aria-live="polite" title="{said}">{said}</div>'

@@ -16,7 +16,7 @@ OWN = (
     "model", "adapter", "model_window", "volume", "name", "segmenter", "session", "own_network",
     "view", "targets", "active", "answered", "propagated", "labels", "uncertainty", "scores",
     "session_axis", "used_axis", "preview", "sketch", "trial", "undone", "checked", "unsaved",
-    "work_id", "case",
+    "work_id", "case", "notes",
 )  # fmt: skip
 
 

@@ -23,6 +23,11 @@ if TYPE_CHECKING:
     from promptseg.session import Segmenter, Session
     from promptseg.volume import Volume
 
+# Texts of the status line that speak of the latest answer.
+OF_ANSWERS = frozenset({
+    "answered", "sketched", "propagated", "refined", "chosen_again", "windowed_again", "taken_up",
+    "undone", "redone",
+})  # fmt: skip
 COLOURS = ("#26c6da", "#ff7043", "#9ccc65", "#ab82ff", "#ffca28", "#ec64a0")
 """Colours of new targets, in order; they start again after the last."""
 
@@ -114,6 +119,7 @@ class Visit:
         mask_format: Of masks that are downloaded, as `mask_formats` names them.
         folders: Files made for download, oldest first; removed with the visit.
         reserved: Bytes that were set aside for the image.
+        notes: What should be known of the latest answer, sentences of its report.
         message: Kind (`info` or `error`) and text.
         told: Which text that is, and its values.
     """
@@ -160,6 +166,7 @@ class Visit:
     post: tuple[str, ...] = ()
     folders: list[Path] = field(default_factory=list)
     reserved: int = 0
+    notes: tuple[str, ...] = ()
     message: tuple[str, str] = ("info", "")
     told: tuple[str, dict[str, Any]] | None = None
     version: int = 0
@@ -180,8 +187,10 @@ class Visit:
         return say(self.language, key, **values)
 
     def tell(self, key: str, **values: object) -> None:
-        """Put a text on the status line."""
-        self.message, self.told = ("info", self.say(key, **values)), (key, values)
+        """Put a text on the status line, with what the answer has to say if the text is of one."""
+        notes = self.notes if key in OF_ANSWERS else ()
+        self.message = "info", " ".join([self.say(key, **values), *(f"{n}." for n in notes)])
+        self.told = key, values
 
     def refuse(self, key: str, **values: object) -> None:
         """Put an error on the status line."""
@@ -231,7 +240,7 @@ class Visit:
         self.labels = self.uncertainty = None
         self.scores, self.preview, self.trial, self.sketch = {}, {}, None, None
         self.answered, self.propagated, self.used_axis = 0, False, None
-        self.checked = []
+        self.checked, self.notes = [], ()
         self.view.doubt = False
 
     @contextmanager

@@ -12,9 +12,10 @@ from promptseg.errors import PromptError
 from promptseg.inference.decoder import Request, SliceMask
 from promptseg.inference.labels import FrameMasks, probabilities
 from promptseg.inference.multimask import MaskCandidate
-from promptseg.inference.slice_prompts import sort_prompts
+from promptseg.inference.slice_prompts import SlicePrompts, sort_prompts
 from promptseg.predictor.components import boxed_parts
 from promptseg.predictor.engine import Engine
+from promptseg.predictor.rings import clicked_inside, middle_of, surrounds
 from promptseg.prompts.types import PromptSet
 from promptseg.refine.strokes import obeyed
 from promptseg.volume.slicing import take_slice
@@ -42,19 +43,46 @@ def candidates(
     if not places or group is None:
         raise PromptError(f"target {target} has no prompt that says where it is")
     index, place = places[0]
-    meant = engine.mask_candidates(index, place)
     given = PromptSet(part)
+    said = group.answers[target][index]
+    answer = MaskCandidate(_painted(group, index, said.logits, engine.shape), said.quality)
+    meant = engine.mask_candidates(index, place)
     if meant:
-        first = group.answers[target][index]
-        answer = MaskCandidate(_painted(group, index, first.logits, engine.shape), first.quality)
         shown = [answer, *_others(meant[1:], answer, engine, index)]
-        return [_as_given(one, given, target, engine.axis, index) for one in shown]
+    else:
+        shown = _of_network(engine, group, index, place)
+        if place.only_box:
+            capped = [replace(c, quality=min(answer.quality, c.quality)) for c in shown[1:]]
+            shown = [answer, *_inside(engine, group, index, place, answer), *capped]
+    return [_as_given(one, given, target, engine.axis, index) for one in shown]
+
+
+def _of_network(
+    engine: Engine, group: FrameMasks, index: int, place: SlicePrompts
+) -> list[MaskCandidate]:
+    """The candidate masks of the network, in the order of their predicted quality."""
     pixels = place.to_pixels(group.frame, index, engine.encoder.backbone.spec.mask_size)
     found = engine.decoder.candidates(group.frame, [Request(index, pixels, True, place.concept)])
     ordered = found.quality[0].argsort(descending=True).tolist()
     masks = ((n, _painted(group, index, found.logits[0, n], engine.shape)) for n in ordered)
-    shown = [MaskCandidate(mask, float(found.quality[0, n])) for n, mask in masks]
-    return [_as_given(one, given, target, engine.axis, index) for one in shown]
+    return [MaskCandidate(mask, float(found.quality[0, n])) for n, mask in masks]
+
+
+def _inside(
+    engine: Engine, group: FrameMasks, index: int, place: SlicePrompts, first: MaskCandidate
+) -> Iterator[MaskCandidate]:
+    """What a ring around the middle of a box surrounds, if that is what the box gave."""
+    clicked = clicked_inside(place, index, engine.axis)
+    if clicked is None or place.box is None:
+        return
+    at = [*middle_of(*place.box)]
+    at[engine.axis] = index
+    if surrounds(first.mask, engine.axis, (at[0], at[1], at[2])):
+        side = engine.encoder.backbone.spec.mask_size
+        request = Request(index, clicked.to_pixels(group.frame, index, side))
+        answer = engine.decoder.decode(group.frame, [request])[0]
+        mask = _painted(group, index, answer.logits, engine.shape)
+        yield MaskCandidate(mask, min(first.quality, answer.quality))
 
 
 def _as_given(

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from promptseg.predictor.rings import notes_on_rings
 from promptseg.prompts.types import Box, PromptSet
 from promptseg.volume import Segmentation, Volume
 from promptseg.volume.intensity import Window
@@ -34,11 +35,13 @@ def notes_on(
         trained_on: Modality of the adapter in use.
         other_view: Name of an adapter that has taught another coarse 3D view than is in use.
     """
+    resolved = given.to_voxel(volume)
     return [
         *_on_image(volume),
         *_on_grey_levels(volume, window, trained_on),
         *_on_frames(volume, given),
-        *_on_boxes(given.to_voxel(volume)),
+        *_on_boxes(resolved),
+        *notes_on_rings(resolved, result),
         *_on_targets(result, result.report.get("text", ())),
         *_on_size(result.report.get("larger_than_trained", {})),
         *_on_adapter(adapter),

@@ -255,3 +255,23 @@ class TestTargets:
     def test_no_such_target(self, visit):
         with pytest.raises(PromptError, match="no target 7"):
             looking.choose_target(visit, 7)
+
+
+class TestNotes:
+    def test_what_an_answer_has_to_say_is_on_the_status_line(self, server, visit):
+        far = Point((1, 1, 5), target=2)
+        actions.give(visit, server.models, INSIDE)
+        assert visit.notes == ()
+        actions.give(visit, server.models, far)
+        (note,) = visit.notes
+        assert note.startswith("target 2 came out empty")
+        assert visit.message == ("info", f"{visit.message[1].split(' target 2')[0]} {note}.")
+
+    def test_it_goes_with_its_answer(self, server, visit):
+        actions.give(visit, server.models, Point((1, 1, 5), target=2))
+        assert visit.notes
+        actions.clear(visit)
+        assert visit.notes == ()
+        assert "came out empty" not in visit.message[1]
+        actions.undo(visit)
+        assert "came out empty" in visit.notes[0]

@@ -46,3 +46,27 @@ class TestCandidates:
     def test_a_target_without_prompts_is_refused(self, clicked):
         with pytest.raises(ps.PromptError, match="target 7"):
             clicked.candidates(7)
+
+
+class TestBoxes:
+    @pytest.fixture
+    def boxed(self):
+        session = segmenter(tiny_default()).session(bright_volume(ONE))
+        session.add(ps.Box((7, 9, 4), (20, 22, 5)))
+        return session
+
+    def test_the_first_is_the_answer(self, boxed):
+        answer = boxed.segment().data[:, :, 4] == 1
+        found = boxed.candidates()
+        np.testing.assert_array_equal(found[0].mask[:, :, 4], answer)
+        assert [c.quality for c in found] == sorted((c.quality for c in found), reverse=True)
+
+    def test_what_a_ring_surrounds_is_the_second(self, boxed, monkeypatch):
+        boxed.segment()
+        before = boxed.candidates()
+        monkeypatch.setattr("promptseg.predictor.candidates.surrounds", lambda *_: True)
+        after = boxed.candidates()
+        assert len(after) == len(before) + 1
+        clicked = segmenter(tiny_default()).session(bright_volume(ONE))
+        clicked.add(ps.Box((7, 9, 4), (20, 22, 5)), ps.Point((13, 15, 4)))
+        assert after[1].mask.any() == clicked.segment().data.any()

@@ -4,7 +4,8 @@ import pytest
 from support import bright_volume, discs, segmenter
 
 import promptseg as ps
-from promptseg.prompts.types import Box, Point, Text
+from promptseg.predictor.rings import notes_on_rings
+from promptseg.prompts.types import Box, Point, PromptSet, Text
 
 SHAPE = (30, 26, 8)
 BLOB = discs(SHAPE, 2, dict.fromkeys(range(2, 6), (12, 11, 5)))
@@ -46,6 +47,47 @@ class TestBoxes:
 
     def test_given_twice_for_one_target(self):
         assert notes([BOX, BOX]) == []
+
+
+def ring_answer(lo=(4, 4, 3), hi=(21, 21, 4), hollow=True, closed=True):
+    rows, cols = np.indices(SHAPE[:2])
+    away = np.hypot(rows - 12, cols - 12)
+    plane = (away < 8) & ((away > 4) | (not hollow))
+    plane &= (cols > 12) | closed
+    data = np.zeros(SHAPE, np.uint8)
+    data[..., 3] = plane * 2
+    answer = ps.Segmentation(data, np.eye(4), report={"axis": 2})
+    return answer, [Box(lo, hi, target=2)]
+
+
+class TestRings:
+    def said(self, more=(), **options):
+        answer, prompts = ring_answer(**options)
+        return list(notes_on_rings(PromptSet([*prompts, *more]), answer))
+
+    @pytest.mark.parametrize("depth", [(3, 4), (2, 5)], ids=["flat", "deep"])
+    def test_of_a_box_whose_middle_is_left_out(self, depth):
+        (note,) = self.said(lo=(4, 4, depth[0]), hi=(21, 21, depth[1]))
+        assert note == (
+            "target 2 is a ring around the middle of its box: if what lies inside is meant, click "
+            "there, or draw the box closer to it"
+        )
+
+    def test_not_of_a_full_one_or_one_that_is_open(self):
+        assert self.said(hollow=False) == self.said(closed=False) == []
+
+    @pytest.mark.parametrize("more", [Point((12, 5, 3), target=2),
+                                      Point((12, 12, 3), positive=False, target=2)])  # fmt: skip
+    def test_not_where_more_was_said(self, more):
+        assert self.said([more]) == []
+
+    def test_not_where_another_target_lies_inside(self):
+        answer, prompts = ring_answer()
+        answer.data[12, 12, 3] = 1
+        assert list(notes_on_rings(PromptSet(prompts), answer)) == []
+
+    def test_a_box_beyond_the_image_is_no_error(self):
+        assert self.said(lo=(28, 4, 3), hi=(40, 21, 4)) == []
 
 
 class TestEmptyTargets:

@@ -1,0 +1,70 @@
+"""Answers to a box that leave out its middle: a wall, where what it surrounds may be meant.
+
+A box a tenth too wide around a ventricle is nearly the box of its wall. Nothing tells which of the
+two a user boxed, so both are offered, and a click inside decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from promptseg.inference.slice_prompts import SlicePrompts
+from promptseg.prompts.types import Box, Point, PromptSet, Scribble
+from promptseg.volume import Segmentation
+from promptseg.volume.slicing import in_plane, take_slice
+
+Corner = tuple[float, ...]
+Voxel = tuple[int, int, int]
+
+
+def middle_of(lo: Corner, hi: Corner) -> Voxel:
+    """Voxel in the middle of half-open corners."""
+    i, j, k = (int((low + high) / 2) for low, high in zip(lo, hi, strict=True))
+    return i, j, k
+
+
+def surrounds(mask: NDArray[np.bool_], axis: int, at: Voxel) -> bool:
+    """True if the (I, J, K) mask goes around a voxel on its slice and leaves it out."""
+    plane = take_slice(mask, axis, at[axis])
+    cell = tuple(at[side] for side in in_plane(axis))
+    if not all(0 <= n < size for n, size in zip(cell, plane.shape, strict=True)) or plane[cell]:
+        return False
+    return bool(ndimage.binary_fill_holes(plane)[cell])
+
+
+def clicked_inside(place: SlicePrompts, index: int, axis: int) -> SlicePrompts | None:
+    """A box on a slice with a click in its middle besides; None for anything but a box."""
+    if not place.only_box or place.box is None:
+        return None
+    middle: list[float] = list(middle_of(*place.box))
+    middle[axis] = index
+    return replace(place, points=[tuple(middle)], labels=[1], correction=[False], read=None)
+
+
+def notes_on_rings(resolved: PromptSet, result: Segmentation) -> Iterator[str]:
+    """A sentence for each target with a box alone that was answered by a ring around nothing.
+
+    Args:
+        resolved: Prompts in voxels of the file.
+        result: The answer, with its slice axis in the report.
+    """
+    if "axis" not in result.report:
+        return
+    axis = int(result.report["axis"])
+    shown = {p.target for p in resolved if isinstance(p, Point | Scribble)}
+    told: set[int] = set()
+    for box in resolved:
+        if not isinstance(box, Box) or box.target in shown | told:
+            continue
+        middle = middle_of(box.lo, box.hi)
+        if surrounds(result.data == box.target, axis, middle) and not result.data[middle]:
+            told.add(box.target)
+            yield (
+                f"target {box.target} is a ring around the middle of its box: if what lies inside "
+                "is meant, click there, or draw the box closer to it"
+            )
