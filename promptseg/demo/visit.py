@@ -189,7 +189,8 @@ class Visit:
     def tell(self, key: str, **values: object) -> None:
         """Put a text on the status line, with what the answer has to say if the text is of one."""
         notes = self.notes if key in OF_ANSWERS else ()
-        self.message = "info", " ".join([self.say(key, **values), *(f"{n}." for n in notes)])
+        sentences = (f"{note[:1].upper()}{note[1:]}." for note in notes)
+        self.message = "info", " ".join([self.say(key, **values), *sentences])
         self.told = key, values
 
     def refuse(self, key: str, **values: object) -> None:

@@ -265,7 +265,8 @@ class TestNotes:
         actions.give(visit, server.models, far)
         (note,) = visit.notes
         assert note.startswith("target 2 came out empty")
-        assert visit.message == ("info", f"{visit.message[1].split(' target 2')[0]} {note}.")
+        assert visit.message[0] == "info"
+        assert visit.message[1].endswith(f" T{note[1:]}.")
 
     def test_it_goes_with_its_answer(self, server, visit):
         actions.give(visit, server.models, Point((1, 1, 5), target=2))
