@@ -15,7 +15,7 @@ from promptseg.inference.multimask import MaskCandidate
 from promptseg.inference.slice_prompts import SlicePrompts, sort_prompts
 from promptseg.predictor.components import boxed_parts
 from promptseg.predictor.engine import Engine
-from promptseg.predictor.rings import clicked_inside, middle_of, surrounds
+from promptseg.predictor.rings import clicked_at, middle_of, surrounds
 from promptseg.prompts.types import PromptSet
 from promptseg.refine.strokes import obeyed
 from promptseg.volume.slicing import take_slice
@@ -72,15 +72,13 @@ def _inside(
     engine: Engine, group: FrameMasks, index: int, place: SlicePrompts, first: MaskCandidate
 ) -> Iterator[MaskCandidate]:
     """What a ring around the middle of a box surrounds, if that is what the box gave."""
-    clicked = clicked_inside(place, index, engine.axis)
-    if clicked is None or place.box is None:
+    if place.box is None:
         return
-    at = [*middle_of(*place.box)]
-    at[engine.axis] = index
-    if surrounds(first.mask, engine.axis, (at[0], at[1], at[2])):
+    middle = middle_of(*place.box)
+    if surrounds(first.mask, engine.axis, middle):
         side = engine.encoder.backbone.spec.mask_size
-        request = Request(index, clicked.to_pixels(group.frame, index, side))
-        answer = engine.decoder.decode(group.frame, [request])[0]
+        clicked = clicked_at(place, middle).to_pixels(group.frame, index, side)
+        answer = engine.decoder.decode(group.frame, [Request(index, clicked)])[0]
         mask = _painted(group, index, answer.logits, engine.shape)
         yield MaskCandidate(mask, min(first.quality, answer.quality))
 

@@ -23,8 +23,8 @@ Voxel = tuple[int, int, int]
 
 
 def middle_of(lo: Corner, hi: Corner) -> Voxel:
-    """Voxel in the middle of half-open corners."""
-    i, j, k = (int((low + high) / 2) for low, high in zip(lo, hi, strict=True))
+    """Voxel in the middle of half-open corners; its slice is that on which a box is answered."""
+    i, j, k = (int(low + high - 1) // 2 for low, high in zip(lo, hi, strict=True))
     return i, j, k
 
 
@@ -37,13 +37,10 @@ def surrounds(mask: NDArray[np.bool_], axis: int, at: Voxel) -> bool:
     return bool(ndimage.binary_fill_holes(plane)[cell])
 
 
-def clicked_inside(place: SlicePrompts, index: int, axis: int) -> SlicePrompts | None:
-    """A box on a slice with a click in its middle besides; None for anything but a box."""
-    if not place.only_box or place.box is None:
-        return None
-    middle: list[float] = list(middle_of(*place.box))
-    middle[axis] = index
-    return replace(place, points=[tuple(middle)], labels=[1], correction=[False], read=None)
+def clicked_at(place: SlicePrompts, middle: Voxel) -> SlicePrompts:
+    """A box with a click besides."""
+    click = tuple(float(n) for n in middle)
+    return replace(place, points=[click], labels=[1], correction=[False], read=None)
 
 
 def notes_on_rings(resolved: PromptSet, result: Segmentation) -> Iterator[str]:
