@@ -45,6 +45,8 @@ RECIPE = HERE.parent / "adapters" / "cardiac" / "recipe.toml"
 FULL = "full"
 METHODS = ("pce", "scribble", "random_walker", "crf", "entropy", "consistency", "cps",
            "mean_teacher", "uncertain_teacher", FULL)  # fmt: skip
+# What a network that takes prompts can learn from besides: its own answers to the strokes.
+PROMPTED = "prompted"
 LABELS = {1: "right ventricle", 2: "myocardium", 3: "left ventricle"}
 IGNORE = 4
 
@@ -171,7 +173,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/scribbles"))
     parser.add_argument("--network", choices=("unet", "scratch", "default"), default="unet")
     parser.add_argument("--model", default="default", help="what `--network default` adapts")
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument(
+        "--methods",
+        nargs="+",
+        choices=(*METHODS, PROMPTED),
+        help="default all that the network can learn by",
+    )
     parser.add_argument("--minutes", type=float, default=30.0, help="of training, each method")
     parser.add_argument("--steps", type=int, help="in place of minutes")
     parser.add_argument("--batch", type=int, default=8, help="slices a step of the U-Net")
@@ -183,13 +190,17 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu", help="of adapters")
     chosen = parser.parse_args()
+    able = METHODS if chosen.network == "unet" else (*METHODS, PROMPTED)
+    methods = chosen.methods or able
+    if not set(methods) <= set(able):
+        parser.error(f"a U-Net answers no strokes: leave out {PROMPTED}")
     chosen.out.mkdir(parents=True, exist_ok=True)
     make = unet_line if chosen.network == "unet" else adapter_line
     about = {"network": chosen.network, "model": chosen.model, "steps_asked": chosen.steps,
              "minutes": None if chosen.steps else chosen.minutes, "cases": chosen.cases,
              "seed": chosen.seed, "optimiser": chosen.optimiser,
              "eval_cases": chosen.eval_cases}  # fmt: skip
-    names = [f"{chosen.network}_{method}" for method in chosen.methods]
+    names = [f"{chosen.network}_{method}" for method in methods]
     run_lines(chosen.out, names, lambda n: make(chosen, n.split("_", 1)[1]), about)
 
 

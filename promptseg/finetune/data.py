@@ -41,6 +41,7 @@ class Split:
         validation: Pairs to measure on; no case or group is in both.
         labels: Name by label, in order.
         strokes: True if the training pairs hold strokes.
+        answered: True if they hold what a network answered to strokes.
         unlabelled: Further images to learn from.
         notes: What was made of the files, each a sentence.
     """
@@ -49,8 +50,14 @@ class Split:
     validation: Sequence[Pair]
     labels: dict[int, str]
     strokes: bool = False
+    answered: bool = False
     unlabelled: Sequence[Unlabelled] = ()
     notes: Sequence[str] = ()
+
+    @property
+    def annotation(self) -> str:
+        """What people drew of the training cases."""
+        return "scribbles" if self.strokes or self.answered else "labels"
 
 
 @dataclass(frozen=True)
@@ -98,7 +105,7 @@ def split_cases(sources: Sources, config: FinetuneConfig) -> Split:
             sources.unlabelled, training, held_out, config.axis, chosen, config.modality
         )
     notes = [*notes_of([*training, *validation]), *_annotated_notes(training, names, config)]
-    return Split(training, validation, names, strokes, further, notes)
+    return Split(training, validation, names, strokes, unlabelled=further, notes=notes)
 
 
 def _check_objective(sources: Sources, config: FinetuneConfig) -> None:

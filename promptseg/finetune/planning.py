@@ -126,7 +126,7 @@ def make_plan(trainer: Trainer, split: Split) -> Plan:
         device=str(trainer.processes.device),
         precision=trainer.network.precision,
         objective=config.objective,
-        annotation="scribbles" if split.strokes else "labels",
+        annotation=split.annotation,
         unlabelled_cases=len(split.unlabelled),
         helpers=learning - learner.count,
         notes=tuple(split.notes),

@@ -17,6 +17,7 @@ from promptseg.backbones import load_backbone
 from promptseg.backbones.base import Backbone
 from promptseg.datasets.cohort import Images, Labels
 from promptseg.errors import AdapterError, FormatError
+from promptseg.finetune.answered import answered
 from promptseg.finetune.card import write_card
 from promptseg.finetune.case_loading import (
     organ_cases,
@@ -27,6 +28,7 @@ from promptseg.finetune.case_loading import (
 from promptseg.finetune.config import FOLDERS, FinetuneConfig
 from promptseg.finetune.data import Sources, Split, split_cases
 from promptseg.finetune.lora import Learner, make_learner
+from promptseg.finetune.objectives import objective_class
 from promptseg.finetune.organ_case import sections_of
 from promptseg.finetune.planning import Plan, make_plan
 from promptseg.finetune.processes import Processes, start_processes
@@ -100,7 +102,7 @@ class Prepared:
             objective=config.objective,
             training_cases=tuple(pair.name for pair in self.split.training),
             validation_cases=tuple(pair.name for pair in self.split.validation),
-            annotation="scribbles" if self.split.strokes else "labels",
+            annotation=self.split.annotation,
             unlabelled_cases=tuple(one.name for one in self.split.unlabelled),
             sections={}
             if self.split.strokes
@@ -120,6 +122,7 @@ def prepared(
     folder: Path | None,
     backbone: Backbone | None = None,
     start: Adapter | None = None,
+    progress: Progress | None = None,
 ) -> Iterator[Prepared]:
     """Check the data, load the base and set up training; the base is as it was afterwards."""
     if not config.organ.strip():
@@ -127,7 +130,8 @@ def prepared(
     if config.steps is None and config.minutes is None:
         config = replace(config, steps=DEFAULT_STEPS)
     split = split_cases(sources, config)
-    if config.three_d and split.strokes:
+    answers = split.strokes and objective_class(config.objective).answers_strokes
+    if config.three_d and split.strokes and not answers:
         raise FormatError("three_d needs whole labels: the coarse 3D view learns no strokes")
     if backbone is None:
         backbone = load_backbone(config.backbone, input_size=config.input_size)
@@ -138,6 +142,8 @@ def prepared(
         module = backbone.module
         layers, parameters = dict(module.named_modules()), dict(module.named_parameters())
         check_fits(start, backbone.spec, digest, layers, parameters)
+    if answers:
+        split = _answered(split, backbone, config, processes, folder, progress)
     cases, further = training_cases(split, config), unlabelled_cases(split, config)
     words = label_words(split.labels, config.synonyms)
     learner = make_learner(backbone, config, len(wanted), words)
@@ -171,6 +177,21 @@ def prepared(
         learner.release()
 
 
+def _answered(
+    split: Split,
+    backbone: Backbone,
+    config: FinetuneConfig,
+    processes: Processes,
+    folder: Path | None,
+    progress: Progress | None,
+) -> Split:
+    """Cases with the network's answers to their strokes; of a plan without a folder, unanswered."""
+    if folder is None:
+        told = f"the strokes of {len(split.training)} cases are answered first: some seconds each"
+        return replace(split, strokes=False, answered=True, notes=[*split.notes, told])
+    return answered(split, backbone, config, processes, folder / FOLDER / "answered", progress)
+
+
 def train_adapter(
     config: FinetuneConfig,
     images: Images,
@@ -198,7 +219,7 @@ def train_adapter(
         backbone: A loaded base; None loads `config.backbone`.
         start: Adapter to go on from, of the same base, rank and targets; None starts anew. A
             coarse 3D view that it taught is kept.
-        progress: Called with "train" or "score", done, total.
+        progress: Called with "answer", "train" or "score", done, total.
         note: Called before training with each sentence on what was made of the files.
 
     Returns:
@@ -213,7 +234,7 @@ def train_adapter(
     folder = Path(out)
     _check_folder(folder, resume)
     sources = Sources(images, labels, scribbles, unlabelled)
-    with prepared(config, sources, folder, backbone, start) as run:
+    with prepared(config, sources, folder, backbone, start, progress) as run:
         if note is not None:
             for text in run.split.notes:
                 note(text)

@@ -26,6 +26,7 @@ OBJECTIVES: dict[str, str] = {
     "consistency": "consistency:BranchConsistency",
     "cps": "cps:CrossPseudoSupervision",
     "random_walker": "random_walker:RandomWalker",
+    "prompted": "prompted:Prompted",
     "mean_teacher": "mean_teacher:MeanTeacher",
     "uncertain_teacher": "uncertain_teacher:UncertainTeacher",
     "fixmatch": "fixmatch:FixMatch",

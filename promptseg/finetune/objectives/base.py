@@ -161,6 +161,7 @@ class Objective(ABC):
     needs_unlabelled: ClassVar[bool] = False
     uses_unlabelled: ClassVar[bool] = True
     needs_levels: ClassVar[bool] = False
+    answers_strokes: ClassVar[bool] = False
 
     def __init__(self, network: Network) -> None:
         self.network = network
