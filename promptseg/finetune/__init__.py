@@ -49,8 +49,9 @@ def finetune(
         organ: What the adapter segments, in words.
         backbone: Registry name, checkpoint, folder or a loaded backbone.
         rank: Rank of the low-rank matrices.
-        scribbles: Strokes in place of labels; the objective is then `scribble` unless it is named,
-            and `ignore` the value of the voxels that nobody drew on.
+        scribbles: Strokes in place of labels; the objective is then `prompted` with the default
+            model, `scribble` with others and with unlabelled images, unless it is named, and
+            `ignore` the value of the voxels that nobody drew on.
         unlabelled: Further images without labels; the objective is then `semi` unless it is
             named.
         out: Adapter folder; `runs/<organ>` by default.

@@ -71,7 +71,7 @@ def answer(
 
     Strokes of one label are shown as outside of every other. Slices on which nothing was drawn
     are reached from their neighbours; where all are drawn on, each is answered by itself (ten
-    hearts: 0.918 with and without, in a quarter of the time).
+    hearts 0.923, by way of their neighbours 0.918 in four times the time).
 
     Args:
         segmenter: Answers.

@@ -299,12 +299,18 @@ def checked(content: Mapping[str, Any], source: str) -> FinetuneConfig:
 
 
 def fitting_objective(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Options with the objective that strokes or unlabelled images are meant for, if none is."""
+    """Options with the objective that strokes or unlabelled images are meant for, if none is.
+
+    The default network answers strokes better than it learns from them (docs/few_labels.md); how
+    well another one does was not measured.
+    """
     if given.get("objective") is not None:
         return dict(given)
+    further = given.get("unlabelled") is not None
     if given.get("scribbles") is not None:
-        return {**given, "objective": "scribble"}
-    return {**given, "objective": "semi"} if given.get("unlabelled") is not None else dict(given)
+        answers = given.get("backbone") in (None, "default") and not further
+        return {**given, "objective": "prompted" if answers else "scribble"}
+    return {**given, "objective": "semi"} if further else dict(given)
 
 
 def to_toml(config: FinetuneConfig) -> str:

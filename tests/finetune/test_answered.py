@@ -10,6 +10,7 @@ from promptseg.adapters import read_adapter
 from promptseg.datasets.cohort import Case
 from promptseg.finetune import answered as room
 from promptseg.finetune.answered import answer, strokes_of
+from promptseg.finetune.config import fitting_objective
 from promptseg.finetune.running import plan_adapter, train_adapter
 from promptseg.finetune.strokes import NOT_ANNOTATED
 from promptseg.volume import read
@@ -34,6 +35,21 @@ def train(folder, strokes=None, **options):
                     **options)  # fmt: skip
     return train_adapter(chosen, images, labels, folder, scribbles=strokes or drawn,
                          backbone=tiny_default())  # fmt: skip
+
+
+class TestObjectiveOfStrokes:
+    @pytest.mark.parametrize(
+        ("given", "objective"),
+        [
+            ({}, "prompted"),
+            ({"backbone": "default"}, "prompted"),
+            ({"backbone": "sam_b"}, "scribble"),
+            ({"unlabelled": "more"}, "scribble"),
+            ({"objective": "pce"}, "pce"),
+        ],
+    )
+    def test_the_default_model_answers_them(self, given, objective):
+        assert fitting_objective({"scribbles": "drawn", **given})["objective"] == objective
 
 
 class TestStrokesOf:
