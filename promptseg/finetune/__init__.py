@@ -52,8 +52,7 @@ def finetune(
         scribbles: Strokes in place of labels; the objective is then `prompted` with the default
             model, `scribble` with others and with unlabelled images, unless it is named, and
             `ignore` the value of the voxels that nobody drew on.
-        unlabelled: Further images without labels; the objective is then `semi` unless it is
-            named.
+        unlabelled: Further images without labels; the objective is `semi` unless it is named.
         out: Adapter folder; `runs/<organ>` by default.
         resume: Go on from the last checkpoint in that folder.
         progress: Called with stage, done, total.

@@ -166,15 +166,23 @@ def prepared(
         if further:
             same["unlabelled_names"] = [case.name for case in further]
         trainer = Trainer(learner, maker, config, processes, folder, same)
-        held = organ_cases(split.validation[: config.validation_slices], wanted, config)
-        usable = [case for case in held if case.slices]
-        check = None
-        if usable and config.validation_slices and processes.first:
-            plain = ViewMaker(usable, len(wanted), backbone.spec, config, training=False)
-            check = Validation(trainer.network, plain, config.validation_slices, folder)
+        check = _validation(trainer, split, config, folder)
         yield Prepared(config, processes, backbone, learner, trainer, split, check, digest)
     finally:
         learner.release()
+
+
+def _validation(
+    trainer: Trainer, split: Split, config: FinetuneConfig, folder: Path | None
+) -> Validation | None:
+    """What measures while training; None where there is nothing to measure on."""
+    held = organ_cases(split.validation[: config.validation_slices], list(split.labels), config)
+    usable = [case for case in held if case.slices]
+    if not (usable and config.validation_slices and trainer.processes.first):
+        return None
+    spec = trainer.learner.backbone.spec
+    plain = ViewMaker(usable, len(split.labels), spec, config, training=False)
+    return Validation(trainer.network, plain, config.validation_slices, folder)
 
 
 def _answered(
