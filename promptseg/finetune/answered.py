@@ -43,11 +43,12 @@ def answered(
         progress: Called with "answer", done, total.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    segmenter, model = Segmenter(backbone, str(processes.device), "auto"), base_digest(backbone)
+    segmenter = Segmenter(backbone, str(processes.device), "auto")
+    asked = repr((base_digest(backbone), config.axis, window_of(config), sorted(split.labels)))
     training, total = [], len(split.training)
     for n, pair in enumerate(split.training):
         case = pair.load()
-        path = folder / f"{pair.name}-{_digest(case, model)}.nii.gz"
+        path = folder / f"{pair.name}-{_digest(case, asked)}.nii.gz"
         if n % processes.world == processes.rank and not path.is_file():
             write(answer(segmenter, case, split.labels, config), path)
         training.append(Pair(pair.name, pair.image, path))
@@ -57,11 +58,11 @@ def answered(
     return replace(split, training=training, strokes=False, answered=True)
 
 
-def _digest(case: Case, model: str) -> str:
-    """Of what an answer comes from, for its file's name."""
+def _digest(case: Case, asked: str) -> str:
+    """Of what an answer comes from, for its file's name: the case, and how it was asked."""
     drawn = np.ascontiguousarray(case.labels, np.int32).tobytes()
     grey = np.ascontiguousarray(case.volume.data).tobytes()
-    return hashlib.sha256(model.encode() + drawn + grey).hexdigest()[:12]
+    return hashlib.sha256(asked.encode() + drawn + grey).hexdigest()[:12]
 
 
 def answer(

@@ -11,6 +11,8 @@ from promptseg.datasets.cohort import Case
 from promptseg.finetune import answered as room
 from promptseg.finetune.answered import answer, strokes_of
 from promptseg.finetune.config import fitting_objective
+from promptseg.finetune.data import Sources, split_cases
+from promptseg.finetune.processes import start_processes
 from promptseg.finetune.running import plan_adapter, train_adapter
 from promptseg.finetune.strokes import NOT_ANNOTATED
 from promptseg.volume import read
@@ -123,6 +125,17 @@ class TestTraining:
         other.data[other.data == 1] = np.where(np.arange((other.data == 1).sum()) % 2, 1, IGNORE)
         train(tmp_path / "a", [other, *drawn[1:]])
         assert len(asked) == 1
+
+    def test_another_window_is_answered_anew(self, tmp_path):
+        images, drawn, _ = stroke_cohort()
+        names = set()
+        for window in ("auto", "lung"):
+            chosen = config(objective="prompted", ignore=IGNORE, window=window)
+            split = split_cases(Sources(images, None, drawn), chosen)
+            alone = start_processes("cpu")
+            found = room.answered(split, tiny_default(), chosen, alone, tmp_path)
+            names |= {pair.label.name for pair in found.training}
+        assert len(names) == 2 * len(split.training)
 
     def test_plan_answers_nothing(self, monkeypatch):
         monkeypatch.setattr(room, "answer", None)
