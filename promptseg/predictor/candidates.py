@@ -75,7 +75,7 @@ def _inside(
     if place.box is None:
         return
     middle = middle_of(*place.box)
-    if surrounds(first.mask, engine.axis, middle):
+    if surrounds(first.mask, engine.axis, *place.box):
         side = engine.encoder.backbone.spec.mask_size
         clicked = clicked_at(place, middle).to_pixels(group.frame, index, side)
         answer = engine.decoder.decode(group.frame, [Request(index, clicked)])[0]

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from promptseg.inference.box_reading import MOST_ROOM
 from promptseg.inference.slice_prompts import SlicePrompts
 from promptseg.prompts.types import Box, Point, PromptSet, Scribble
 from promptseg.volume import Segmentation
@@ -28,13 +29,25 @@ def middle_of(lo: Corner, hi: Corner) -> Voxel:
     return i, j, k
 
 
-def surrounds(mask: NDArray[np.bool_], axis: int, at: Voxel) -> bool:
-    """True if the (I, J, K) mask goes around a voxel on its slice and leaves it out."""
+def surrounds(mask: NDArray[np.bool_], axis: int, lo: Corner, hi: Corner) -> bool:
+    """True if the (I, J, K) mask goes around the middle of a box and leaves out most of it.
+
+    What it goes around must be so large that the box could be one of that with some room: the
+    sinus of a kidney is no reason to ask.
+    """
+    at, sides = middle_of(lo, hi), in_plane(axis)
     plane = take_slice(mask, axis, at[axis])
-    cell = tuple(at[side] for side in in_plane(axis))
+    cell = tuple(at[side] for side in sides)
     if not all(0 <= n < size for n, size in zip(cell, plane.shape, strict=True)) or plane[cell]:
         return False
-    return bool(ndimage.binary_fill_holes(plane)[cell])
+    holes, _ = ndimage.label(ndimage.binary_fill_holes(plane) & ~plane)
+    if not holes[cell]:
+        return False
+    extent = np.ptp(np.argwhere(holes == holes[cell]), axis=0) + 1
+    return all(
+        n >= (1 - 2 * MOST_ROOM) * (hi[side] - lo[side])
+        for n, side in zip(extent, sides, strict=True)
+    )
 
 
 def clicked_at(place: SlicePrompts, middle: Voxel) -> SlicePrompts:
@@ -59,7 +72,8 @@ def notes_on_rings(resolved: PromptSet, result: Segmentation) -> Iterator[str]:
         if not isinstance(box, Box) or box.target in shown | told:
             continue
         middle = middle_of(box.lo, box.hi)
-        if surrounds(result.data == box.target, axis, middle) and not result.data[middle]:
+        around = surrounds(result.data == box.target, axis, box.lo, box.hi)
+        if around and not result.data[middle]:
             told.add(box.target)
             yield (
                 f"target {box.target} is a ring around the middle of its box: if what lies inside "

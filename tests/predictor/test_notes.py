@@ -157,3 +157,14 @@ class TestSize:
             "target 1 has a cross-section of 212.4 cm², the largest in training was 90.5: check "
             "that it is not something else"
         ]
+
+
+class TestSmallHoles:
+    def test_a_small_hole_in_the_middle_is_no_ring(self):
+        from promptseg.predictor.rings import surrounds
+
+        grid = np.hypot(*(np.indices((41, 41)) - 20))
+        lo, hi = (0.0, 0.0, 0.0), (41.0, 41.0, 1.0)
+        wall, sinus = ((grid < 20) & (grid > inner) for inner in (14, 6))
+        assert surrounds(wall[..., None], 2, lo, hi)
+        assert not surrounds(sinus[..., None], 2, lo, hi)
