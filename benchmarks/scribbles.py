@@ -127,23 +127,29 @@ def unet_line(chosen: argparse.Namespace, method: str) -> Line:
 
 
 def adapter_line(chosen: argparse.Namespace, method: str) -> Line:
-    """Teach the default model, or its architecture from random weights, and measure it."""
+    """Teach the default model, or its architecture from random weights, and measure it.
+
+    A further round goes on from the adapter of the one before, which answers the strokes anew.
+    """
     scratch: dict[str, Any] = {"encoder": "full", "decoder": "full", "average": 0.99}
     recipe = config(chosen, method, **(scratch if chosen.network == "scratch" else {}))
     recipe = replace(recipe, validation_cases=None)
     base = backbone(chosen)
-    folder = chosen.out / f"{chosen.network}_{method}"
     given = sources(chosen, method)
-    resume = (folder / "training" / "last.pt").exists()
-    adapter = train_adapter(
-        recipe,
-        given.images,
-        given.labels,
-        folder,
-        scribbles=given.scribbles,
-        resume=resume,
-        backbone=base,
-    )
+    adapter = None
+    for number in range(1, chosen.rounds + 1):
+        folder = chosen.out / line_name(chosen.network, method, number)
+        adapter = train_adapter(
+            recipe,
+            given.images,
+            given.labels,
+            folder,
+            scribbles=given.scribbles,
+            resume=(folder / "training" / "last.pt").exists(),
+            backbone=base,
+            start=adapter,
+        )
+    assert adapter is not None
     segmenter = Segmenter(base, chosen.device)
     segmenter.adapters.add(adapter)
     segmenter.adapters.use(adapter.name)
@@ -153,6 +159,11 @@ def adapter_line(chosen: argparse.Namespace, method: str) -> Line:
     labels = {k: {"dice": v["dice"]["mean"]} for k, v in found["labels"].items()}
     return {"dice": found["dice"]["mean"], "dice_std": found["dice"]["std"], "labels": labels,
             "n": chosen.eval_cases, "steps": adapter.info.steps}  # fmt: skip
+
+
+def line_name(network: str, method: str, number: int) -> str:
+    """Of a line after so many rounds, and of its files."""
+    return f"{network}_{method}" + (f"_{number}" if number > 1 else "")
 
 
 def backbone(chosen: argparse.Namespace) -> Backbone:
@@ -180,6 +191,7 @@ def main() -> None:
         help="default all that the network can learn by",
     )
     parser.add_argument("--minutes", type=float, default=30.0, help="of training, each method")
+    parser.add_argument("--rounds", type=int, default=1, help="of adapters, one from the other")
     parser.add_argument("--steps", type=int, help="in place of minutes")
     parser.add_argument("--batch", type=int, default=8, help="slices a step of the U-Net")
     parser.add_argument("--optimiser", choices=OPTIMISERS, default="auto", help="of adapters")
@@ -190,6 +202,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu", help="of adapters")
     chosen = parser.parse_args()
+    if chosen.rounds > 1 and chosen.network == "unet":
+        parser.error("--rounds is of adapters: a U-Net learns once")
     able = METHODS if chosen.network == "unet" else (*METHODS, PROMPTED)
     methods = chosen.methods or able
     if not set(methods) <= set(able):
@@ -200,8 +214,8 @@ def main() -> None:
              "minutes": None if chosen.steps else chosen.minutes, "cases": chosen.cases,
              "seed": chosen.seed, "optimiser": chosen.optimiser,
              "eval_cases": chosen.eval_cases}  # fmt: skip
-    names = [f"{chosen.network}_{method}" for method in methods]
-    run_lines(chosen.out, names, lambda n: make(chosen, n.split("_", 1)[1]), about)
+    names = {line_name(chosen.network, method, chosen.rounds): method for method in methods}
+    run_lines(chosen.out, list(names), lambda name: make(chosen, names[name]), about)
 
 
 if __name__ == "__main__":

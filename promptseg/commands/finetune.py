@@ -30,6 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                       "that nobody drew on")  # fmt: skip
     data.add_argument("--unlabelled", metavar="DIR", help="further images, without labels")
     data.add_argument("--unlabelled-cases", metavar="N|A-B", help="default: all of them")
+    data.add_argument("--start", metavar="ADAPTER_DIR", help="go on from this adapter; strokes are "
+                      "answered by it")  # fmt: skip
     data.add_argument("--label", metavar="N", type=int, help="default: every label found")
     data.add_argument("--organ", metavar="WORDS", help="what the adapter segments")
     data.add_argument("--cases", metavar="N|A-B", help="training cases in sorted order")

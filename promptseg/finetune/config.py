@@ -48,6 +48,9 @@ class FinetuneConfig:
     trust_voxels: bool = option(False, "match labels by their place in the array, whatever the "
                                 "affines say")  # fmt: skip
     unlabelled: str | None = option(None, "folder of images without labels")
+    start: str | None = option(
+        None, "adapter to go on from, of the same base, rank and labels; empty begins at the base"
+    )
     synonyms: tuple[str, ...] = option((), "other words for the organ")
     label_names: dict[int, str] = field(
         default_factory=dict, metadata={"help": "name by label; empty takes every label found"}
@@ -181,6 +184,11 @@ class FinetuneConfig:
         return _filled(self.scribbles), _filled(self.unlabelled)
 
     @property
+    def start_folder(self) -> str | None:
+        """The adapter to go on from, with its variables filled in."""
+        return _filled(self.start)
+
+    @property
     def uses_lora(self) -> bool:
         """True if any layer gets low-rank matrices."""
         return self.encoder == "lora" or self.decoder == "lora"
@@ -202,7 +210,7 @@ class FinetuneConfig:
             raise FormatError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
-FOLDERS = ("images", "labels", "scribbles", "unlabelled")
+FOLDERS = ("images", "labels", "scribbles", "unlabelled", "start")
 _CHOICES = {
     "objective": tuple(OBJECTIVES),
     "encoder": ENCODERS,

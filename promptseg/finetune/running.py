@@ -143,7 +143,7 @@ def prepared(
         layers, parameters = dict(module.named_modules()), dict(module.named_parameters())
         check_fits(start, backbone.spec, digest, layers, parameters)
     if answers:
-        split = _answered(split, backbone, config, processes, folder, progress)
+        split = _answered(split, backbone, config, processes, folder, start, progress)
     cases, further = training_cases(split, config), unlabelled_cases(split, config)
     words = label_words(split.labels, config.synonyms)
     learner = make_learner(backbone, config, len(wanted), words)
@@ -191,13 +191,16 @@ def _answered(
     config: FinetuneConfig,
     processes: Processes,
     folder: Path | None,
+    start: Adapter | None,
     progress: Progress | None,
 ) -> Split:
     """Cases with the network's answers to their strokes; of a plan without a folder, unanswered."""
     if folder is None:
         told = f"the strokes of {len(split.training)} cases are answered first: some seconds each"
         return replace(split, strokes=False, answered=True, notes=[*split.notes, told])
-    return answered(split, backbone, config, processes, folder / FOLDER / "answered", progress)
+    return answered(
+        split, backbone, config, processes, folder / FOLDER / "answered", start, progress
+    )
 
 
 def train_adapter(
@@ -225,8 +228,9 @@ def train_adapter(
         out: Adapter folder; checkpoints and logs go to `training` in it.
         resume: Go on from the last checkpoint in `out`.
         backbone: A loaded base; None loads `config.backbone`.
-        start: Adapter to go on from, of the same base, rank and targets; None starts anew. A
-            coarse 3D view that it taught is kept.
+        start: Adapter to go on from, of the same base, rank and targets; None takes what the
+            recipe names. A coarse 3D view that it taught is kept. Of an objective that answers
+            strokes it is the one that answers.
         progress: Called with "answer", "train" or "score", done, total.
         note: Called before training with each sentence on what was made of the files.
 
@@ -242,6 +246,7 @@ def train_adapter(
     folder = Path(out)
     _check_folder(folder, resume)
     sources = Sources(images, labels, scribbles, unlabelled)
+    start = start or _named_start(config)
     with prepared(config, sources, folder, backbone, start, progress) as run:
         if note is not None:
             for text in run.split.notes:
@@ -306,8 +311,12 @@ def plan_adapter(
         PromptsegError: As `train_adapter`.
     """
     sources = Sources(images, labels, scribbles, unlabelled)
-    with prepared(config, sources, None, backbone) as run:
+    with prepared(config, sources, None, backbone, _named_start(config)) as run:
         return make_plan(run.trainer, run.split)
+
+
+def _named_start(config: FinetuneConfig) -> Adapter | None:
+    return None if config.start_folder is None else read_adapter(config.start_folder)
 
 
 def _measure(run: Prepared) -> Any:

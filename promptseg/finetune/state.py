@@ -19,7 +19,7 @@ from promptseg.io.atomic import atomic_path
 FOLDER, FILE, LOG = "training", "last.pt", "log.jsonl"
 # Options that do not change what a step computes.
 FREE = ("device", "workers", "checkpoint_seconds", "checkpoint_steps", "images", "labels",
-        "scribbles", "unlabelled")  # fmt: skip
+        "scribbles", "unlabelled", "start")  # fmt: skip
 # What runs did before there was an option for it, where the option's default is something else.
 BEFORE = {"optimiser": "adamw"}
 

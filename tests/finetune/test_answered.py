@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from adapter_kit import config
+import torch
+from adapter_kit import config, random_adapter
 from stroke_kit import IGNORE, stroke_cohort, strokes_on
 from support import bright_volume, dice, discs, segmenter, tiny_default
 
@@ -144,3 +145,24 @@ class TestTraining:
         plan = plan_adapter(chosen, images, None, tiny_default(), scribbles=drawn)
         assert plan.annotation == "scribbles"
         assert any("answered first" in note for note in plan.notes)
+
+    def test_an_adapter_to_go_on_from_answers(self, tmp_path, monkeypatch):
+        images, drawn, _ = stroke_cohort()
+        chosen = config(objective="prompted", ignore=IGNORE)
+        split = split_cases(Sources(images, None, drawn), chosen)
+        backbone = tiny_default()
+        before = {name: p.detach().clone() for name, p in backbone.module.named_parameters()}
+        start, _ = random_adapter(backbone)
+        asked = []
+        real = room.answer
+        monkeypatch.setattr(
+            room, "answer", lambda one, *a: asked.append(one.adapters.active) or real(one, *a)
+        )
+        alone = start_processes("cpu")
+        for adapter in (None, start):
+            room.answered(split, backbone, chosen, alone, tmp_path, adapter)
+        cases = len(split.training)
+        assert asked == [None] * cases + [start] * cases
+        after = dict(backbone.module.named_parameters())
+        assert before.keys() == after.keys()
+        assert all(torch.equal(value, after[name]) for name, value in before.items())
