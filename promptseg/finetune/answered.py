@@ -21,7 +21,7 @@ from promptseg.finetune.data import Split
 from promptseg.finetune.processes import Processes
 from promptseg.finetune.strokes import BACKGROUND, NOT_ANNOTATED
 from promptseg.inference.encoder import Progress
-from promptseg.prompts.types import Prompt, Scribble, Text
+from promptseg.prompts.types import Prompt, Scribble
 from promptseg.session import Segmenter
 from promptseg.volume import Segmentation, write
 
@@ -90,9 +90,6 @@ def answer(
 ) -> Segmentation:
     """A case segmented from its strokes, which stay as they were drawn.
 
-    With an adapter in use each label is named as well (twelve hearts with the adapter that was
-    learnt from the first answers: 0.816, by strokes alone 0.809; the first answers 0.772).
-
     Strokes of one label are shown as outside of every other. Slices on which nothing was drawn
     are reached from their neighbours; where all are drawn on, each is answered by itself (ten
     hearts 0.923, by way of their neighbours 0.918 in four times the time).
@@ -103,17 +100,14 @@ def answer(
         labels: Name by label.
         config: Says axis and window.
     """
-    window, prompts = window_of(config), strokes_of(case.labels, list(labels))
-    if segmenter.adapters.active is not None:
-        drawn = {prompt.target for prompt in prompts}
-        prompts = [*prompts, *(Text(name, t) for t, name in labels.items() if t in drawn)]
+    prompts, window = strokes_of(case.labels, list(labels)), window_of(config)
     ask = partial(segmenter.segment, case.volume, prompts, axis=config.axis, window=window)
     result = ask(propagate=False)
     known = np.moveaxis(case.labels != NOT_ANNOTATED, result.report["axis"], 0)
     if not known.any((1, 2)).all():
         result = ask()
-    fixed = np.isin(case.labels, [BACKGROUND, *labels])
-    found = np.where(fixed, case.labels, result.data).astype(np.asarray(result.data).dtype)
+    drawn = np.isin(case.labels, [BACKGROUND, *labels])
+    found = np.where(drawn, case.labels, result.data).astype(np.asarray(result.data).dtype)
     return Segmentation(found, case.volume.affine, labels=labels)
 
 
