@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,6 +59,8 @@ SHARES = {
     "cerebellum_atlas": 0.01, "cit168_atlas": 0.01, "brainstem": 0.01,
     "fives_fundus": 0.015, "regions": 0.06, "synthetic": 0.07,
 }  # fmt: skip
+# Tasks that need no label.
+MADE = ("regions", "synthetic")
 # CT and MR are what the project is for; the rest of breadth teaches edges and textures.
 BREADTH = {"CT": 0.14, "MR": 0.16, "US": 0.02, "EYE": 0.005, "ENDO": 0.008, "MICRO": 0.007}
 # Small and large crops alternate: at 256 the network is asked, at 128 it learns four times as fast.
@@ -108,7 +110,12 @@ class Draw:
     """Batches; batch n of a process depends on the seed and n."""
 
     def __init__(
-        self, cases: list[NamedCase], concepts: list[str], seed: int, fine: bool = False
+        self,
+        cases: list[NamedCase],
+        concepts: list[str],
+        seed: int,
+        fine: bool = False,
+        without: Collection[str] = (),
     ) -> None:
         cv2.setNumThreads(1)
         self.cases, self.seed, self.fine = cases, seed, fine
@@ -116,7 +123,7 @@ class Draw:
         self.groups: dict[str, list[NamedCase]] = {}
         for case in cases:
             self.groups.setdefault(case.group, []).append(case)
-        here = {*self.groups, "regions", "synthetic"}
+        here = {*self.groups, *MADE} - set(without)
         shares = {**SHARES, **breadth_shares(self.groups)}
         self.shares = {group: share for group, share in shares.items() if group in here}
         self.named = {g: s for g, s in self.shares.items() if self._names(g)}
@@ -492,7 +499,8 @@ def main() -> None:
         nargs="+",
         default=[],
         metavar="SET",
-        help="sets to leave out, for a base that never saw their labels",
+        help="sets to leave out, for a base that never saw their labels; also "
+        f"{' and '.join(MADE)}, tasks made without labels",
     )
     parser.add_argument(
         "--fine",
@@ -505,15 +513,18 @@ def main() -> None:
     if "WORLD_SIZE" in os.environ:
         dist.init_process_group("gloo" if chosen.device == "cpu" else "nccl")
     chosen.out.mkdir(parents=True, exist_ok=True)
-    cases = [case for case in load_cases(chosen.data, held_back=False)
-             if case.group not in chosen.without]  # fmt: skip
+    cases = list(load_cases(chosen.data, held_back=False))
+    unknown = set(chosen.without) - {case.group for case in cases} - set(MADE)
+    if unknown:
+        parser.error(f"--without {' '.join(sorted(unknown))}: no such set is trained on")
+    cases = [case for case in cases if case.group not in chosen.without]
     concepts = named_concepts(cases)
     rate = chosen.rate or (3e-4 if chosen.start is None else 5e-5)
     trainer = Trainer(chosen.out, chosen.hours, rate, chosen.seed, chosen.device, concepts,
                       chosen.fine)  # fmt: skip
     if chosen.start is not None and trainer.step == 0:
         trainer.start_from(chosen.start)
-    train(trainer, Draw(cases, concepts, chosen.seed, chosen.fine))
+    train(trainer, Draw(cases, concepts, chosen.seed, chosen.fine, chosen.without))
 
 
 if __name__ == "__main__":
