@@ -228,9 +228,8 @@ def train_adapter(
         out: Adapter folder; checkpoints and logs go to `training` in it.
         resume: Go on from the last checkpoint in `out`.
         backbone: A loaded base; None loads `config.backbone`.
-        start: Adapter to go on from, of the same base, rank and targets; None takes what the
-            recipe names. A coarse 3D view that it taught is kept. Of an objective that answers
-            strokes it is the one that answers.
+        start: Adapter to go on from, of the same base, rank and targets; None takes the recipe's.
+            A coarse 3D view that it taught is kept; it answers strokes that are to be answered.
         progress: Called with "answer", "train" or "score", done, total.
         note: Called before training with each sentence on what was made of the files.
 
@@ -243,10 +242,9 @@ def train_adapter(
         AdapterError: The folder is taken, or what is in it is of another run.
         WeightsError: The base cannot be loaded.
     """
-    folder = Path(out)
+    folder, start = Path(out), start or _named_start(config)
     _check_folder(folder, resume)
     sources = Sources(images, labels, scribbles, unlabelled)
-    start = start or _named_start(config)
     with prepared(config, sources, folder, backbone, start, progress) as run:
         if note is not None:
             for text in run.split.notes:
