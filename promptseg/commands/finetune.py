@@ -124,8 +124,14 @@ def build_config(arguments: argparse.Namespace) -> FinetuneConfig:
 
 
 def _options(arguments: argparse.Namespace) -> dict[str, Any]:
+    from promptseg.finetune.config import FOLDERS
+
     skipped = ("recipe", "output", "resume", "dry_run", "json", "label", "model")
     given = {k: v for k, v in vars(arguments).items() if k not in skipped and v is not None}
+    for name in FOLDERS:
+        # The recipe is written elsewhere, and what it names is looked for from there.
+        if name in given and Path(given[name]).exists():
+            given[name] = str(Path(given[name]).resolve())
     if arguments.model is not None:
         given["backbone"] = arguments.model
     if arguments.label is not None:

@@ -61,6 +61,22 @@ class TestFinetune:
         said = capsys.readouterr().err
         assert said.startswith("promptseg: 3 cases matched by what their names share")
 
+    def test_goes_on_from_an_adapter_and_its_recipe_does_so_anywhere(
+        self, place, adapter, tmp_path, monkeypatch, capsys
+    ):
+        monkeypatch.chdir(place)
+        data = ["--images", "images", "--labels", "labels", "--start", "adapters/disc"]
+        model = ["--model", str(place / "tiny.safetensors")]
+        out = tmp_path / "further"
+        assert main(["finetune", *data, *model, *SHORT, "--organ", "disc", "-o", str(out)]) == 0
+        monkeypatch.chdir(tmp_path)
+        again = tmp_path / "again"
+        assert main(["finetune", str(out / "recipe.toml"), "-o", str(again)]) == 0
+        first, second, third = (
+            (folder / "adapter_model.safetensors").read_bytes() for folder in (adapter, out, again)
+        )
+        assert first != second == third
+
     def test_recipe_repeats_the_run(self, place, adapter, tmp_path, capsys):
         out = tmp_path / "again"
         data = ["--images", str(place / "images"), "--labels", str(place / "labels")]

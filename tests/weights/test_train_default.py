@@ -1,10 +1,10 @@
-"""The default model's optimiser: Muon and AdamW from scratch, AdamW alone to go on gently."""
+"""What the default model learns from, and its optimiser: Muon and AdamW, or AdamW alone."""
 
 import pytest
 import torch
 from support import tiny_network
 
-from train_default import MUON_RATIO, Optimiser
+from train_default import MADE, MUON_RATIO, Draw, Optimiser
 
 
 def learned(network, optimiser, steps=2):
@@ -48,3 +48,9 @@ class TestOptimiser:
         again = Optimiser(second, 1e-3, fine)
         again.load_state_dict(optimiser.state_dict())
         torch.testing.assert_close(learned(second, again), expected)
+
+
+class TestDraw:
+    @pytest.mark.parametrize("without", [(), ("regions",), ("synthetic",)])
+    def test_tasks_made_without_labels_can_be_left_out(self, without):
+        assert set(Draw([], [], 0, without=without).shares) == set(MADE) - set(without)
