@@ -202,6 +202,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu", help="of adapters")
     chosen = parser.parse_args()
+    if chosen.rounds < 1:
+        parser.error(f"--rounds is {chosen.rounds}: give 1 or more")
     if chosen.rounds > 1 and chosen.network == "unet":
         parser.error("--rounds is of adapters: a U-Net learns once")
     able = METHODS if chosen.network == "unet" else (*METHODS, PROMPTED)
