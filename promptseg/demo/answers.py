@@ -12,6 +12,7 @@ from promptseg.demo.models import Models
 from promptseg.demo.visit import COLOURS, CancelledError, Target, Visit
 from promptseg.errors import PromptError, PromptsegError
 from promptseg.inference.encoder import Progress
+from promptseg.io.image import label_values
 from promptseg.predictor.lessons import LEARNED
 from promptseg.prompts.types import Mask, Prompt, Text
 from promptseg.session import Segmenter, Session
@@ -66,7 +67,7 @@ def offered_adapters(visit: Visit, models: Models, model: str) -> list[str]:
 
 def put_masks(visit: Visit, labels: np.ndarray, propagated: bool = True) -> None:
     """Begin with given masks, as prompts, so that clicks correct them; empty ones are none."""
-    found = [int(label) for label in np.unique(labels) if label]
+    found = label_values(labels)
     if not found:
         return
     session = new_session(visit)
@@ -123,7 +124,7 @@ def take_over_unprompted(visit: Visit, session: Session) -> None:
     """Make masks that no prompt asked for prompts themselves, so that clicks correct them."""
     if len(session.prompts) or visit.labels is None or visit.undone:
         return
-    masks = [Mask(visit.labels == label, int(label)) for label in np.unique(visit.labels) if label]
+    masks = [Mask(visit.labels == label, label) for label in label_values(visit.labels)]
     if masks:
         session.add(*masks)
         keep(visit, session.answer(True), propagated=True)

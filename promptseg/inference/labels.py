@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -11,7 +12,9 @@ from promptseg.inference.decoder import SliceMask
 from promptseg.volume.slicing import Frame, take_slice
 
 CERTAIN_LOGIT = 60.0
+AT_ONCE = 16
 Answers = dict[int, dict[int, SliceMask]]
+Placed = tuple[int, tuple[slice, slice], np.ndarray]
 
 
 @dataclass
@@ -60,10 +63,11 @@ def fuse_labels(
     labels = np.zeros(shape, np.uint8 if max(targets) < 256 else np.uint16)
     doubt = np.zeros(shape, np.float32) if uncertainty else None
     axis = answered[0].frame.axis
-    for index in sorted({i for g in answered for s in g.answers.values() for i in s}):
+    indices = {i for g in answered for s in g.answers.values() for i in s}
+    for index, placed in placed_logits(answered, indices):
         plane = take_slice(labels, axis, index)
         strongest = np.zeros(plane.shape, np.float32)
-        for target, rows, logits in slice_logits(answered, index):
+        for target, rows, logits in placed:
             wins = logits > strongest[rows]
             plane[rows][wins] = target
             np.maximum(strongest[rows], logits, out=strongest[rows])
@@ -85,33 +89,49 @@ def probabilities(
     """(I, J, K) float32 foreground probability of one target, 0 where it was not looked for."""
     volume = np.zeros(shape, np.float32)
     axis = answered[0].frame.axis
-    for index in sorted({i for g in answered for i in g.answers.get(target, {})}):
-        for found, rows, logits in slice_logits(answered, index):
-            if found == target:
-                place = take_slice(volume, axis, index)[rows]
-                np.maximum(place, 1 / (1 + np.exp(-logits)), out=place)
+    own = [replace(g, answers={target: g.answers[target]}) for g in answered if target in g.answers]
+    for index, placed in placed_logits(own, {i for g in own for i in g.answers[target]}):
+        for _, rows, logits in placed:
+            place = take_slice(volume, axis, index)[rows]
+            np.maximum(place, 1 / (1 + np.exp(-logits)), out=place)
     return volume
 
 
-def slice_logits(
-    answered: list[FrameMasks], index: int
-) -> list[tuple[int, tuple[slice, slice], np.ndarray]]:
+def slice_logits(answered: list[FrameMasks], index: int) -> list[Placed]:
     """(target, place in the slice, logits there) of every target that has an answer.
 
     A mask that the user gave is certain on the whole slice, so that no other target takes it.
     """
-    placed = []
+    return next(placed_logits(answered, [index]))[1]
+
+
+def placed_logits(
+    answered: list[FrameMasks], indices: Iterable[int]
+) -> Iterator[tuple[int, list[Placed]]]:
+    """Slices in ascending order, each with what `slice_logits` gives.
+
+    Masks are brought to the grid several at a time: one by one they take half as long again.
+    """
+    ordered = sorted(indices)
+    for start in range(0, len(ordered), AT_ONCE):
+        some = ordered[start : start + AT_ONCE]
+        placed: dict[int, list[Placed]] = {index: [] for index in some}
+        for group in answered:
+            _place(group, placed)
+        yield from placed.items()
+
+
+def _place(group: FrameMasks, placed: dict[int, list[Placed]]) -> None:
+    """Add the masks of a view to the slices that have one."""
+    image, region = group.frame.paste_slices()
     everywhere = slice(None), slice(None)
-    for group in answered:
-        image, region = group.frame.paste_slices()
-        held = [(t, s[index]) for t, s in group.answers.items() if index in s]
-        asked = [(t, m) for t, m in held if m.given is None]
-        placed += [
-            (t, everywhere, np.where(m.given, CERTAIN_LOGIT, -CERTAIN_LOGIT).astype(np.float32))
-            for t, m in held
-            if m.given is not None
-        ]
-        if asked:
-            restored = group.frame.restore(torch.stack([m.logits for _, m in asked])).numpy()
-            placed += [(t, image, m[region]) for (t, _), m in zip(asked, restored, strict=True)]
-    return placed
+    held = [(i, t, s[i]) for i in placed for t, s in group.answers.items() if i in s]
+    for index, target, mask in held:
+        if mask.given is not None:
+            sure = np.where(mask.given, CERTAIN_LOGIT, -CERTAIN_LOGIT).astype(np.float32)
+            placed[index].append((target, everywhere, sure))
+    asked = [(i, t, mask.logits) for i, t, mask in held if mask.given is None]
+    if asked:
+        restored = group.frame.restore(torch.stack([logits for _, _, logits in asked])).numpy()
+        for (index, target, _), plane in zip(asked, restored, strict=True):
+            placed[index].append((target, image, plane[region]))

@@ -41,8 +41,8 @@ class Image:
     @property
     def targets(self) -> tuple[int, ...]:
         """Labels that are there or have a name, in order."""
-        found = {int(value) for value in np.unique(self.data)} - {0}
-        return tuple(sorted(found | set(self.layers) | set(self.names)))
+        found = {*label_values(self.data), *self.layers, *self.names}
+        return tuple(sorted(found))
 
     def mask(self, target: int) -> np.ndarray:
         """(I, J, K) bool mask of one label."""
@@ -65,3 +65,11 @@ class Image:
         from scipy import ndimage
 
         return list(ndimage.find_objects(data))
+
+
+def label_values(labels: np.ndarray) -> list[int]:
+    """Values other than 0 in an integer array, ascending.
+
+    Most of a volume is background: what is left of it is sorted in a fraction of the time.
+    """
+    return [int(value) for value in np.unique(labels[labels != 0])]

@@ -322,6 +322,7 @@ def cut_anew(
     bounds = margin_bounds(prompts, engine.shape) if question.propagate else {}
     if not asking and not bounds:
         return fused
+    from promptseg.refine.geodesic import KeptDistances
     from promptseg.refine.volume import certain_places, refined_labels
 
     others = PromptSet(p for p in prompts if not is_local(p))
@@ -336,5 +337,8 @@ def cut_anew(
         if corrector is not None:
             told = clicks_and_known(clicks.for_target(t))
             shares[t] = corrector.corrected(shares[t], image, told[0], spacing, told[1], precision)
-    labels = refined_labels(fused.labels, shares, image, clicks, spacing, bounds=bounds)
+    kept = {t: engine.distances.get(t) or KeptDistances() for t in shares}
+    labels = refined_labels(fused.labels, shares, image, clicks, spacing, bounds=bounds, kept=kept)
+    for t, held in kept.items():
+        engine.distances.put(t, held)
     return replace(fused, labels=labels)

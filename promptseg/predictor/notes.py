@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from promptseg.io.image import label_values
 from promptseg.predictor.rings import notes_on_rings
 from promptseg.prompts.types import Box, PromptSet
 from promptseg.volume import Segmentation, Volume
@@ -108,7 +109,7 @@ def _on_boxes(resolved: PromptSet) -> Iterator[str]:
 
 def _on_targets(result: Segmentation, told: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     reasons = {one["target"]: one["reason"] for one in told if one.get("reason")}
-    filled = set(np.unique(result.data).tolist())
+    filled = set(label_values(result.data))
     for target in result.targets:
         if target not in filled:
             why = reasons.get(target, "nothing was found where its prompts point; give a box "

@@ -110,6 +110,57 @@ def gaussian_encoding(
     return np.exp(-0.5 * (euclidean_encoding(seeds, spacing) / np.float32(sigma)) ** 2)
 
 
+class KeptDistances:
+    """Geodesic distances of one image to sets of seeds that grow.
+
+    One more seed costs as much as it changes: the distances of the seeds before it are a bound
+    from which the search goes on. The result is that of `geodesic_distance`, to the last bit: the
+    length of a path is summed from its seed in either case.
+    """
+
+    def __init__(self) -> None:
+        self._image: NDArray[Any] = np.zeros((0, 0))
+        self._settings: tuple[Sequence[float] | None, float, float] = None, 1.0, 0.0
+        self._held: dict[str, tuple[NDArray[np.bool_], NDArray[np.float32]]] = {}
+
+    def on(
+        self, image: NDArray[Any], spacing: Sequence[float] | None, weight: float, euclid: float
+    ) -> None:
+        """Distances are those of this image from now on; what was kept of another is dropped.
+
+        Args:
+            image: As all others, see `geodesic_distance`.
+            spacing: mm.
+            weight: Factor on intensity differences.
+            euclid: Cost of one millimetre of path.
+        """
+        settings = None if spacing is None else tuple(map(float, spacing)), weight, euclid
+        if settings != self._settings or not np.array_equal(image, self._image):
+            self._image, self._settings, self._held = np.array(image), settings, {}
+
+    def distance(self, name: str, seeds: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """Distances to all of a set of seeds, not only to new ones; not to be written to.
+
+        Args:
+            name: Of the set; the latest distances of each are kept.
+            seeds: True at the seeds.
+        """
+        known, start = self._held.get(name), None
+        if known is not None:
+            if np.array_equal(known[0], seeds):
+                return known[1]
+            start = None if (known[0] & ~seeds).any() else known[1]
+        found = _distance(self._image, seeds, *self._settings, start)
+        self._held[name] = np.array(seeds, bool), found
+        return found
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that is held."""
+        kept = (array.nbytes for pair in self._held.values() for array in pair)
+        return self._image.nbytes + sum(kept)
+
+
 def check_spacing(spacing: Sequence[float] | None, ndim: int) -> NDArray[np.float64]:
     """The spacing as an array of `ndim` positive numbers; ones when it is None.
 
@@ -134,7 +185,9 @@ def _distance(
     spacing: Sequence[float] | None,
     weight: float,
     euclid: float,
+    start: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float32]:
+    """The distance; from `start`, of some of the same seeds, only what is nearer to the others."""
     if image.ndim not in (2, 3):
         raise VolumeError(f"image has {image.ndim} dimensions: give a 2D or 3D scalar image")
     if seeds.shape != image.shape:
@@ -152,10 +205,13 @@ def _distance(
     offsets = moves @ np.array([s // padded.itemsize for s in padded.strides])
     lengths = (((euclid * steps * moves) ** 2).sum(1)).astype(np.float32)
     distance = np.full(padded.shape, np.inf, np.float32)
-    distance[(slice(1, -1),) * image.ndim][np.asarray(seeds, bool)] = 0
+    within = distance[(slice(1, -1),) * image.ndim]
+    if start is not None:
+        within[:] = start
+    within[np.asarray(seeds, bool)] = 0
     batch = _STEPS_PER_BATCH * _mean_step(scaled, euclid * float(steps.min()))
     _shortest_paths(padded.ravel(), distance.ravel(), offsets, lengths, np.float32(batch))
-    return np.ascontiguousarray(distance[(slice(1, -1),) * image.ndim])
+    return np.ascontiguousarray(within)
 
 
 def _mean_step(scaled: NDArray[np.float32], shortest: float) -> float:

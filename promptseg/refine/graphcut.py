@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from promptseg.errors import PromptError, VolumeError
-from promptseg.refine.geodesic import check_spacing, geodesic_distance
+from promptseg.refine.geodesic import KeptDistances, check_spacing
 from promptseg.refine.mincut import minimum_cut
 
 Region = tuple[slice, ...]
@@ -46,6 +46,7 @@ def fuse(
     spacing: Sequence[float] | None = None,
     weight: float = 1.0,
     euclid: float = 0.0,
+    kept: KeptDistances | None = None,
 ) -> NDArray[np.float32]:
     """Network probability corrected by clicks, thesis equations 3-3 to 3-7.
 
@@ -60,6 +61,7 @@ def fuse(
         spacing: Element size in mm.
         weight: Factor on intensity differences.
         euclid: Cost of one millimetre of path, as in `geodesic_distance`; 0 in the thesis.
+        kept: Distances of an earlier call, from which this one goes on.
 
     Returns:
         float32 R^f in [0, 1].
@@ -68,15 +70,18 @@ def fuse(
     has_f, has_b = bool(np.any(foreground_seeds)), bool(np.any(background_seeds))
     if not (has_f or has_b):
         return probability.copy()
+    kept = KeptDistances() if kept is None else kept
+    kept.on(image, spacing, weight, euclid)
+    sides = {"foreground": foreground_seeds, "background": background_seeds}
+
+    def distance(side: str) -> NDArray[np.float32]:
+        return kept.distance(side, sides[side])
+
     if not (has_f and has_b):
-        seeds = foreground_seeds if has_f else background_seeds
-        alpha = np.exp(-geodesic_distance(image, seeds, spacing, weight, euclid))
+        alpha = np.exp(-distance("foreground" if has_f else "background"))
         return (1 - alpha) * probability + alpha * np.float32(has_f)
     with ThreadPoolExecutor(2) as pool:
-        to_f, to_b = pool.map(
-            lambda seeds: geodesic_distance(image, seeds, spacing, weight, euclid),
-            (foreground_seeds, background_seeds),
-        )
+        to_f, to_b = pool.map(distance, sides)
     alpha = np.exp(-np.minimum(to_f, to_b))
     share = 1 / (1 + np.exp(np.clip(to_f - to_b, -80, 80)))
     return (1 - alpha) * probability + alpha * share
@@ -92,6 +97,7 @@ def graph_cut_refine(
     sigma: float = 0.1,
     region: Region | None = None,
     euclid: float | None = None,
+    kept: KeptDistances | None = None,
 ) -> NDArray[np.bool_]:
     """Correct a mask by information-fusion graph cut, thesis equations 3-3 to 3-10.
 
@@ -109,6 +115,7 @@ def graph_cut_refine(
             grown by 8 elements of the finest spacing or 15 % of its side, whichever is more.
         euclid: Cost of a path's length, per element of the finest spacing, in standard
             deviations of the image; None for 0 in 2D, which is the thesis, and 0.03 in 3D.
+        kept: Distances of an earlier call with fewer clicks; the mask is the same without them.
 
     Returns:
         Bool mask of the image's shape: the cut inside the region, `probability > 0.5` outside,
@@ -122,7 +129,7 @@ def graph_cut_refine(
     if euclid is None:
         euclid = _EUCLID[np.ndim(image) == 3]
     clicks = foreground, background
-    return _in_region(probability, image, clicks, spacing, lam, sigma, region, euclid)
+    return _in_region(probability, image, clicks, spacing, lam, sigma, region, euclid, kept)
 
 
 def plain_graph_cut(
@@ -228,6 +235,7 @@ def _in_region(
     sigma: float,
     region: Region | None,
     euclid: float | None,
+    kept: KeptDistances | None = None,
 ) -> NDArray[np.bool_]:
     """The cut in its region; on the network's probability alone where `euclid` is None."""
     inside, outside = _checked(probability, image, *clicks, spacing, lam, sigma)
@@ -239,7 +247,8 @@ def _in_region(
         ratio = np.asarray(probability[box], np.float32)
         if euclid is not None:
             per_mm = euclid / float(check_spacing(spacing, image.ndim).min())
-            ratio = fuse(ratio, crop, inside[box], outside[box], spacing, euclid=per_mm)
+            seeds = inside[box], outside[box]
+            ratio = fuse(ratio, crop, *seeds, spacing, euclid=per_mm, kept=kept)
         mask[box] = _cut(ratio, crop, inside[box], outside[box], spacing, lam, sigma)
     return (mask | inside) & ~outside
 
@@ -259,22 +268,21 @@ def _cut(
     gain = np.log(ratio / (1 - ratio))
     certain = np.float32(4 * image.ndim * lam + 100)  # above the sum of an element's edges
     gain[inside], gain[outside] = certain, -certain
-    capacities = [
-        _pairwise(image, axis, lam * steps.min() / steps[axis], sigma) for axis in range(image.ndim)
-    ]
-    return minimum_cut(gain, np.stack(capacities))
+    scales = lam * steps.min() / steps
+    return minimum_cut(gain, _capacities(image, scales, sigma))
 
 
-def _pairwise(
-    image: NDArray[np.float32], axis: int, scale: float, sigma: float
+def _capacities(
+    image: NDArray[np.float32], scales: NDArray[np.float64], sigma: float
 ) -> NDArray[np.float32]:
-    """Capacity of the edge from each element to the next along `axis`; 0 at the end."""
-    ahead = [slice(None)] * image.ndim
-    ahead[axis] = slice(None, -1)
-    capacity = np.zeros_like(image)
-    difference = np.diff(image, axis=axis)
-    capacity[tuple(ahead)] = scale * np.exp(-(difference**2) / (2 * sigma**2))
-    return capacity
+    """Capacity of the edge from each element to the next along every axis; 0 at its end."""
+    found = np.zeros((image.ndim, *image.shape), np.float32)
+    for axis, scale in enumerate(scales):
+        difference = np.diff(image, axis=axis)
+        ahead = found[axis][(slice(None),) * axis + (slice(None, -1),)]
+        np.exp(difference * difference * np.float32(-0.5 / sigma**2), out=ahead)
+        ahead *= np.float32(scale)
+    return found
 
 
 def _standardised(image: NDArray[np.floating]) -> NDArray[np.float32]:

@@ -34,12 +34,24 @@ def source_side(
     inner = slice(pad, pad + count)
     rest = np.zeros(count + 2 * pad, np.float32)
     rest[inner] = gain
-    residual = np.zeros((rest.size, 2 * len(strides)), np.float32)
-    for axis, stride in enumerate(strides):
-        residual[inner, 2 * axis] = edges[axis]
-        residual[pad + stride : pad + stride + count, 2 * axis + 1] = edges[axis]
+    residual = _both_ways(edges, np.asarray(strides, np.int64), pad)
     offsets = np.stack([strides, -strides], axis=1).ravel().astype(np.int64)
     return _flow(rest, residual, offsets)[inner]
+
+
+@njit(cache=True, nogil=True)
+def _both_ways(edges, strides, pad):  # type: ignore[no-untyped-def]
+    """(N + 2 pad, 2 ndim) capacity from each element ahead and back along each axis.
+
+    Element by element: axis by axis every pass would touch all of the memory again.
+    """
+    axes, count = edges.shape
+    residual = np.zeros((count + 2 * pad, 2 * axes), np.float32)
+    for n in range(count):
+        for a in range(axes):
+            residual[pad + n, 2 * a] = edges[a, n]
+            residual[pad + n + strides[a], 2 * a + 1] = edges[a, n]
+    return residual
 
 
 @njit(cache=True, nogil=True)

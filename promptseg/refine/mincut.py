@@ -28,10 +28,10 @@ def minimum_cut(gain: NDArray[np.float32], capacities: NDArray[np.float32]) -> N
     edges = np.array(capacities, np.float32).reshape(gain.ndim, -1)
     strides = np.array([int(np.prod(gain.shape[a + 1 :])) for a in range(gain.ndim)])
     label = _decide(flat, edges, strides)
-    free = label < 0
-    if free.any():
-        label[free] = source_side(flat, edges, strides)[free]
-    return (label > 0).reshape(gain.shape)
+    found = label > 0
+    if (label < 0).any():
+        found |= (label < 0) & source_side(flat, edges, strides)
+    return found.reshape(gain.shape)
 
 
 @njit(cache=True)

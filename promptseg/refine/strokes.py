@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import ndimage
 
+from promptseg.io.image import label_values
 from promptseg.prompts.types import Point, Prompt, PromptSet, Scribble
 from promptseg.refine.graphcut import graph_cut_refine
 
@@ -77,7 +78,7 @@ def obeyed(labels: np.ndarray, prompts: PromptSet) -> np.ndarray:
     Returns:
         The same array where nothing contradicts it, else a new one.
     """
-    there = set(np.unique(labels).tolist())
+    there = set(label_values(labels))
     found = labels
     for prompt in prompts:
         voxels = marked(prompt)

@@ -9,7 +9,7 @@ from scipy import ndimage
 
 from promptseg.prompts.types import MARGIN, Box, Point, PromptSet, Scribble
 from promptseg.prompts.validation import relaxed_box
-from promptseg.refine.geodesic import egd
+from promptseg.refine.geodesic import KeptDistances, egd
 from promptseg.refine.graphcut import Region, graph_cut_refine, seed_mask
 from promptseg.volume import pasted
 
@@ -25,6 +25,7 @@ def refined_labels(
     lam: float = 5.0,
     sigma: float = 0.1,
     bounds: Mapping[int, Region] | None = None,
+    kept: Mapping[int, KeptDistances] | None = None,
 ) -> np.ndarray:
     """Labels after the clicks; only targets that have a probability change.
 
@@ -39,6 +40,7 @@ def refined_labels(
         sigma: Intensity difference that a boundary may cost, in standard deviations.
         bounds: Part of the volume that holds all of a target, by target; the voxels around it are
             background clicks.
+        kept: Distances of earlier cuts, by target.
 
     Returns:
         A new (I, J, K) array.
@@ -56,8 +58,9 @@ def refined_labels(
             region, shell = enclosed(bound, image.shape)
             outside = np.concatenate([outside, shell])
         mask = graph_cut_refine(
-            probability, image, inside, outside, spacing, lam, sigma, region=region
-        )
+            probability, image, inside, outside, spacing, lam, sigma, region,
+            kept=(kept or {}).get(target),
+        )  # fmt: skip
         refined[(refined == target) & ~mask] = 0
         refined[mask] = target
     return refined

@@ -14,6 +14,7 @@ import numpy as np
 
 from promptseg.errors import FormatError, VolumeError
 from promptseg.io import Image, write_image
+from promptseg.io.image import label_values
 from promptseg.io.pacs.address import is_address
 from promptseg.io.provenance import provenance_of
 from promptseg.volume.grey_levels import GreyLevels, Modality, assess
@@ -193,8 +194,7 @@ class Segmentation:
     @property
     def targets(self) -> tuple[int, ...]:
         """Targets that were asked for or found, in order; a target may have an empty mask."""
-        found = {int(value) for value in np.unique(self.data)} - {0}
-        return tuple(sorted(found | set(self.score) | set(self.layers)))
+        return tuple(sorted({*label_values(self.data), *self.score, *self.layers}))
 
     @property
     def provenance(self) -> dict[str, Any]:

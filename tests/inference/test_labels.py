@@ -3,7 +3,14 @@ import pytest
 import torch
 
 from promptseg.inference.decoder import SliceMask
-from promptseg.inference.labels import FrameMasks, fuse_labels, probabilities
+from promptseg.inference.labels import (
+    AT_ONCE,
+    FrameMasks,
+    fuse_labels,
+    placed_logits,
+    probabilities,
+    slice_logits,
+)
 from promptseg.volume.slicing import Frame, Region
 
 
@@ -56,3 +63,29 @@ class TestPainting:
         found = probabilities([self.answered(t1=2, t2=-2)], self.SHAPE, 2)
         assert found[3, 3, 1] == pytest.approx(1 / (1 + np.exp(2)), abs=1e-6)
         assert not found[:, :, 0].any()
+
+    def test_many_slices_at_once_equal_one_by_one(self):
+        shape = (16, 16, 2 * AT_ONCE + 3)
+        frame = Frame(2, Region((2, 15), (-3, 12)), shape, (1.0, 1.0, 1.0), 16)
+        generator = torch.Generator().manual_seed(2)
+        answers = {
+            target: {
+                index: SliceMask(torch.randn(16, 16, generator=generator), 0.5)
+                for index in range(target, shape[2], target)
+            }
+            for target in (1, 2)
+        }
+        given = np.zeros((16, 16), bool)
+        given[3:5, 4:9] = True
+        answers[2][4] = SliceMask(torch.zeros(16, 16), 1.0, given=given)
+        group = FrameMasks(frame, answers)
+        told = list(placed_logits([group], range(shape[2])))
+        assert [index for index, _ in told] == list(range(shape[2]))
+        for index, placed in told:
+            alone = slice_logits([group], index)
+            assert [t for t, *_ in placed] == [t for t, *_ in alone]
+            for (_, place, logits), (_, expected_place, expected) in zip(
+                placed, alone, strict=True
+            ):
+                assert place == expected_place
+                np.testing.assert_array_equal(logits, expected)

@@ -26,6 +26,7 @@ from promptseg.refine import (
     plain_graph_cut,
     working_region,
 )
+from promptseg.refine.geodesic import KeptDistances
 from promptseg.refine.mincut import minimum_cut
 
 
@@ -137,6 +138,85 @@ class TestGeodesicDistance:
     def test_bad_input(self, image, seeds, spacing, error):
         with pytest.raises(error):
             geodesic_distance(image, seeds, spacing)
+
+
+class TestKeptDistances:
+    """What is kept of earlier clicks changes the time of an answer and not a bit of it."""
+
+    def held(self, image, euclid=0.05, spacing=None):
+        kept = KeptDistances()
+        kept.on(image, spacing, 1.0, euclid)
+        return kept
+
+    @settings(max_examples=25, deadline=None)
+    @given(st.integers(0, 10**6), st.sampled_from([0.0, 0.05]), st.booleans())
+    def test_growing_seeds_give_the_distances_of_all_of_them(self, number, euclid, flat):
+        rng = np.random.default_rng(number)
+        shape = (14, 17) if flat else (6, 9, 8)
+        image = rng.random(shape).astype(np.float32)
+        kept, seeds = self.held(image, euclid), np.zeros(shape, bool)
+        for _ in range(4):
+            seeds.ravel()[rng.integers(seeds.size, size=2)] = True
+            found = kept.distance("foreground", seeds)
+            np.testing.assert_array_equal(found, geodesic_distance(image, seeds, euclid=euclid))
+
+    def test_a_click_taken_back_leaves_no_trace(self):
+        image = np.random.default_rng(4).random((9, 10, 7)).astype(np.float32)
+        few, more = seeded(image.shape, 1), seeded(image.shape, 4, 3)
+        kept = self.held(image)
+        kept.distance("foreground", few | more)
+        found = kept.distance("foreground", few)
+        np.testing.assert_array_equal(found, geodesic_distance(image, few, euclid=0.05))
+
+    @pytest.mark.parametrize(
+        "change", [{"spacing": (2.0, 1.0, 1.0)}, {"weight": 3.0}, {"euclid": 0.5}]
+    )
+    def test_another_setting_starts_anew(self, change):
+        image = np.random.default_rng(5).random((9, 10, 7)).astype(np.float32)
+        kept, seeds = self.held(image, 0.05), seeded(image.shape)
+        kept.distance("foreground", seeds)
+        told = {"spacing": None, "weight": 1.0, "euclid": 0.05, **change}
+        kept.on(image, **told)
+        found = kept.distance("foreground", seeds)
+        np.testing.assert_array_equal(found, geodesic_distance(image, seeds, **told))
+
+    def test_another_shape_starts_anew(self):
+        image = np.random.default_rng(5).random((9, 10, 7)).astype(np.float32)
+        kept = self.held(image)
+        kept.distance("foreground", seeded(image.shape))
+        kept.on(image[:, :8], None, 1.0, 0.05)
+        seeds = seeded((9, 8, 7), 2, 9)
+        found = kept.distance("foreground", seeds)
+        np.testing.assert_array_equal(found, geodesic_distance(image[:, :8], seeds, euclid=0.05))
+
+    def test_an_image_written_over_is_another(self):
+        image = np.random.default_rng(6).random((9, 10)).astype(np.float32)
+        kept, seeds = self.held(image), seeded(image.shape)
+        kept.distance("foreground", seeds)
+        image += np.linspace(0, 5, 10, dtype=np.float32)
+        kept.on(image, None, 1.0, 0.05)
+        found = kept.distance("foreground", seeds)
+        np.testing.assert_array_equal(found, geodesic_distance(image, seeds, euclid=0.05))
+
+    def test_two_sets_of_seeds_do_not_mix(self):
+        image = np.random.default_rng(7).random((9, 10)).astype(np.float32)
+        kept = self.held(image)
+        for side, rng in (("foreground", 1), ("background", 2)) * 2:
+            seeds = seeded(image.shape, 3, rng)
+            found = kept.distance(side, seeds)
+            np.testing.assert_array_equal(found, geodesic_distance(image, seeds, euclid=0.05))
+
+    def test_a_cut_is_the_same_with_what_was_kept(self):
+        rng = np.random.default_rng(8)
+        image = ndimage.gaussian_filter(rng.random((20, 22, 12)), 1).astype(np.float32)
+        probability = ndimage.gaussian_filter(rng.random(image.shape), 2)
+        probability = (probability - probability.min()) / np.ptp(probability)
+        kept, clicks = KeptDistances(), rng.permutation(np.argwhere(image > 0))[:6]
+        for count in range(1, 6):
+            told = clicks[:count], clicks[5:]
+            found = graph_cut_refine(probability, image, *told, kept=kept)
+            np.testing.assert_array_equal(found, graph_cut_refine(probability, image, *told))
+        assert 0 < kept.nbytes < 20 * image.size
 
 
 class TestEncodings:

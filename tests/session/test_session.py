@@ -381,6 +381,15 @@ class TestRefine:
         running.undo()
         np.testing.assert_array_equal(running.propagate().data, before)
 
+    def test_every_click_gives_what_a_new_session_gives(self):
+        running = self.noisy()
+        clicks = Point((12, 20, 21)), Point((12, 14, 10), positive=False), Point((14, 21, 4))
+        for click in (*clicks, None, clicks[0]):
+            running.undo() if click is None else running.add(click)
+            found = running.propagate() if click is None else running.refine("graph_cut")
+            again = running.segmenter.segment(running.volume, running.prompts, window="100,50")
+            np.testing.assert_array_equal(found.data, again.data)
+
     def test_network_mode_is_a_correction(self):
         running = session(ONE | TWO)
         running.add(BOTH)
