@@ -77,6 +77,18 @@ def conv_norm(inputs: int, outputs: int, groups: int, stride: int = 1) -> nn.Seq
     )
 
 
+def laid_out(maps: Tensor) -> Tensor:
+    """(B, C, H, W) with the channels of a pixel side by side, in single precision on a CPU.
+
+    What follows keeps the layout, in which oneDNN's convolutions need no copies: a prompt is
+    answered in a seventh less time, eight at once in a quarter less. With autocast the rounding of
+    a row would depend on how many there are; on a GPU nobody measured it.
+    """
+    if maps.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
+        return maps.contiguous()
+    return maps.contiguous(memory_format=torch.channels_last)
+
+
 class ResidualBlock(nn.Module):
     """Two normalised convolutions with a shortcut; (B, C, H, W) -> (B, C, H, W)."""
 
@@ -123,13 +135,13 @@ class ImageEncoder(nn.Module):
         )
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        half = self.stride2(images * 2 - 1)
+        half = self.stride2(laid_out(images) * 2 - 1)
         quarter = self.stride4(half)
         eighth = self.stride8(quarter)
         tokens = self.stride16(eighth).permute(0, 2, 3, 1).contiguous()
         for layer in self.layers:
             tokens = layer(tokens)
-        return self.neck(tokens.permute(0, 3, 1, 2).contiguous()), eighth, quarter, half
+        return self.neck(laid_out(tokens.permute(0, 3, 1, 2))), eighth, quarter, half
 
 
 class PromptEncoder(nn.Module):
@@ -145,7 +157,7 @@ class PromptEncoder(nn.Module):
         self.stride16 = nn.Conv2d(eighth, sixteenth, 3, 2, 1)
 
     def forward(self, maps: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        half = self.stride2(maps)
+        half = self.stride2(laid_out(maps))
         quarter = self.stride4(half)
         eighth = self.stride8(quarter)
         return self.stride16(eighth), eighth, quarter, half
@@ -226,8 +238,8 @@ class MaskDecoder(nn.Module):
             tokens[:, None], coarse, position.expand(batch, -1, -1, -1), None
         )
         tokens = tokens[:, 0]
-        # Contiguous: else the layout, and with it the rounding, differs for a batch of one.
-        coarse = keys[:, 0].transpose(1, 2).reshape(batch, channels, height, width).contiguous()
+        # Laid out: else the layout, and with it the rounding, differs for a batch of one.
+        coarse = laid_out(keys[:, 0].transpose(1, 2).reshape(batch, channels, height, width))
         fine = self.to_eighth(coarse, image[1], prompt[1])
         fine = self.to_quarter(fine, image[2], prompt[2])
         fine = self.to_half(fine, image[3], prompt[3])

@@ -27,7 +27,7 @@ class TestInvariants:
         assert torch.equal(answers(backbone), base)
         stack.use("one")
         token = adapter.tokens[1][None]
-        assert torch.allclose(answers(backbone, token), learned, atol=1e-5)
+        assert torch.allclose(answers(backbone, token), learned, atol=1e-4)
         assert not torch.allclose(learned[:2], base, atol=1e-4)
         stack.use(None)
         assert torch.equal(answers(backbone), base)
@@ -58,10 +58,10 @@ class TestSeveral:
         for name, expected in (("one", one), ("two", two), ("one", one)):
             stack.use(name)
             token = stack.tokens[1][None]
-            assert torch.allclose(answers(backbone, token), expected, atol=1e-5)
+            assert torch.allclose(answers(backbone, token), expected, atol=1e-4)
         stack.remove("one")
         stack.use("two")
-        assert torch.allclose(answers(backbone, second.tokens[1][None]), two, atol=1e-5)
+        assert torch.allclose(answers(backbone, second.tokens[1][None]), two, atol=1e-4)
 
     def test_switch_takes_milliseconds(self):
         backbone = tiny_default()
@@ -97,7 +97,7 @@ class TestSeveral:
         stack.use("one", 0.5)
         halfway = answers(backbone)
         stack.use("one")
-        assert torch.allclose(answers(backbone), learned[:2], atol=1e-5)
+        assert torch.allclose(answers(backbone), learned[:2], atol=1e-4)
         assert not torch.allclose(halfway, learned[:2], atol=1e-4)
         assert not torch.allclose(halfway, base, atol=1e-4)
 
