@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from promptseg.demo.case_state import Case, LoopState
+from promptseg.demo.note_texts import sentence
 from promptseg.demo.texts import Language, say
 from promptseg.demo.visit_parts import BYTES_PER_VOXEL, Earlier, Sketch, Trial, Waiting
 from promptseg.errors import PromptsegError
@@ -189,7 +190,7 @@ class Visit:
     def tell(self, key: str, **values: object) -> None:
         """Put a text on the status line, with what the answer has to say if the text is of one."""
         notes = self.notes if key in OF_ANSWERS else ()
-        sentences = (f"{note[:1].upper()}{note[1:]}." for note in notes)
+        sentences = (sentence(note, self.language) for note in notes)
         self.message = "info", " ".join([self.say(key, **values), *sentences])
         self.told = key, values
 
