@@ -14,6 +14,7 @@ from promptseg.predictor.views import ByTarget, Views
 from promptseg.propagation.coarse import CoarseAnswer, CoarseView
 from promptseg.propagation.coarse_fusion import CoarseFusion
 from promptseg.propagation.postprocessing import Consistency, cleaned
+from promptseg.propagation.reach import CorrectionReach
 from promptseg.propagation.tracker import Tracker
 from promptseg.volume.slicing import Frame, Region, in_plane
 
@@ -204,6 +205,7 @@ def take_up(
     """
     if correct is None:
         correct = tracker.correct
+    reach = CorrectionReach(tracker.frame, tracker.spec.mask_size)
     key_masks, answers = {t: dict(slices) for t, slices in starts.items()}, dict(tracked)
     for target, slices in by_target.items():
         for index, prompts in slices.items():
@@ -213,10 +215,16 @@ def take_up(
             prior = None if prompts.starts else own.get(index)
             if prior is None and not prompts.includes:
                 continue
-            key_masks[target][index] = tracker.answer(index, prompts, prior)
-            answers[target] = (
-                {**own, index: key_masks[target][index]}
+            answer = tracker.answer(index, prompts, prior)
+            # Who empties a slice says that the target ends: that has no bounds.
+            marks = reach.marks(index, prompts, own) if answer.area else []
+            known = {index: own[index]} if index in own else {}
+            answer = reach.kept(marks, known, {index: answer}).get(index, answer)
+            key_masks[target][index] = answer
+            after = (
+                {**own, index: answer}
                 if limits is None
                 else correct(own, key_masks[target], target, index, limits)
             )
+            answers[target] = reach.kept(marks, own, after)
     return answers

@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from scipy import ndimage
 
+from promptseg.inference.slice_prompts import BOTH, REFINE
 from promptseg.prompts.types import MARGIN, Box, Point, PromptSet, Scribble
 from promptseg.prompts.validation import relaxed_box
 from promptseg.refine.geodesic import KeptDistances, egd
 from promptseg.refine.graphcut import Region, graph_cut_refine, seed_mask
+from promptseg.refine.reach import reached
 from promptseg.volume import pasted
 
 _SLIP = 0.1
@@ -61,9 +63,29 @@ def refined_labels(
             probability, image, inside, outside, spacing, lam, sigma, region,
             kept=(kept or {}).get(target),
         )  # fmt: skip
+        if bound is None:
+            mask = near_clicks(mask, probability > 0.5, clicks.for_target(target), spacing)
         refined[(refined == target) & ~mask] = 0
         refined[mask] = target
     return refined
+
+
+def near_clicks(
+    cut: np.ndarray, before: np.ndarray, clicks: PromptSet, spacing: Sequence[float]
+) -> np.ndarray:
+    """A cut where the clicks that ask for it reach, else the mask before it.
+
+    Args:
+        cut: (I, J, K) bool.
+        before: Likewise.
+        clicks: Of one target, in voxels.
+        spacing: (3,) mm.
+    """
+    asking = PromptSet([p for p in clicks if isinstance(p, Point) and p.role in (REFINE, BOTH)])
+    inside, outside = click_voxels(asking)
+    if not len(inside) + len(outside):
+        return cut
+    return np.where(reached(before, np.concatenate([inside, outside]), spacing), cut, before)
 
 
 def margin_maps(
