@@ -94,7 +94,7 @@ class CorrectionReach:
 
     @property
     def _finest(self) -> float:
-        return float(min(self.steps.min(), self.apart))
+        return min(float(self.steps.min()), self.apart)
 
     def _from_outline(self, index: int, place: Tensor, before: Masks) -> float:
         """Distance in mm from a pixel to the nearest that is not as it is, infinite for none."""
@@ -130,10 +130,12 @@ class CorrectionReach:
         found = {}
         for index in sorted({*before, *after}):
             old, new = before.get(index), after.get(index)
-            if old is new:
-                found[index] = after[index]
+            near = self._reached(marks, index)
+            if old is new or not near.any():
+                if old is not None:
+                    found[index] = old
                 continue
-            mask = self._where(self._reached(marks, index), new, old)
+            mask = self._where(near, new, old)
             if mask.area or (index in after and not after[index].area):
                 found[index] = mask
         return found
@@ -151,9 +153,7 @@ class CorrectionReach:
 
     @staticmethod
     def _where(reached: Tensor, new: SliceMask | None, old: SliceMask | None) -> SliceMask:
-        held = old if new is None else new
-        if held is None:
-            raise ValueError("neither answer is there")
+        held = next(mask for mask in (new, old) if mask is not None)
         lost = torch.full_like(held.logits, ABSENT_LOGIT)
-        logits = [lost if mask is None else mask.logits for mask in (new, old)]
-        return replace(held, logits=torch.where(reached, *logits), given=None)
+        after, before = (lost if mask is None else mask.logits for mask in (new, old))
+        return replace(held, logits=torch.where(reached, after, before), given=None)

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+import promptseg as ps
 from promptseg.errors import WeightsError
 from promptseg.inference.decoder import SliceMask
-from promptseg.inference.labels import FrameMasks
+from promptseg.inference.labels import FrameMasks, score_of
 from promptseg.predictor.expected_dice import (
     SIGNS,
     ExpectedDice,
@@ -113,3 +114,27 @@ class TestFile:
         file.write_text('["ab"]\nquality = 1.0\n')
         with pytest.raises(WeightsError, match=r"e\.toml"):
             expected_dice_of("ab", file)
+
+
+class TestScoreOfTheShippedModel:
+    """What `result.score` says: fitted for the model itself, not for what adapters taught it."""
+
+    @pytest.fixture(scope="class")
+    def bright(self):
+        lines = np.indices((48, 48, 6))
+        ball = ((lines[0] - 24) ** 2 + (lines[1] - 22) ** 2 + 9 * (lines[2] - 3) ** 2) <= 90
+        noise = np.random.default_rng(0).normal(0, 5, ball.shape)
+        return ps.Volume((60 + 80 * ball + noise).astype(np.float32), np.eye(4), "MR")
+
+    @pytest.mark.parametrize("adapter", [None, "cardiac"])
+    def test_it_is_the_expected_dice_without_an_adapter(self, bright, adapter):
+        segmenter = ps.Segmenter.from_pretrained(adapter=adapter)
+        session = segmenter.session(bright, axis=2)
+        session.add(ps.Box((14, 12, 3), (35, 33, 4)))
+        said = session.propagate().score[1]
+        answered = session.asker.interaction.answered
+        fitted = expected_dice_of(segmenter.backbone.spec.sha256)
+        assert said == pytest.approx(
+            fitted.of(answered, 1) if adapter is None else score_of(answered, 1)
+        )
+        assert 0 < said < 1
