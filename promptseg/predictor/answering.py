@@ -344,5 +344,6 @@ def cut_anew(
     kept = {t: engine.distances.get(t) or KeptDistances() for t in shares}
     labels = refined_labels(fused.labels, shares, image, clicks, spacing, bounds=bounds, kept=kept)
     for t, held in kept.items():
-        engine.distances.put(t, held)
+        if held.nbytes <= engine.distances.most:
+            engine.distances.put(t, held)
     return replace(fused, labels=labels)

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from promptseg.refine.geodesic import KeptDistances
 
 EXTENTS = 64
-# Of the distances around clicks, so that the next click costs what it changes: at 13 bytes a
+# Of the distances around clicks, so that the next click costs what it changes: at 14 bytes a
 # voxel, the surroundings of a liver in voxels of 1 mm and of a dozen targets of ten centimetres.
 DISTANCES_BYTES = 1 << 28
 FEW = 4

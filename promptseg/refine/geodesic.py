@@ -110,33 +110,30 @@ def gaussian_encoding(
     return np.exp(-0.5 * (euclidean_encoding(seeds, spacing) / np.float32(sigma)) ** 2)
 
 
-class KeptDistances:
+class ImageDistances:
     """Geodesic distances of one image to sets of seeds that grow.
 
     One more seed costs as much as it changes: the distances of the seeds before it are a bound
     from which the search goes on. The result is that of `geodesic_distance`, to the last bit: the
     length of a path is summed from its seed in either case.
+
+    Args:
+        image: See `geodesic_distance`.
+        spacing: mm.
+        weight: Factor on intensity differences.
+        euclid: Cost of one millimetre of path.
     """
 
-    def __init__(self) -> None:
-        self._image: NDArray[Any] = np.zeros((0, 0))
-        self._settings: tuple[Sequence[float] | None, float, float] = None, 1.0, 0.0
-        self._held: dict[str, tuple[NDArray[np.bool_], NDArray[np.float32]]] = {}
-
-    def on(
-        self, image: NDArray[Any], spacing: Sequence[float] | None, weight: float, euclid: float
+    def __init__(
+        self,
+        image: NDArray[Any],
+        spacing: Sequence[float] | None = None,
+        weight: float = 1.0,
+        euclid: float = 0.0,
     ) -> None:
-        """Distances are those of this image from now on; what was kept of another is dropped.
-
-        Args:
-            image: As all others, see `geodesic_distance`.
-            spacing: mm.
-            weight: Factor on intensity differences.
-            euclid: Cost of one millimetre of path.
-        """
-        settings = None if spacing is None else tuple(map(float, spacing)), weight, euclid
-        if settings != self._settings or not np.array_equal(image, self._image):
-            self._image, self._settings, self._held = np.array(image), settings, {}
+        self.image = np.array(image)
+        self.settings = _settings(spacing, weight, euclid)
+        self._held: dict[str, tuple[NDArray[np.bool_], NDArray[np.float32]]] = {}
 
     def distance(self, name: str, seeds: NDArray[np.bool_]) -> NDArray[np.float32]:
         """Distances to all of a set of seeds, not only to new ones; not to be written to.
@@ -150,7 +147,7 @@ class KeptDistances:
             if np.array_equal(known[0], seeds):
                 return known[1]
             start = None if (known[0] & ~seeds).any() else known[1]
-        found = _distance(self._image, seeds, *self._settings, start)
+        found = _distance(self.image, seeds, *self.settings, start)
         self._held[name] = np.array(seeds, bool), found
         return found
 
@@ -158,7 +155,42 @@ class KeptDistances:
     def nbytes(self) -> int:
         """Memory that is held."""
         kept = (array.nbytes for pair in self._held.values() for array in pair)
-        return self._image.nbytes + sum(kept)
+        return self.image.nbytes + sum(kept)
+
+
+class KeptDistances:
+    """The distances of the latest image."""
+
+    def __init__(self) -> None:
+        self._latest: ImageDistances | None = None
+
+    def on(
+        self,
+        image: NDArray[Any],
+        spacing: Sequence[float] | None = None,
+        weight: float = 1.0,
+        euclid: float = 0.0,
+    ) -> ImageDistances:
+        """Those of an image, as far as they are known; what was kept of another is dropped.
+
+        Arguments as of `ImageDistances`.
+        """
+        latest = self._latest
+        same = latest is not None and latest.settings == _settings(spacing, weight, euclid)
+        if latest is None or not same or not np.array_equal(image, latest.image):
+            latest = self._latest = ImageDistances(image, spacing, weight, euclid)
+        return latest
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that is held."""
+        return 0 if self._latest is None else self._latest.nbytes
+
+
+def _settings(
+    spacing: Sequence[float] | None, weight: float, euclid: float
+) -> tuple[tuple[float, ...] | None, float, float]:
+    return None if spacing is None else tuple(map(float, spacing)), weight, euclid
 
 
 def check_spacing(spacing: Sequence[float] | None, ndim: int) -> NDArray[np.float64]:

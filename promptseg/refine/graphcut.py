@@ -70,12 +70,11 @@ def fuse(
     has_f, has_b = bool(np.any(foreground_seeds)), bool(np.any(background_seeds))
     if not (has_f or has_b):
         return probability.copy()
-    kept = KeptDistances() if kept is None else kept
-    kept.on(image, spacing, weight, euclid)
+    known = (KeptDistances() if kept is None else kept).on(image, spacing, weight, euclid)
     sides = {"foreground": foreground_seeds, "background": background_seeds}
 
     def distance(side: str) -> NDArray[np.float32]:
-        return kept.distance(side, sides[side])
+        return known.distance(side, sides[side])
 
     if not (has_f and has_b):
         alpha = np.exp(-distance("foreground" if has_f else "background"))

@@ -144,9 +144,7 @@ class TestKeptDistances:
     """What is kept of earlier clicks changes the time of an answer and not a bit of it."""
 
     def held(self, image, euclid=0.05, spacing=None):
-        kept = KeptDistances()
-        kept.on(image, spacing, 1.0, euclid)
-        return kept
+        return KeptDistances().on(image, spacing, 1.0, euclid)
 
     @settings(max_examples=25, deadline=None)
     @given(st.integers(0, 10**6), st.sampled_from([0.0, 0.05]), st.booleans())
@@ -173,29 +171,31 @@ class TestKeptDistances:
     )
     def test_another_setting_starts_anew(self, change):
         image = np.random.default_rng(5).random((9, 10, 7)).astype(np.float32)
-        kept, seeds = self.held(image, 0.05), seeded(image.shape)
-        kept.distance("foreground", seeds)
-        told = {"spacing": None, "weight": 1.0, "euclid": 0.05, **change}
-        kept.on(image, **told)
-        found = kept.distance("foreground", seeds)
+        kept, seeds = KeptDistances(), seeded(image.shape)
+        told = {"spacing": None, "weight": 1.0, "euclid": 0.05}
+        kept.on(image, **told).distance("foreground", seeds)
+        told |= change
+        found = kept.on(image, **told).distance("foreground", seeds)
         np.testing.assert_array_equal(found, geodesic_distance(image, seeds, **told))
 
     def test_another_shape_starts_anew(self):
         image = np.random.default_rng(5).random((9, 10, 7)).astype(np.float32)
-        kept = self.held(image)
-        kept.distance("foreground", seeded(image.shape))
-        kept.on(image[:, :8], None, 1.0, 0.05)
+        kept = KeptDistances()
+        kept.on(image, euclid=0.05).distance("foreground", seeded(image.shape))
         seeds = seeded((9, 8, 7), 2, 9)
-        found = kept.distance("foreground", seeds)
+        found = kept.on(image[:, :8], euclid=0.05).distance("foreground", seeds)
         np.testing.assert_array_equal(found, geodesic_distance(image[:, :8], seeds, euclid=0.05))
 
     def test_an_image_written_over_is_another(self):
         image = np.random.default_rng(6).random((9, 10)).astype(np.float32)
-        kept, seeds = self.held(image), seeded(image.shape)
-        kept.distance("foreground", seeds)
+        kept, seeds, before = KeptDistances(), seeded(image.shape), image.copy()
+        first = kept.on(image, euclid=0.05)
+        first.distance("foreground", seeds)
         image += np.linspace(0, 5, 10, dtype=np.float32)
-        kept.on(image, None, 1.0, 0.05)
-        found = kept.distance("foreground", seeds)
+        found = kept.on(image, euclid=0.05).distance("foreground", seeds)
+        more = seeds | seeded(image.shape, 2, 8)
+        expected = geodesic_distance(before, more, euclid=0.05)
+        np.testing.assert_array_equal(first.distance("foreground", more), expected)
         np.testing.assert_array_equal(found, geodesic_distance(image, seeds, euclid=0.05))
 
     def test_two_sets_of_seeds_do_not_mix(self):
