@@ -110,11 +110,13 @@ def placed_logits(
 ) -> Iterator[tuple[int, list[Placed]]]:
     """Slices in ascending order, each with what `slice_logits` gives.
 
-    Masks are brought to the grid several at a time: one by one they take half as long again.
+    Masks are brought to the grid `AT_ONCE`: one by one they take half as long again.
     """
     ordered = sorted(indices)
-    for start in range(0, len(ordered), AT_ONCE):
-        some = ordered[start : start + AT_ONCE]
+    # A hundred organs of sixteen slices at once would take gigabytes.
+    step = max(1, AT_ONCE // max(1, sum(len(group.answers) for group in answered)))
+    for start in range(0, len(ordered), step):
+        some = ordered[start : start + step]
         placed: dict[int, list[Placed]] = {index: [] for index in some}
         for group in answered:
             _place(group, placed)
