@@ -321,9 +321,10 @@ def measured(
         file: JSON; written after every row.
         kinds: Starts of kinds of target.
     """
-    spec, view, step = segmenter.backbone.spec, segmenter.runtime.coarse, segmenter.runtime.step
-    about = {"model": spec.name, "sha256": spec.sha256, "coarse": view and view.sha256,
-             "step": step and step.sha256}  # fmt: skip
+    spec, runtime = segmenter.backbone.spec, segmenter.runtime
+    beside = {name: getattr(runtime, name) for name in ("coarse", "step", "ranking")}
+    about = {"model": spec.name, "sha256": spec.sha256,
+             **{name: one and one.sha256 for name, one in beside.items()}}  # fmt: skip
     rows: list[dict[str, Any]] = []
     if file.is_file():
         kept = json.loads(file.read_text())

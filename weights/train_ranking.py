@@ -1,19 +1,22 @@
 """Train the ranking of the masks that a click or a box could mean, on those of the shipped model.
 
-    OMP_NUM_THREADS=1 python weights/train_ranking.py --clicks 2000 --boxes 2000 --out runs/ranking
+    OMP_NUM_THREADS=1 python weights/train_ranking.py --out runs/ranking
+    OMP_NUM_THREADS=1 python weights/train_ranking.py --clicks 0 --out runs/ranking   # boxes alone
 
 Clicks targets of training images as a user would, mostly at their deepest point, and draws boxes
-around them, some of them loose; keeps the features and the Dice of every candidate (resumable:
-`clicks.pt` and `boxes.pt` are gone on with). Then fits the members of a network for each to the
-Dice, and to the choice itself: the mean Dice of what a softmax of its scores picks. Folds of whole
-data sets say what it is worth on sets that it has not seen.
+around them, some of them loose, some around the whole of a target in 3D; keeps the features and the
+Dice of every candidate (resumable: `clicks.pt`, `boxes.pt` and `rings.pt`, the boxes in hearts, are
+gone on with). Then fits the
+members of a network for each to the Dice, and to the choice itself: the mean Dice of what a softmax
+of its scores picks. Folds of whole data sets say what it is worth on sets that it has not seen.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +30,13 @@ from promptseg.evaluate.tasks import fixed_window
 from promptseg.inference import multimask
 from promptseg.inference.box_reading import FACTORS, LEVELS, box_looks
 from promptseg.inference.crop import CROP
-from promptseg.inference.ranking import NAME, RankingNetwork, RankingNetworks, save_ranking
+from promptseg.inference.ranking import (
+    NAME,
+    RankingNetwork,
+    RankingNetworks,
+    load_ranking,
+    save_ranking,
+)
 from promptseg.inference.slice_prompts import SlicePrompts, sort_prompts
 from promptseg.io.atomic import atomic_path
 from promptseg.predictor.engine import Engine
@@ -43,6 +52,11 @@ CENTRED, ALONE, LEAST_PIXELS = 0.7, 0.3, 20
 # Of the boxes, those that are larger than tight, and by which share of their side at most.
 JITTER, LOOSE, LOOSEST = 0.05, 0.4, 0.15
 EPOCHS, RATE, BATCH, DECAY = 20, 2e-3, 64, 1e-2
+# A box around a ventricle with a tenth of room is nearly that of its wall: what tells the two apart
+# takes more boxes around them than one set of many has.
+RINGED, RINGS_DEEP = ("acdc", "mscmr_bssfp", "mscmr_lge"), 0.3
+# Of the boxes in volumes, those around all slices of a target, asked for on the middle one.
+DEEP, LEAST_DEEP = 0.5, 3
 # How sharply a score decides, and how much the Dice itself counts beside the choice.
 SHARPNESS, REGRESSION = 4.0, 3.0
 FOLDS = 5
@@ -74,11 +88,13 @@ class Target:
         truth: (H, W) bool.
         session: Of the slices.
         index: Of the target's slice in the session's volume.
+        shadow: (H, W) what a box is drawn around: the truth, or what the target fills on any slice.
     """
 
     truth: np.ndarray
     session: Session
     index: int
+    shadow: np.ndarray
 
     def prepared(self, prompt: Point | Box) -> tuple[Engine, int, SlicePrompts]:
         """Engine, slice and what the prompt says there."""
@@ -99,16 +115,28 @@ class Target:
         return np.array(dice, np.float32)
 
 
-def drawn_target(segmenter: Segmenter, case: NamedCase, rng: np.random.Generator) -> Target | None:
-    """A random target of a case; None if the draw had none."""
+def drawn_target(
+    segmenter: Segmenter, case: NamedCase, rng: np.random.Generator, deep: bool = False
+) -> Target | None:
+    """A random target of a case, on its middle slice if `deep`; None if the draw had none."""
     axis = int(rng.choice(case.axes))
     chosen = choose_target(case, axis, rng)
     if chosen is None:
         return None
     index, labels = chosen
-    truth = np.isin(np.moveaxis(case.labels, axis, 0)[index], labels)
-    if case.instances or rng.random() < ALONE:
-        truth = pick_component(np.repeat(truth[..., None], 3, -1), rng)[..., 1]
+    slices = np.moveaxis(case.labels, axis, 0)
+    if deep:
+        filled = np.isin(slices, labels)
+        held = np.flatnonzero(filled.any((1, 2)))
+        if np.ptp(held) + 1 < LEAST_DEEP:
+            return None
+        index = int(held[0] + held[-1]) // 2
+        truth, shadow = filled[index], filled.any(0)
+    else:
+        truth = np.isin(slices[index], labels)
+        if case.instances or rng.random() < ALONE:
+            truth = pick_component(np.repeat(truth[..., None], 3, -1), rng)[..., 1]
+        shadow = truth
     if truth.sum() < LEAST_PIXELS:
         return None
     low, high = max(0, index - 1), min(case.image.shape[axis], index + 2)
@@ -117,7 +145,7 @@ def drawn_target(segmenter: Segmenter, case: NamedCase, rng: np.random.Generator
     volume = Volume(np.ascontiguousarray(slab), np.diag([*sides, 1.0]).astype(float))
     whole = Volume(case.image, np.diag([*case.spacing, 1.0]).astype(float))
     session = segmenter.session(volume, window=fixed_window(whole, None))
-    return Target(truth, session, index - low)
+    return Target(truth, session, index - low, shadow)
 
 
 def clicked(segmenter: Segmenter, case: NamedCase, rng: np.random.Generator) -> Asked | None:
@@ -134,18 +162,25 @@ def clicked(segmenter: Segmenter, case: NamedCase, rng: np.random.Generator) -> 
     return Asked(case.group, looks.features(), dice, trust)
 
 
-def boxed(segmenter: Segmenter, case: NamedCase, rng: np.random.Generator) -> Asked | None:
-    """A box around a random target of a case; None if the draw had none."""
-    target = drawn_target(segmenter, case, rng)
+def boxed(
+    segmenter: Segmenter, case: NamedCase, rng: np.random.Generator, share: float = DEEP
+) -> Asked | None:
+    """A box around a random target of a case, in 3D for a `share`; None if the draw had none."""
+    volume = min(case.image.shape) >= LEAST_DEEP and not case.instances
+    deep = bool(rng.random() < share) and volume
+    target = drawn_target(segmenter, case, rng, deep)
     if target is None:
         return None
     loose = rng.uniform(0, LOOSEST) if rng.random() < LOOSE else 0.0
-    drawn = users.jittered_box(target.truth, rng, JITTER, loose)
+    drawn = users.jittered_box(target.shadow, rng, JITTER, loose)
     x0, y0, x1, y1 = np.floor(drawn + 0.5).astype(int)
     x0, y0 = (min(first, side - 1) for first, side in zip((x0, y0), target.truth.shape[::-1],
                                                           strict=True))  # fmt: skip
     x1, y1 = max(x1, x0 + 1), max(y1, y0 + 1)
-    box = Box((int(y0), int(x0), target.index), (int(y1), int(x1), target.index + 1))
+    around = int(deep)
+    box = Box(
+        (int(y0), int(x0), target.index - around), (int(y1), int(x1), target.index + 1 + around)
+    )
     engine, place, said = target.prepared(box)
     looks = box_looks(engine.decoder, engine.axis, engine.spacing, place, said)
     dice = target.reached(engine, place, looks.masks)
@@ -154,18 +189,23 @@ def boxed(segmenter: Segmenter, case: NamedCase, rng: np.random.Generator) -> As
     return Asked(case.group, looks.features(), dice, trust)
 
 
-DRAWN = {"clicks": clicked, "boxes": boxed}
+DRAWN: dict[str, Callable[..., Asked | None]] = {
+    "clicks": clicked,
+    "boxes": boxed,
+    "rings": partial(boxed, share=RINGS_DEEP),
+}
 
 
 def gathered(
     kind: str, segmenter: Segmenter, cases: list[NamedCase], count: int, seed: int, out: Path
 ) -> list[Asked]:
-    """So many `clicks` or `boxes`, every set as often as any other of its kind; gone on with."""
+    """So many clicks, boxes or rings, every set as often as any other; gone on with."""
     file = out / f"{kind}.pt"
     rows: list[Asked] = torch.load(file, weights_only=False) if file.is_file() else []
     groups: dict[str, list[NamedCase]] = {}
     for case in cases:
-        groups.setdefault(case.group, []).append(case)
+        if kind != "rings" or case.group in RINGED:
+            groups.setdefault(case.group, []).append(case)
     names = sorted(groups)
     chances = np.array([next((v for k, v in SHARES.items() if n.endswith(k)), 1.0) for n in names])
     rng = np.random.default_rng((seed, len(rows)))
@@ -261,22 +301,29 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--out", type=Path, default=Path("runs/ranking"))
     parser.add_argument("--model", default=str(Path(__file__).with_name("default.safetensors")))
-    parser.add_argument("--clicks", type=int, default=2000)
+    parser.add_argument("--clicks", type=int, default=2000, help="0 keeps those that ship")
     parser.add_argument("--boxes", type=int, default=2000)
+    parser.add_argument("--rings", type=int, default=1600, help="boxes in hearts beside them")
     parser.add_argument("--epochs", type=int, default=EPOCHS)
     parser.add_argument("--seed", type=int, default=1)
     chosen = parser.parse_args()
     chosen.out.mkdir(parents=True, exist_ok=True)
     segmenter = Segmenter.from_pretrained(chosen.model, ranking=None)
     cases = load_cases(chosen.data, held_back=False)
-    fits = {}
-    for kind, count in (("boxes", chosen.boxes), ("clicks", chosen.clicks)):
-        rows = gathered(kind, segmenter, cases, count, chosen.seed, chosen.out)
-        print(f"{kind}, sets apart: {across_sets(rows, chosen.epochs)}", flush=True)
-        fits[kind] = fitted(rows, chosen.epochs, chosen.seed)
-    networks = RankingNetworks(fits["clicks"].config, fits["boxes"].config)
-    networks.click, networks.box = fits["clicks"], fits["boxes"]
-    about = {name: str(getattr(chosen, name)) for name in ("clicks", "boxes", "epochs")}
+
+    def fit(*kinds: str) -> RankingNetwork:
+        rows: list[Asked] = []
+        for kind in kinds:
+            count = getattr(chosen, kind)
+            rows += gathered(kind, segmenter, cases, count, chosen.seed, chosen.out)
+        print(f"{kinds[0]}, sets apart: {across_sets(rows, chosen.epochs)}", flush=True)
+        return fitted(rows, chosen.epochs, chosen.seed)
+
+    box = fit("boxes", "rings")
+    click = fit("clicks") if chosen.clicks else load_ranking().network.click
+    networks = RankingNetworks(click.config, box.config)
+    networks.click, networks.box = click, box
+    about = {name: str(getattr(chosen, name)) for name in ("clicks", "boxes", "rings", "epochs")}
     target = chosen.out / f"{NAME}.safetensors"
     save_ranking(networks, sha256_file(Path(chosen.model)), target, about)
     print(f"{target}: {target.stat().st_size} bytes, sha256 {sha256_file(target)}")

@@ -33,7 +33,7 @@ from promptseg.volume.slicing import Frame
 OWN_SAID = SAID[:-3]
 BOXED = ("box_overlap", "most_over", "over", "room", "most_room", "outside", "least_filled",
          "most_filled", "box_filled", "log_aspect", "log_box")  # fmt: skip
-ASKED = ("presence", "level", "factor", "tighter")
+ASKED = ("presence", "level", "factor", "tighter", "spared", "deep")
 BESIDE = ("mean_overlap", "least_overlap", "most_overlap", "mean_growth", "least_growth",
           "most_growth", "own_growth")  # fmt: skip
 FEATURES = (*OWN_SAID, *SHAPED, *EDGED, *SURE, *BOXED, *ASKED, *BESIDE)
@@ -48,13 +48,15 @@ class BoxView:
         frame: The view.
         factor: Its side over that of the box.
         mask: The answer.
-        tighter: True if the box was taken for smaller than it is.
+        tighter: True if the box was taken for as large as what was found in it.
+        spared: True if it was taken for one with room on all sides.
     """
 
     frame: Frame
     factor: float
     mask: SliceMask
-    tighter: bool
+    tighter: bool = False
+    spared: bool = False
 
 
 def features_of(
@@ -76,6 +78,7 @@ def features_of(
         planes: (V * L, H, W) the masks on the whole slice, view by view.
     """
     lo, hi = box
+    deep = float(any(hi[v.frame.axis] - lo[v.frame.axis] > 1 for v in views))
     middle = tuple((low + high - 1) / 2 for low, high in zip(lo, hi, strict=True))
     centre = SlicePrompts([middle], [1], [False])
     rows = []
@@ -98,6 +101,8 @@ def features_of(
                     level / LEVEL_SCALE,
                     view.factor,
                     float(view.tighter),
+                    float(view.spared),
+                    deep,
                 ]
             )
     told = beside(planes, len(views), list(levels).index(0.0))

@@ -3,8 +3,10 @@
 A network is doubtful of what it has never seen, and draws too little of it: its logits stay below
 0 in half of a target that fills its box. Which view is best differs too, an unknown target wants
 to be seen near and a ring from farther away; and a box that was drawn with some room is better
-answered as a tight one, but a tight one is not. So a box is answered in a few ways, and a ranking
-that was trained on boxes around known targets says which level of which is meant
+answered as a tight one, but a tight one is not. What is drawn in it does not always say that it
+has room: that of a ventricle reaches into the wall, and a network fills it with the wall, a ring
+of Dice 0.1 with the ventricle. So a box is answered in a few ways, also as if it had `SPARE`, and a
+ranking that was trained on boxes around known targets says which level of which is meant
 (`inference.ranking`), and which Dice to expect of it.
 """
 
@@ -27,6 +29,9 @@ from promptseg.volume.slicing import Frame, Region, in_plane
 FACTORS = (1.3, 1.7, 2.4)
 # Views in which the box is tried as large as what the middle one of the factors found in it.
 TIGHTER = (1, 2)
+# Share of a box that is taken for room on every side, a tenth of the target's own, and the views in
+# which it is tried: those of the box as it is, which are encoded already.
+SPARE, SPARED = 1 / 12, (0, 1)
 LEVELS = (-3.0, -1.25, -0.5, 0.0, 0.75)
 # Expected Dice by which a mask must be better than the usual one to be taken for it: what is
 # expected is off by 0.1, and of masks that differ little the network knows best which (held-back
@@ -45,7 +50,8 @@ class BoxLooks:
     """What a box gave.
 
     Args:
-        views: Of the box as it is, nearest first, and of the tighter one if that differs.
+        views: Of the box as it is, nearest first, as if it had room, and of the tighter one if
+            that differs.
         planes: (V, H, W) logits on the whole slice.
         masks: (V * L, H, W) bool, by view and level.
         features: Gives their (V * L, F) numbers.
@@ -73,23 +79,36 @@ def box_looks(
         raise ValueError("a box and nothing else is wanted")
     box = place.box
 
-    def answered(box: Corners, factors: Sequence[float], tighter: bool) -> list[BoxView]:
-        around, asked = region_of(box, axis), replace(place, box=box)
-        frames = [
+    def frames(box: Corners, factors: Sequence[float]) -> list[Frame]:
+        around = region_of(box, axis)
+        return [
             frame_of(decoder.encoder, axis, squared(around, axis, spacing, factor), spacing)
             for factor in factors
         ]
-        side = decoder.backbone.spec.mask_size
-        found = decoder.decode_in(
-            [(frame, Request(index, asked.to_pixels(frame, index, side))) for frame in frames]
-        )
-        return [BoxView(*one, tighter) for one in zip(frames, factors, found, strict=True)]
 
-    views = answered(box, FACTORS, False)
+    def answered(asked: Sequence[tuple[Frame, Corners]]) -> list[SliceMask]:
+        side = decoder.backbone.spec.mask_size
+        prompts = [replace(place, box=box).to_pixels(frame, index, side) for frame, box in asked]
+        return decoder.decode_in(
+            [(frame, Request(index, prompt))
+             for (frame, _), prompt in zip(asked, prompts, strict=True)]
+        )  # fmt: skip
+
+    own, spared = frames(box, FACTORS), without_room(box, axis)
+    asked = [(frame, box) for frame in own] + [(own[n], spared) for n in SPARED]
+    found = answered(asked)
+    views = [BoxView(*one) for one in zip(own, FACTORS, found, strict=False)]
+    views += [
+        BoxView(own[n], FACTORS[n] / (1 - 2 * SPARE), mask, spared=True)
+        for n, mask in zip(SPARED, found[len(own) :], strict=True)
+    ]
     middle = views[TIGHTER[0]]
     tight = tightened(box, mask_extent(middle.mask, middle.frame), axis)
     if tight != box:
-        views += answered(tight, [FACTORS[n] for n in TIGHTER], True)
+        factors = [FACTORS[n] for n in TIGHTER]
+        nearer = frames(tight, factors)
+        found = answered([(frame, tight) for frame in nearer])
+        views += [BoxView(*one, tighter=True) for one in zip(nearer, factors, found, strict=True)]
     planes = np.stack([on_slice(view.frame, view.mask.logits) for view in views])
     levels = np.array(LEVELS, np.float32)[:, None, None]
     masks = (planes[:, None] > levels).reshape(-1, *planes.shape[1:])
@@ -155,6 +174,15 @@ def in_view(logits: NDArray[np.float32], frame: Frame, side: int) -> torch.Tenso
     """(H, W) logits of a slice at `side` pixels of a view; the least outside the image."""
     share = np.clip(logits / (2 * ROOM) + 0.5, 0, 1).astype(np.float32)
     return (frame.project(share, side) - 0.5) * (2 * ROOM)
+
+
+def without_room(box: Corners, axis: int) -> Corners:
+    """A box without `SPARE` of each side in the plane."""
+    lo, hi = list(box[0]), list(box[1])
+    for side in in_plane(axis):
+        room = SPARE * (hi[side] - lo[side])
+        lo[side], hi[side] = lo[side] + room, hi[side] - room
+    return tuple(lo), tuple(hi)
 
 
 def tightened(box: Corners, found: Region | None, axis: int) -> Corners:

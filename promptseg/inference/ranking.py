@@ -21,7 +21,7 @@ from promptseg.weights.registry import sha256_file
 from promptseg.weights.shipped import shipped_or
 
 NAME = "ranking"
-FILE = Described("promptseg-ranking", 2, "ranking of masks")
+FILE = Described("promptseg-ranking", 3, "ranking of masks")
 HIDDEN, MEMBERS = 48, 5
 # Features further than this many standard deviations from their mean say no more.
 CLIPPED = 4.0

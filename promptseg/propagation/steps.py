@@ -101,14 +101,32 @@ class TrackSteps:
 
     def _answers(self, embedding: Embedding, active: Sequence[TrackState]) -> list[SliceMask]:
         """What is found on the next slice of each track."""
-        decoded = self.decoder.decode_embedded(embedding, [self._request(s) for s in active])
         if self.learned is None:
-            return decoded
+            requests = [self._request(state) for state in active]
+            return self.decoder.decode_embedded(embedding, requests)
         places = [self._place(state) for state in active]
         stepped = self.learned.answers(
             embedding, places, self.decoder.encoder.precision, self.decoder.batch_size
         )
-        return [together(a, b) for a, b in zip(stepped, decoded, strict=True)]
+        return self._with_own(stepped, embedding, active)
+
+    def _with_own(
+        self, stepped: list[SliceMask], embedding: Embedding, active: Sequence[TrackState]
+    ) -> list[SliceMask]:
+        """Answers of the step, on first tracks joined with the network's own.
+
+        From a corrected slice the step goes alone: it costs half and does no worse (43 targets of
+        the development half after three clicks: 0.838 alone, 0.838 joined).
+        """
+        first = [n for n, state in enumerate(active) if state.before is None]
+        if not first:
+            return stepped
+        requests = [self._request(active[n]) for n in first]
+        decoded = self.decoder.decode_embedded(embedding[first], requests)
+        found = list(stepped)
+        for n, own in zip(first, decoded, strict=True):
+            found[n] = together(stepped[n], own)
+        return found
 
     def _place(self, state: TrackState) -> Place:
         """The next slice of a track, the one that hands its mask on, and the key slice."""

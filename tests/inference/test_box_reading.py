@@ -12,6 +12,8 @@ from promptseg.inference.box_reading import (
     FACTORS,
     LEVELS,
     MARGIN,
+    SPARE,
+    SPARED,
     TIGHTER,
     BoxLooks,
     box_looks,
@@ -19,6 +21,7 @@ from promptseg.inference.box_reading import (
     read_box,
     tightened,
     usual_place,
+    without_room,
 )
 from promptseg.inference.crop import frame_of
 from promptseg.inference.decoder import SliceDecoder
@@ -53,7 +56,10 @@ class Says(MaskRanking):
 
 
 class Prefers(MaskRanking):
-    """Expects most of the mask with the greatest or the smallest value of a feature."""
+    """Expects most of the mask with the greatest or the smallest value of a feature.
+
+    Of a box as it is: one that is taken for smaller than drawn is expected less of.
+    """
 
     def __init__(self, name, sign=1):
         sizes = {"features": 3}
@@ -63,7 +69,7 @@ class Prefers(MaskRanking):
     def of_box(self, features):
         self.asked += 1
         values = self.sign * column(features, self.name)
-        order = values.argsort(kind="stable").argsort(kind="stable")
+        order = np.lexsort((values, -column(features, "spared"))).argsort()
         return ((order + 1) / (len(order) + 1)).tolist()
 
 
@@ -116,7 +122,8 @@ class TestBeside:
 class TestLooks:
     def test_a_tight_box_is_answered_once_a_view(self):
         looks = looks_in(DISC)
-        assert [view.tighter for view in looks.views] == [False] * len(FACTORS)
+        assert not any(view.tighter for view in looks.views)
+        assert [view.factor for view in looks.views if not view.spared] == list(FACTORS)
         features = looks.features()
         assert features.shape == (len(looks.masks), len(FEATURES))
         assert np.isfinite(features).all()
@@ -126,9 +133,26 @@ class TestLooks:
         assert [view.factor for view in looks.views if view.tighter] == [
             FACTORS[n] for n in TIGHTER
         ]
-        sides = {view.tighter: view.frame.region.shape[0] for view in looks.views[1:4:2]}
-        assert sides[True] < sides[False]
+        plain = next(view for view in looks.views if view.factor == FACTORS[TIGHTER[0]])
+        tighter = next(view for view in looks.views if view.tighter)
+        assert tighter.frame.region.shape[0] < plain.frame.region.shape[0]
         assert np.isfinite(looks.features()).all()
+
+    @pytest.mark.parametrize("box", [TIGHT, ROOMY])
+    def test_as_one_with_room_in_views_that_are_encoded_already(self, box):
+        encoder = bright_encoder(DISC)
+        looks = box_looks(SliceDecoder(encoder), 2, EVEN, 1, SlicePrompts(box=box))
+        spared = [view for view in looks.views if view.spared]
+        assert [view.frame for view in spared] == [looks.views[n].frame for n in SPARED]
+        assert [view.factor for view in spared] == [pytest.approx(FACTORS[n] * 1.2) for n in SPARED]
+        assert encoder.encoded == len({view.frame for view in looks.views})
+
+    def test_a_box_taken_for_one_with_room_bounds_what_is_drawn(self):
+        wide = (np.ones(SHAPE, np.float32), TIGHT)
+        looks = looks_in(*wide)
+        areas = {view.spared: (plane > 0).sum() for view, plane in
+                 zip(looks.views, looks.planes, strict=True)}  # fmt: skip
+        assert areas[True] == pytest.approx(areas[False] * (1 - 2 * SPARE) ** 2, rel=0.1)
 
     def test_masks_are_those_of_the_levels(self):
         looks = looks_in(DISC)
@@ -150,6 +174,16 @@ class TestLooks:
         place = SlicePrompts([(40, 50, 1)], [1], [False], TIGHT)
         with pytest.raises(ValueError, match="nothing else"):
             box_looks(SliceDecoder(bright_encoder(DISC)), 2, EVEN, 1, place)
+
+
+class TestWithoutRoom:
+    @pytest.mark.parametrize("axis", [0, 1, 2])
+    def test_takes_as_much_of_both_sides_in_the_plane_alone(self, axis):
+        lo, hi = without_room(((0.0, 0.0, 0.0), (12.0, 24.0, 36.0)), axis)
+        wanted_lo, wanted_hi = [1.0, 2.0, 3.0], [11.0, 22.0, 33.0]
+        wanted_lo[axis], wanted_hi[axis] = 0.0, (12.0, 24.0, 36.0)[axis]
+        assert lo == pytest.approx(wanted_lo)
+        assert hi == pytest.approx(wanted_hi)
 
 
 class TestChoice:
@@ -230,7 +264,8 @@ class TestAnswer:
 
     def test_the_score_is_what_is_expected(self):
         _, answer = self.answered(Prefers("level"), self.BOX)
-        most = 15 / 16
+        masks = (len(FACTORS) + len(SPARED)) * len(LEVELS)
+        most = masks / (masks + 1)
         assert answer.score[1] == pytest.approx(most / (2 - most), abs=1e-3)
 
     def test_a_box_and_a_click_are_left_to_the_network(self):

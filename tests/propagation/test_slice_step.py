@@ -25,6 +25,7 @@ from promptseg.propagation.step_network import (
     StepNetwork,
     step_maps,
 )
+from promptseg.propagation.track import Track, TrackState
 from promptseg.propagation.tracker import Tracker
 
 SIDE = 32
@@ -187,6 +188,31 @@ class TestTracks:
         gone = SliceMask(torch.full((64, 64), -8.0), 0.0, 0.0)
         found = propagated(tracker(Recorder(gone)))
         assert set(found) == {6}
+
+    def test_from_a_corrected_slice_it_goes_alone(self):
+        step = Recorder(disc(12, size=64))
+        track = tracker(step)
+        first = propagated(track)
+        asked = track.decoder.decoded
+        assert asked > len(step.places) > 0
+        moved = disc(20, size=64)
+        found = track.correct(first, {6: moved}, 1, 6, {1: (0, 16)})
+        assert track.decoder.decoded == asked
+        torch.testing.assert_close(found[7].logits, disc(12, size=64).logits)
+
+    def test_beside_a_correction_a_first_track_is_what_it_is_alone(self):
+        step = Recorder(disc(12, size=64))
+        track = tracker(step)
+        key = track.answer(6, click(6))
+        states = [
+            TrackState(Track(n, 6, 1, 16), 7, key.logits, before=before)
+            for n, before in ((1, {}), (2, None))
+        ]
+        embedding = track.decoder.encoder.embed(FRAME, [7, 7])
+        corrected, own = track.steps._answers(embedding, states)
+        (alone,) = track.steps._answers(embedding[[1]], states[1:])
+        torch.testing.assert_close(own.logits, alone.logits)
+        torch.testing.assert_close(corrected.logits, disc(12, size=64).logits)
 
 
 class TestReport:

@@ -13,7 +13,9 @@ from train_ranking import (
     boxed,
     by_set,
     clicked,
+    drawn_target,
     fitted,
+    gathered,
     packed,
     picked_by,
     told,
@@ -99,6 +101,28 @@ class TestGathered:
                  for seed in range(12)]  # fmt: skip
         assert min(rooms) < 0.06 < max(rooms)
 
+    def test_some_are_around_all_slices_of_a_target(self):
+        deep = FEATURES.index("deep")
+        asked = [self.one(boxed, seed) for seed in range(8)]
+        assert {float(one.features[0, deep]) for one in asked} == {0.0, 1.0}
+
+    def test_a_deep_target_is_asked_for_on_its_middle_slice(self):
+        labels = np.zeros((96, 96, 5), np.uint8)
+        for k in (1, 2, 3):
+            labels[20 + 6 * k : 40 + 6 * k, 30:50, k] = 1
+        case = NamedCase("case", "set", labels * np.float32(100), labels, axes=(2,))
+        target = drawn_target(segmenter(BrightRegion()), case, np.random.default_rng(0), True)
+        assert target.index == 1
+        np.testing.assert_array_equal(target.truth, labels[:, :, 2] > 0)
+        np.testing.assert_array_equal(target.shadow, labels.any(2))
+
+    def test_a_picture_has_no_deep_boxes(self):
+        labels = self.LABELS[:, :, 2:3]
+        case = NamedCase("case", "set", (labels > 0) * np.float32(100), labels, axes=(2,))
+        for seed in range(6):
+            one = boxed(segmenter(BrightRegion()), case, np.random.default_rng(seed))
+            assert not one.features[:, FEATURES.index("deep")].any()
+
     def test_a_click_on_a_disc(self):
         one = self.one(clicked)
         assert one.features.shape == (len(one.dice), len(CLICK_FEATURES))
@@ -108,3 +132,13 @@ class TestGathered:
         case = NamedCase("case", "set", np.zeros((8, 8, 3), np.float32),
                          np.zeros((8, 8, 3), np.uint8))  # fmt: skip
         assert boxed(segmenter(BrightRegion()), case, np.random.default_rng(0)) is None
+
+    def test_rings_are_boxes_in_hearts_alone(self, tmp_path):
+        cases = [
+            NamedCase(name, name, (self.LABELS > 0) * np.float32(100), self.LABELS)
+            for name in ("acdc", "other")
+        ]
+        rows = gathered("rings", segmenter(BrightRegion()), cases, 4, 0, tmp_path)
+        assert {row.group for row in rows} == {"acdc"}
+        again = gathered("rings", segmenter(BrightRegion()), cases, 4, 0, tmp_path)
+        np.testing.assert_array_equal(rows[-1].features, again[-1].features)
