@@ -6,9 +6,9 @@
 Clicks targets of training images as a user would, mostly at their deepest point, and draws boxes
 around them, some of them loose, some around the whole of a target in 3D; keeps the features and the
 Dice of every candidate (resumable: `clicks.pt`, `boxes.pt` and `rings.pt`, the boxes in hearts, are
-gone on with). Then fits the
-members of a network for each to the Dice, and to the choice itself: the mean Dice of what a softmax
-of its scores picks. Folds of whole data sets say what it is worth on sets that it has not seen.
+gone on with). Then fits the members of a network for each to the Dice, and to the choice itself:
+the mean Dice of what a softmax of its scores picks. Folds of whole data sets say what it is worth
+on sets that it has not seen.
 """
 
 from __future__ import annotations
@@ -307,6 +307,9 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=EPOCHS)
     parser.add_argument("--seed", type=int, default=1)
     chosen = parser.parse_args()
+    base = sha256_file(Path(chosen.model))
+    if not chosen.clicks and load_ranking().base != base:
+        parser.error("--clicks 0 keeps the ranking that ships, and it belongs to another model")
     chosen.out.mkdir(parents=True, exist_ok=True)
     segmenter = Segmenter.from_pretrained(chosen.model, ranking=None)
     cases = load_cases(chosen.data, held_back=False)
@@ -325,7 +328,7 @@ def main() -> None:
     networks.click, networks.box = click, box
     about = {name: str(getattr(chosen, name)) for name in ("clicks", "boxes", "rings", "epochs")}
     target = chosen.out / f"{NAME}.safetensors"
-    save_ranking(networks, sha256_file(Path(chosen.model)), target, about)
+    save_ranking(networks, base, target, about)
     print(f"{target}: {target.stat().st_size} bytes, sha256 {sha256_file(target)}")
 
 

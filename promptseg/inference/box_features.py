@@ -78,7 +78,8 @@ def features_of(
         planes: (V * L, H, W) the masks on the whole slice, view by view.
     """
     lo, hi = box
-    deep = float(any(hi[v.frame.axis] - lo[v.frame.axis] > 1 for v in views))
+    axis = views[0].frame.axis
+    deep = float(hi[axis] - lo[axis] > 1)
     middle = tuple((low + high - 1) / 2 for low, high in zip(lo, hi, strict=True))
     centre = SlicePrompts([middle], [1], [False])
     rows = []

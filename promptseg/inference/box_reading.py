@@ -79,8 +79,8 @@ def box_looks(
         raise ValueError("a box and nothing else is wanted")
     box = place.box
 
-    def frames(box: Corners, factors: Sequence[float]) -> list[Frame]:
-        around = region_of(box, axis)
+    def frames(bounds: Corners, factors: Sequence[float]) -> list[Frame]:
+        around = region_of(bounds, axis)
         return [
             frame_of(decoder.encoder, axis, squared(around, axis, spacing, factor), spacing)
             for factor in factors
@@ -88,19 +88,20 @@ def box_looks(
 
     def answered(asked: Sequence[tuple[Frame, Corners]]) -> list[SliceMask]:
         side = decoder.backbone.spec.mask_size
-        prompts = [replace(place, box=box).to_pixels(frame, index, side) for frame, box in asked]
         return decoder.decode_in(
-            [(frame, Request(index, prompt))
-             for (frame, _), prompt in zip(asked, prompts, strict=True)]
-        )  # fmt: skip
+            [
+                (frame, Request(index, replace(place, box=told).to_pixels(frame, index, side)))
+                for frame, told in asked
+            ]
+        )
 
     own, spared = frames(box, FACTORS), without_room(box, axis)
-    asked = [(frame, box) for frame in own] + [(own[n], spared) for n in SPARED]
-    found = answered(asked)
-    views = [BoxView(*one) for one in zip(own, FACTORS, found, strict=False)]
+    found = answered([(frame, box) for frame in own] + [(own[n], spared) for n in SPARED])
+    plain, roomy = found[: len(own)], found[len(own) :]
+    views = [BoxView(*one) for one in zip(own, FACTORS, plain, strict=True)]
     views += [
         BoxView(own[n], FACTORS[n] / (1 - 2 * SPARE), mask, spared=True)
-        for n, mask in zip(SPARED, found[len(own) :], strict=True)
+        for n, mask in zip(SPARED, roomy, strict=True)
     ]
     middle = views[TIGHTER[0]]
     tight = tightened(box, mask_extent(middle.mask, middle.frame), axis)
