@@ -93,8 +93,14 @@ def mask_extent(mask: SliceMask, frame: Frame, threshold: float = 0.0) -> Region
     return Region((low[0] + row, high[0] + row + 1), (low[1] + col, high[1] + col + 1))
 
 
-def touches_edge(mask: SliceMask, frame: Frame) -> bool:
-    """True if a mask reaches a side of the region where the image goes on."""
+def touches_edge(mask: SliceMask, frame: Frame, room: float = 0.0) -> bool:
+    """True if a mask reaches a side of the region where the image goes on.
+
+    Args:
+        mask: In the frame.
+        frame: The view of the region.
+        room: Share of a side of the region, at least a voxel, that counts as its edge.
+    """
     extent = mask_extent(mask, frame)
     if extent is None:
         return False
@@ -103,8 +109,11 @@ def touches_edge(mask: SliceMask, frame: Frame) -> bool:
         (extent.rows, frame.region.rows, frame.shape[rows]),
         (extent.cols, frame.region.cols, frame.shape[cols]),
     )
-    low = any(inner[0] <= outer[0] + 1 and outer[0] > 0 for inner, outer, _ in sides)
-    return low or any(i[1] >= o[1] - 1 and o[1] < count for i, o, count in sides)
+    edges = [max(1.0, room * (outer[1] - outer[0])) for _, outer, _ in sides]
+    low = any(i[0] <= o[0] + e and o[0] > 0 for (i, o, _), e in zip(sides, edges, strict=True))
+    return low or any(
+        i[1] >= o[1] - e and o[1] < count for (i, o, count), e in zip(sides, edges, strict=True)
+    )
 
 
 def widened(

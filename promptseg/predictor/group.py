@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import partial
 
 from promptseg.inference.crop import mask_extent, widened
@@ -24,6 +25,32 @@ GROWTHS = 3
 # Where there are many, targets below this size stay as tracked: two looks take most of a second.
 SMALL_MM = 25.0
 Limits = dict[int, tuple[int, int]]
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """Answers before any correction, in a view that holds what they mark.
+
+    Args:
+        tracker: Of the view.
+        starts: Of `answer_key_slices`.
+        whole: What came of them, by target and slice.
+        left: True if a target may go on outside.
+    """
+
+    tracker: Tracker
+    starts: Answers
+    whole: Answers
+    left: bool = False
+
+    def within(self, region: Region) -> bool:
+        """True if nothing is marked outside a region."""
+        extents = (
+            mask_extent(mask, self.tracker.frame)
+            for masks in self.whole.values()
+            for mask in masks.values()
+        )
+        return all(extent is None or region.contains(extent) for extent in extents)
 
 
 class GroupAnswerer:
@@ -59,6 +86,9 @@ class GroupAnswerer:
     ) -> FrameMasks:
         """Answer in a view that is widened while a target reaches its edge.
 
+        It is also widened where a target was last seen near its edge, and the wider answer is taken
+        if it marks something outside of the narrower view.
+
         The prompted slices are fitted first, and then the tracks. Corrections widen nothing but by
         where they are: one whose answer runs out of the target would so change the view of every
         slice. A view that was widened often enough shows small targets badly: what still reaches
@@ -72,17 +102,30 @@ class GroupAnswerer:
             progress: Called with stage, done, total.
         """
 
-        def fitting(view: Region, last: bool) -> tuple[Tracker, Answers] | None:
+        narrower: list[Fitted] = []
+
+        def fitting(view: Region, last: bool) -> Fitted | None:
             tracker = self.views.tracker(view, progress)
             found = self._fitting(tracker, by_target, limits, crowded, last)
-            return None if found is None else (tracker, found)
+            if found is None:
+                return None
+            if narrower and found.within(narrower[-1].tracker.frame.region):
+                return narrower[-1]
+            if found.left and not last:
+                narrower.append(found)
+                return None
+            return found
 
         grow = partial(Region.grow, factor=GROWTH)
-        tracker, answers = widened(region, fitting, grow, GROWTHS)
-        cut = tuple(self.views.cut(tracker.frame, answers))
+        fitted = widened(region, fitting, grow, GROWTHS)
+        frame, correct = fitted.tracker.frame, fitted.tracker.correct
+        if self._lender is not None:
+            correct = partial(self._lender.correct, frame)
+        answers = take_up(fitted, by_target, limits, correct)
+        cut = tuple(self.views.cut(frame, answers))
         if limits is not None and self.consistency.clean:
             answers = {t: cleaned(m, by_target.get(t, {})) for t, m in answers.items()}
-        return FrameMasks(tracker.frame, answers, cut=cut)
+        return FrameMasks(frame, answers, cut=cut)
 
     def _fitting(
         self,
@@ -91,7 +134,7 @@ class GroupAnswerer:
         limits: Limits | None,
         crowded: bool,
         last: bool,
-    ) -> Answers | None:
+    ) -> Fitted | None:
         """Answers in one view, None if it should be wider; `last` takes them as they are.
 
         Without limits nothing is propagated.
@@ -104,21 +147,19 @@ class GroupAnswerer:
         if narrow(key_masks):
             return None
         if limits is None:
-            return take_up(tracker, by_target, key_masks, key_masks)
+            return Fitted(tracker, key_masks, key_masks)
         if self._lender is not None:
             frame, said = tracker.frame, without_corrections(by_target, key_masks)
             lent = self._lender.whole(frame, said, key_masks, limits, crowded, tracker.progress)
-            if narrow(lent):
-                return None
-            correct = partial(self._lender.correct, frame)
-            return take_up(tracker, by_target, key_masks, lent, limits, correct=correct)
+            return None if narrow(lent) else Fitted(tracker, key_masks, lent)
         tracked = tracker.propagate(key_masks, limits)
         if narrow(tracked):
             return None
         whole = self._fused(tracker, by_target, key_masks, tracked, limits, crowded)
         if narrow(whole):
             return None
-        return take_up(tracker, by_target, key_masks, whole, limits)
+        left = any(self.views.left(tracker.frame, one, limits) for one in (tracked, whole))
+        return Fitted(tracker, key_masks, whole, left)
 
     def _fused(
         self,
@@ -184,29 +225,24 @@ def without_corrections(by_target: ByTarget, key_masks: Answers) -> ByTarget:
 
 
 def take_up(
-    tracker: Tracker,
+    fitted: Fitted,
     by_target: ByTarget,
-    starts: Answers,
-    tracked: Answers,
-    limits: Limits | None = None,
-    correct: Callable[..., dict[int, SliceMask]] | None = None,
+    limits: Limits | None,
+    correct: Callable[..., dict[int, SliceMask]],
 ) -> Answers:
     """Answers after the corrections, in their order.
 
     A correction changes the answers around it only, as far as its tracks differ from them.
 
     Args:
-        tracker: Of the view.
+        fitted: Answers before.
         by_target: Prompts by target and slice.
-        starts: Of `answer_key_slices`.
-        tracked: What came of them on all slices.
         limits: Half-open slice range by target; None corrects the prompted slices only.
-        correct: Called as `Tracker.correct`; that of the tracker if None.
+        correct: Called as `Tracker.correct`.
     """
-    if correct is None:
-        correct = tracker.correct
+    tracker = fitted.tracker
     reach = CorrectionReach(tracker.frame, tracker.spec.mask_size)
-    key_masks, answers = {t: dict(slices) for t, slices in starts.items()}, dict(tracked)
+    key_masks, answers = {t: dict(s) for t, s in fitted.starts.items()}, dict(fitted.whole)
     for target, slices in by_target.items():
         for index, prompts in slices.items():
             if not prompts.corrects:

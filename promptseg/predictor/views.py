@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from promptseg.inference.crop import (
     choose_region,
@@ -21,6 +21,9 @@ from promptseg.propagation.tracker import Tracker
 from promptseg.volume.slicing import Frame, Region
 
 ROOM_INSIDE, ROOM_OUTSIDE = 1 / 6, 1 / 3
+# Share of a view's side within which a target may have left it. In the middle of a view of 1.7
+# times its size (`inference.crop.CROP`) a target has 0.206 on each side.
+LEFT = 0.2
 ByTarget = dict[int, dict[int, SlicePrompts]]
 View = tuple[Region, list[int]]
 
@@ -81,10 +84,33 @@ class Views:
 
     def cut(self, frame: Frame, answers: Answers) -> list[int]:
         """Targets that reach an edge of a view that could be wider."""
-        if frame.region.contains(whole_slice(self.decoder.encoder, self.axis)):
+        if self._whole(frame):
             return []
         return [
             target
             for target, slices in answers.items()
             if any(touches_edge(mask, frame) for mask in slices.values())
         ]
+
+    def left(self, frame: Frame, answers: Answers, limits: Mapping[int, tuple[int, int]]) -> bool:
+        """True if a target may go on outside of a view that could be wider.
+
+        One that moves from slice to slice, as a rib does, is lost before it reaches the edge.
+
+        Args:
+            frame: The view.
+            answers: By target and slice.
+            limits: Half-open slice range by target.
+        """
+        if self._whole(frame):
+            return False
+        for target, slices in answers.items():
+            seen = [index for index, mask in slices.items() if mask.area]
+            first, last = limits[target][0], limits[target][1] - 1
+            ends = {min(seen, default=first), max(seen, default=last)} - {first, last}
+            if any(touches_edge(slices[index], frame, LEFT) for index in ends):
+                return True
+        return False
+
+    def _whole(self, frame: Frame) -> bool:
+        return frame.region.contains(whole_slice(self.decoder.encoder, self.axis))

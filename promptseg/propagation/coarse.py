@@ -117,18 +117,21 @@ class CoarseView:
         network.load_state_dict(dict(parameters), strict=False)
         return CoarseView(network, self.sha256)
 
-    def answer(self, image: Field, spacing: Sequence[float], told: Told) -> CoarseAnswer:
+    def answer(
+        self, image: Field, spacing: Sequence[float], told: Told, cube: Cube | None = None
+    ) -> CoarseAnswer:
         """Look at a target, from farther away while it reaches the border of the view.
 
         Args:
             image: (I, J, K) grey values in [0, 1].
             spacing: (3,) mm.
             told: Masks of prompted slices and other prompts.
+            cube: The first view; that around the masks if None.
 
         Raises:
             PromptError: If no mask has a pixel.
         """
-        cube = first_cube(told, spacing, image.shape)
+        cube = first_cube(told, spacing, image.shape) if cube is None else cube
         for attempt in range(WIDENINGS + 1):
             found = self.look(image, told, cube)
             if attempt == WIDENINGS or not cut_off(found, image.shape):

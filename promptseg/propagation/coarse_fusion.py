@@ -38,7 +38,7 @@ class Clicks:
 
 
 class CoarseFusion:
-    """Looks once at a whole target that tracks have followed, and asks its slices again.
+    """Looks at a whole target that tracks have followed, and asks its slices again.
 
     Tracks know outlines and run on or end early; the coarse view knows where a target ends. It
     sees the tracks' masks among what it is told, so that it keeps what is right in them, and each
@@ -93,7 +93,7 @@ class CoarseFusion:
         first, second = looks_of(frame, prompts, masks)
         image = self.decoder.encoder.data
         cube = self.view.answer(image, self.spacing, first).cube
-        seen = self.view.look(image, second, cube)
+        seen = self.view.answer(image, self.spacing, second, cube)
         shown = {i: s for i, s in self._shown(frame, seen, limits).items() if i not in keys}
         asked = asked_again(self.decoder, frame, shown).items()
         found = {**{i: replace(mask, looked=seen.quality) for i, mask in asked}, **keys}

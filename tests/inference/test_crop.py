@@ -93,6 +93,12 @@ class TestEdge:
     def test_counts_where_the_image_goes_on(self, rows, cols, cut):
         assert touches_edge(self.mask(rows, cols), self.FRAME) is cut
 
+    @pytest.mark.parametrize(("first", "near"), [(12, True), (14, False)])
+    def test_a_share_of_the_side_may_count_as_edge(self, first, near):
+        mask = self.mask((first, 40), (0, 40))
+        assert not touches_edge(mask, self.FRAME)
+        assert touches_edge(mask, self.FRAME, 0.2) is near
+
 
 class TestChoice:
     EMPTY = np.zeros(SHAPE, bool)

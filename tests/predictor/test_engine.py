@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -43,6 +45,16 @@ def answer(image, *prompts, axis="auto", backbone=None, **options):
     volume = bright_volume(image)
     options.setdefault("consistency", "none")
     return segmenter(backbone).segment(volume, prompts, axis=axis, **options).data
+
+
+class Doubtful(BrightRegion):
+    """Does not see what its view cuts off, as a network is doubtful of half a target."""
+
+    def decode(self, embedding, prompts, multimask=False):
+        found = super().decode(embedding, prompts, multimask)
+        inside = found.logits > 0
+        cut = inside[..., [0, -1], :].any((1, 2, 3)) | inside[..., [0, -1]].any((1, 2, 3))
+        return replace(found, presence=found.presence * ~cut)
 
 
 def tube(indices, row=20, column=20, radius=5, shape=SHAPE, axis=2):
@@ -255,6 +267,20 @@ class TestRegionOfInterest:
         blob = discs(shape, 2, {n: (12 + 4.5 * n, 30, 8) for n in range(20)})
         found = answer(blob, flat_box(blob, 2, 10)) > 0
         assert dice(found, blob) > 0.97
+
+    def test_follows_a_target_that_is_lost_before_it_reaches_the_edge(self):
+        blob = discs((120, 60, 20), 2, {n: (25 + 3.5 * n, 30, 8) for n in range(20)})
+        found = answer(blob, flat_box(blob, 2, 10), backbone=Doubtful()) > 0
+        assert dice(found, blob) > 0.97
+
+    def test_stays_where_nothing_is_found_outside_of_it(self):
+        blob = discs((120, 60, 20), 2, {n: (48 + 1.5 * n, 30, 8) for n in range(5, 12)})
+        engine = Engine(bright_encoder(blob), 2, EVEN)
+        (key,) = engine.run(PromptSet([flat_box(blob, 2, 8)]), False)
+        (whole,) = engine.run(PromptSet([flat_box(blob, 2, 8)]))
+        assert engine._answerer.views.left(key.frame, whole.answers, {1: (0, 20)})
+        assert whole.frame == key.frame
+        assert sorted(whole.answers[1]) == list(range(5, 12))
 
     def test_says_so_where_a_target_goes_further_than_views_grow(self):
         shape = (400, 40, 60)

@@ -51,6 +51,13 @@ class Bright(torch.nn.Module):
         return (x[:, 0] - 0.5) * 20, torch.zeros(len(x))
 
 
+class BrightWhereAnswered(torch.nn.Module):
+    """Marks what is bright on slices that somebody answered."""
+
+    def forward(self, x):
+        return (x[:, 0] * (x[:, 3] > 0) - 0.5) * 20, torch.zeros(len(x))
+
+
 def ball():
     grid = np.indices(SHAPE, float)
     middle = (24, 24, KEY)
@@ -123,6 +130,19 @@ class TestFused:
         fusion, frame, _ = scene()
         masks = {KEY: on_slice(frame, np.zeros(SHAPE[:2], bool))}
         assert fusion.fused(frame, boxed(), masks, (0, 24)) == masks
+
+    def test_looks_from_farther_away_at_tracks_that_leave_the_view(self, scene):
+        fusion, frame, _ = scene()
+        rod = np.zeros(SHAPE, bool)
+        rod[20:26, 20:26, 1:23] = True
+        fusion.decoder.encoder.data[:] = rod
+        fusion.view = CoarseView(BrightWhereAnswered())
+        masks = {n: on_slice(frame, np.roll(rod[:, :, n], 2, 0)) for n in range(1, 23)}
+        masks[KEY] = on_slice(frame, rod[:, :, KEY])
+        box = {KEY: SlicePrompts(box=((20, 20, KEY), (26, 26, KEY + 1)))}
+        assert dice(found(frame, fusion.fused(frame, box, masks, (0, 24))), rod) > 0.9
+        seen = fusion.preview(frame, box, {KEY: masks[KEY]})
+        assert seen.cube.region(SHAPE)[2].stop < 22
 
     def test_the_same_question_is_not_asked_twice(self, scene):
         fusion, frame, known = scene()
