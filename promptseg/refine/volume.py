@@ -75,6 +75,9 @@ def near_clicks(
 ) -> np.ndarray:
     """A cut where the clicks that ask for it reach, else the mask before it.
 
+    A click inside only adds to the mask and one outside only takes from it: a cut that knows no
+    better than the grey values gives up what the network had right.
+
     Args:
         cut: (I, J, K) bool.
         before: Likewise.
@@ -85,7 +88,9 @@ def near_clicks(
     inside, outside = click_voxels(asking)
     if not len(inside) + len(outside):
         return cut
-    return np.where(reached(before, np.concatenate([inside, outside]), spacing), cut, before)
+    more = cut & reached(before, inside, spacing)
+    less = cut | ~reached(before, outside, spacing)
+    return (before | more) & less
 
 
 def margin_maps(

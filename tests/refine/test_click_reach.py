@@ -68,6 +68,23 @@ class TestNearClicks:
         assert not found[29, 27, 15]
         assert found[self.BEFORE].all()
 
+    @pytest.mark.parametrize("role", [REFINE, BOTH])
+    def test_a_click_inside_takes_nothing_away_and_one_outside_adds_nothing(self, role):
+        inside = Point((14, 12, 7), role=role)
+        found = near_clicks(~self.BEFORE, self.BEFORE, PromptSet([inside]), SPACING)
+        assert found[self.BEFORE].all()
+        assert found[14, 12, 7]
+        outside = Point((13, 12, 7), False, role=role)
+        found = near_clicks(~self.BEFORE, self.BEFORE, PromptSet([outside]), SPACING)
+        assert not found[~self.BEFORE].any()
+        assert not found[13, 12, 7]
+
+    def test_where_both_reach_the_cut_decides(self):
+        told = [Point((14, 12, 7), role=BOTH), Point((13, 12, 7), False, role=BOTH)]
+        found = near_clicks(~self.BEFORE, self.BEFORE, PromptSet(told), SPACING)
+        assert found[14, 12, 7]
+        assert not found[13, 12, 7]
+
     def test_other_prompts_have_no_bounds(self):
         stroke = Scribble(np.array([[16, 12, 7]]), True)
         for told in ([], [Point((16, 12, 7))], [stroke]):
