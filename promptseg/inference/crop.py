@@ -109,11 +109,13 @@ def touches_edge(mask: SliceMask, frame: Frame, room: float = 0.0) -> bool:
         (extent.rows, frame.region.rows, frame.shape[rows]),
         (extent.cols, frame.region.cols, frame.shape[cols]),
     )
-    edges = [max(1.0, room * (outer[1] - outer[0])) for _, outer, _ in sides]
-    low = any(i[0] <= o[0] + e and o[0] > 0 for (i, o, _), e in zip(sides, edges, strict=True))
-    return low or any(
-        i[1] >= o[1] - e and o[1] < count for (i, o, count), e in zip(sides, edges, strict=True)
-    )
+
+    def reached(inner: tuple[int, int], outer: tuple[int, int], count: int) -> bool:
+        edge = max(1.0, room * (outer[1] - outer[0]))
+        low = inner[0] <= outer[0] + edge and outer[0] > 0
+        return low or (inner[1] >= outer[1] - edge and outer[1] < count)
+
+    return any(reached(*side) for side in sides)
 
 
 def widened(

@@ -35,13 +35,13 @@ class Fitted:
         tracker: Of the view.
         starts: Of `answer_key_slices`.
         whole: What came of them, by target and slice.
-        left: True if a target may go on outside.
+        leaves: True if a target may go on outside.
     """
 
     tracker: Tracker
     starts: Answers
     whole: Answers
-    left: bool = False
+    leaves: bool = False
 
     def within(self, region: Region) -> bool:
         """True if nothing is marked outside a region."""
@@ -111,7 +111,7 @@ class GroupAnswerer:
                 return None
             if narrower and found.within(narrower[-1].tracker.frame.region):
                 return narrower[-1]
-            if found.left and not last:
+            if found.leaves and not last:
                 narrower.append(found)
                 return None
             return found
@@ -158,8 +158,8 @@ class GroupAnswerer:
         whole = self._fused(tracker, by_target, key_masks, tracked, limits, crowded)
         if narrow(whole):
             return None
-        left = any(self.views.left(tracker.frame, one, limits) for one in (tracked, whole))
-        return Fitted(tracker, key_masks, whole, left)
+        leaves = any(self.views.leaves(tracker.frame, one, limits) for one in (tracked, whole))
+        return Fitted(tracker, key_masks, whole, leaves)
 
     def _fused(
         self,

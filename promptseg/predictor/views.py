@@ -23,7 +23,7 @@ from promptseg.volume.slicing import Frame, Region
 ROOM_INSIDE, ROOM_OUTSIDE = 1 / 6, 1 / 3
 # Share of a view's side within which a target may have left it. In the middle of a view of 1.7
 # times its size (`inference.crop.CROP`) a target has 0.206 on each side.
-LEFT = 0.2
+LEAVING = 0.2
 ByTarget = dict[int, dict[int, SlicePrompts]]
 View = tuple[Region, list[int]]
 
@@ -92,7 +92,7 @@ class Views:
             if any(touches_edge(mask, frame) for mask in slices.values())
         ]
 
-    def left(self, frame: Frame, answers: Answers, limits: Mapping[int, tuple[int, int]]) -> bool:
+    def leaves(self, frame: Frame, answers: Answers, limits: Mapping[int, tuple[int, int]]) -> bool:
         """True if a target may go on outside of a view that could be wider.
 
         One that moves from slice to slice, as a rib does, is lost before it reaches the edge.
@@ -108,7 +108,7 @@ class Views:
             seen = [index for index, mask in slices.items() if mask.area]
             first, last = limits[target][0], limits[target][1] - 1
             ends = {min(seen, default=first), max(seen, default=last)} - {first, last}
-            if any(touches_edge(slices[index], frame, LEFT) for index in ends):
+            if any(touches_edge(slices[index], frame, LEAVING) for index in ends):
                 return True
         return False
 

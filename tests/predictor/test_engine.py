@@ -278,7 +278,7 @@ class TestRegionOfInterest:
         engine = Engine(bright_encoder(blob), 2, EVEN)
         (key,) = engine.run(PromptSet([flat_box(blob, 2, 8)]), False)
         (whole,) = engine.run(PromptSet([flat_box(blob, 2, 8)]))
-        assert engine._answerer.views.left(key.frame, whole.answers, {1: (0, 20)})
+        assert engine._answerer.views.leaves(key.frame, whole.answers, {1: (0, 20)})
         assert whole.frame == key.frame
         assert sorted(whole.answers[1]) == list(range(5, 12))
 
